@@ -1,0 +1,24 @@
+"""What plugin authors import: ``from tfq_bench import api``.
+
+Providers describe a plugin, border types carry data, protocols say what to implement, and
+`hookimpl` marks the functions that the host calls. The toolkit for quantizers is
+`tfq_bench.quant`; fixtures and contract tests are in `tfq_bench.testing`.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from tfq_bench.border import *  # noqa: F403  (re-exported, see __all__)
+from tfq_bench.border import __all__ as _border
+from tfq_bench.errors import *  # noqa: F403
+from tfq_bench.errors import __all__ as _errors
+from tfq_bench.protocols import *  # noqa: F403
+from tfq_bench.protocols import __all__ as _protocols
+from tfq_bench.providers import *  # noqa: F403
+from tfq_bench.providers import __all__ as _providers
+
+hookimpl = pluggy.HookimplMarker("tfq_bench")
+"""Marks a function of a plugin's entry-point module as a hook implementation."""
+
+__all__ = ["hookimpl", *_providers, *_border, *_protocols, *_errors]  # pyright: ignore

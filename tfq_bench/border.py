@@ -1,0 +1,290 @@
+"""The values that cross borders between host, plugins, store and report.
+
+All are frozen, slotted and keyword-only. None needs torch to be imported; tensors appear in
+annotations only. Symbols: `s` scale, `z` zero point, `b` bits, `t` timestep, `T` number of sampler
+steps, `N` images, `M` calibration samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tfq_bench.providers import Direction, Execution, OptionValue
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "FULL_PRECISION",
+    "Block",
+    "CalibrationData",
+    "CalibrationNeeds",
+    "Cell",
+    "Component",
+    "Interval",
+    "Layer",
+    "LayerKind",
+    "MetricDefinition",
+    "MetricValue",
+    "Record",
+    "Role",
+    "Scheme",
+    "Status",
+    "Topology",
+]
+
+FULL_PRECISION = 32
+"""Bit width that stands for "not quantized"."""
+
+Status = Literal["ok", "failed", "skipped"]
+LayerKind = Literal["conv2d", "linear"]
+Role = Literal[
+    "input",
+    "output",
+    "time-mlp",
+    "time-projection",
+    "conv",
+    "shortcut",
+    "resample",
+    "attention",
+    "feed-forward",
+    "other",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How many bits a cell asks for, and under which layer policy.
+
+    Args:
+        wbits, abits: bits of weights and activations, `FULL_PRECISION` for float.
+        policy: name of the layer policy (`uniform` or one of the quantizer's own).
+    """
+
+    wbits: int = FULL_PRECISION
+    abits: int = FULL_PRECISION
+    policy: str = "uniform"
+
+    @property
+    def label(self) -> str:
+        """`"FP"` or, for instance, `"W4A8"`."""
+        if self.wbits == self.abits == FULL_PRECISION:
+            return "FP"
+        return f"W{self.wbits}A{self.abits}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A provider's name together with every option's value, sorted by name."""
+
+    name: str
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One point of the grid: what is quantized, how, and what executes it.
+
+    Args:
+        key: content key; equal keys mean equal results.
+        seed: of everything random in the cell: calibration draw, rounding, sampling noise is
+            *not* among them (noise depends on the suite's sampling seed, so that cells pair).
+    """
+
+    key: str
+    model: Component
+    quantizer: Component
+    scheme: Scheme
+    backend: Component
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """A short name, unique in most suites: `cifar10 / rtn W4A8 / cpu`."""
+        seed = f" / seed {self.seed}" if self.seed else ""
+        policy = "" if self.scheme.policy == "uniform" else f" ({self.scheme.policy})"
+        return (
+            f"{self.model.name} / {self.quantizer.name} {self.scheme.label}{policy} / "
+            f"{self.backend.name}{seed}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One quantizable layer of a network, in execution order.
+
+    Args:
+        name: its name in `network.named_modules()`.
+        role: what it is for; policies go by role, never by index or substring.
+        block: name of the block that holds it.
+        weight_shape: `(C_out, C_in/groups, kh, kw)` or `(C_out, C_in)`.
+        macs: multiply-accumulates of one call for one image.
+        split: input channels of the first half when its input is a concatenation, else None.
+    """
+
+    name: str
+    kind: LayerKind
+    role: Role
+    block: str
+    weight_shape: tuple[int, ...]
+    macs: int
+    split: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One reconstruction unit: a residual, attention or transformer block, or a lone layer."""
+
+    name: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """What quantizers and backends may know of a network, everything in execution order.
+
+    Args:
+        blocks: reconstruction units; every layer belongs to exactly one.
+        time_mlp: layers of `h(t)`; empty when the network has no temporal module.
+        time_projections: the layers `Linear_i` of `g_i`, one per block that takes the time.
+    """
+
+    layers: tuple[Layer, ...]
+    blocks: tuple[Block, ...]
+    time_mlp: tuple[str, ...] = ()
+    time_projections: tuple[str, ...] = ()
+
+    def layer(self, name: str) -> Layer:
+        """The layer called `name`; KeyError when there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationNeeds:
+    """Which states of the full-precision sampler a quantizer wants to see.
+
+    Args:
+        samples: pairs (step index in execution order, image index), without duplicates. Empty
+            when the method needs no data.
+    """
+
+    samples: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationData:
+    """States captured in one pass of the full-precision sampler, ordered by (step, image).
+
+    Args:
+        x: float32 `[M, C, H, W]`, the network's inputs x_t.
+        timestep: `[M]`, the value passed to the network (float32 when fractional, else int64).
+        step: int64 `[M]`, index of the sampler step in execution order.
+        image: int64 `[M]`, index of the image.
+        condition: tensors `[M, ...]` by argument name, empty for an unconditional model.
+        network_calls: how many forward passes the capture took (batched calls counted once).
+    """
+
+    x: Tensor
+    timestep: Tensor
+    step: Tensor
+    image: Tensor
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+    network_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A confidence interval around a value, in the value's unit."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricDefinition:
+    """What a number means; numbers of different definitions are never compared.
+
+    Args:
+        name: column name, for instance `fd-efficientnet-lite0`.
+        unit: `""` for a pure number, else `dB`, `ms`, `bytes`, ...
+        direction: which way is better.
+        parameters: everything the value depends on besides the cell: extractor digest, resize,
+            reference digest, number of images, sampler and steps, version of the formula.
+        volatile: True when two runs of one cell may differ (times, memory).
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    summary: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    volatile: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricValue:
+    """One number with what is needed to compare it.
+
+    Args:
+        value: finite, or NaN when it could not be computed (a gate then fails).
+        n: how many images (or timed rounds) it rests on.
+        interval: None when the value has no sampling error.
+        replicates: bootstrap replicates; replicate `b` of two cells with equal `pairing` used the
+            same images, so their differences have a paired interval. Empty when not resampled.
+        pairing: id of the images and resampling plan, None when nothing may be paired.
+        reference: key of the cell it is measured against, for paired metrics.
+        series: named curves for the report, e.g. error per timestep.
+    """
+
+    definition: MetricDefinition
+    value: float
+    n: int
+    interval: Interval | None = None
+    replicates: tuple[float, ...] = ()
+    pairing: str | None = None
+    reference: str | None = None
+    series: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One line of `records.jsonl`: a metric of a cell, or what became of a cell without one.
+
+    A finished cell has one record per metric. A failed or skipped cell has one record with
+    `metric` None. Later records of the same (cell, metric name) replace earlier ones.
+
+    Args:
+        run: plan id. cell: cell key. label: the cell's label.
+        axes: `model`, `quantizer`, `scheme`, `wbits`, `abits`, `policy`, `backend`, `seed`,
+            `quantizer_options`, all as text.
+        definition: id of the metric's definition (`name@digest`).
+        execution: how the network was executed.
+        stage: where it failed, for a failed cell.
+        reason: why it failed or was skipped.
+        reproduce: command that repeats it.
+        log: path of the cell's log, relative to the run folder.
+        environment: id of `env-<id>.json`.
+        plugins: `distribution==version` of everything the cell used, sorted.
+    """
+
+    run: str
+    cell: str
+    label: str
+    axes: Mapping[str, str]
+    status: Status
+    execution: Execution
+    environment: str
+    plugins: tuple[str, ...] = ()
+    metric: MetricValue | None = None
+    definition: str | None = None
+    stage: str | None = None
+    reason: str | None = None
+    reproduce: str | None = None
+    log: str | None = None

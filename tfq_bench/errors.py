@@ -1,0 +1,134 @@
+"""The errors that users and plugin authors see, as one tree.
+
+    TfqError                     anything the tool says to its user; `exit_code` is the process's
+    ├── UsageError               a wrong argument or option on the command line          exit 2
+    ├── SuiteError               a suite, rules or baseline file that cannot be used     exit 2
+    ├── PluginError              something about an installed plugin                     exit 2
+    │   ├── BrokenPlugin         its entry point cannot be imported or validated
+    │   ├── PluginConflict       two distributions offer one name
+    │   └── IncompatiblePlugin   it was written for another plugin API
+    ├── AssetError               weights or statistics missing or with another digest    exit 2
+    ├── StoreError               a run folder or artefact that cannot be read or written exit 2
+    ├── CellError                one cell cannot go on; the others do                    exit 3
+    │   ├── CalibrationError
+    │   ├── QuantizationError
+    │   ├── LoweringError
+    │   └── MetricError
+    ├── NotComparable            two numbers of different definitions                    exit 4
+    └── NothingToDo              nothing to run or compare                               exit 5
+
+A message says what was expected, what was found, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AssetError",
+    "BrokenPlugin",
+    "CalibrationError",
+    "CellError",
+    "IncompatiblePlugin",
+    "LoweringError",
+    "MetricError",
+    "NotComparable",
+    "NothingToDo",
+    "PluginConflict",
+    "PluginError",
+    "QuantizationError",
+    "StoreError",
+    "SuiteError",
+    "TfqError",
+    "UsageError",
+    "nearest",
+]
+
+
+class TfqError(Exception):
+    """Base of everything that the tool reports without a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(TfqError):
+    """A wrong argument or option on the command line."""
+
+
+class SuiteError(TfqError):
+    """A suite, rules or baseline file that cannot be used as it is."""
+
+
+class PluginError(TfqError):
+    """Something about an installed plugin."""
+
+
+class BrokenPlugin(PluginError):
+    """A plugin whose entry point cannot be imported or validated."""
+
+
+class PluginConflict(PluginError):
+    """Two distributions offer a provider of the same kind and name."""
+
+
+class IncompatiblePlugin(PluginError):
+    """A plugin written for another version of the plugin API."""
+
+
+class AssetError(TfqError):
+    """A declared file that is missing or has another digest."""
+
+
+class StoreError(TfqError):
+    """A run folder or artefact that cannot be read or written."""
+
+
+class CellError(TfqError):
+    """One cell cannot go on; the run goes on with the others."""
+
+    exit_code = 3
+
+
+class CalibrationError(CellError):
+    """Calibration data could not be captured or do not fit the model."""
+
+
+class QuantizationError(CellError):
+    """A quantizer could not produce a valid state."""
+
+
+class LoweringError(CellError):
+    """A backend could not turn a state into kernels."""
+
+
+class MetricError(CellError):
+    """A metric could not be computed from what the cell produced."""
+
+
+class NotComparable(TfqError):
+    """Two numbers whose definitions differ."""
+
+    exit_code = 4
+
+
+class NothingToDo(TfqError):
+    """Nothing to run or to compare."""
+
+    exit_code = 5
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the three known names closest to `name`, or lists them all.
+
+    >>> nearest("rnt", ["rtn", "fp"])
+    "did you mean 'rtn'? Known: fp, rtn."
+    """
+    names = sorted(known)
+    if not names:
+        return "None is installed."
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    listing = f"Known: {', '.join(names)}."
+    if not close:
+        return listing
+    return f"did you mean {' or '.join(repr(c) for c in close)}? {listing}"

@@ -1,0 +1,266 @@
+"""What plugins implement. Protocols, not base classes: nothing is inherited.
+
+The order of a cell: a `Model` is loaded; its `Sampler` gives the timesteps; a `Quantizer` says
+what it must see, sees it and returns a `QuantizedState`; a `Backend` turns that into a `Lowered`
+network; the sampler draws images with it; each `Metric` reads what came out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfq_bench.border import (
+    CalibrationData,
+    CalibrationNeeds,
+    MetricDefinition,
+    MetricValue,
+    Topology,
+)
+from tfq_bench.providers import Execution
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from tfq_bench.quant.state import QuantizedLayer, QuantizedState
+
+__all__ = [
+    "Backend",
+    "EvaluationInputs",
+    "Executor",
+    "KernelUse",
+    "LoadedModel",
+    "Lowered",
+    "Metric",
+    "Model",
+    "Progress",
+    "Quantizer",
+    "Renderer",
+    "Sampler",
+    "StepCursor",
+]
+
+Progress = Callable[[float, str], None]
+"""Called with the finished fraction in [0, 1] and a short text."""
+
+
+class Sampler(Protocol):
+    """A sampler with a fixed list of timesteps. Pure: no state, no randomness of its own."""
+
+    @property
+    def timesteps(self) -> tuple[int | float, ...]:
+        """What is passed to the network, in execution order (noisiest first)."""
+
+    @property
+    def definition(self) -> Mapping[str, Any]:
+        """JSON-able description; part of every metric's definition."""
+
+    def step(self, x: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
+        """X of the next step from x `[B, C, H, W]` and the network's prediction at `index`."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether `step` wants noise `[B, C, H, W]`."""
+
+
+class Model(Protocol):
+    """A diffusion model: a network, and what is around it."""
+
+    @property
+    def digest(self) -> str:
+        """Content digest of weights and configuration; part of every stage key."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of the state the sampler works on."""
+
+    def load(self, *, device: str, dtype: torch.dtype) -> nn.Module:
+        """A fresh network in eval mode, without gradients."""
+
+    def predict(
+        self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The network's prediction `[B, C, H, W]` for x and timestep `[B]`."""
+
+    def topology(self, network: nn.Module) -> Topology:
+        """Layers, blocks and temporal modules in execution order."""
+
+    def sampler(self, name: str, steps: int) -> Sampler:
+        """The sampler called `name` with `steps` steps; SuiteError when it has none such."""
+
+    def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
+        """Conditioning `[B, ...]` of the images with these indices; empty when unconditional."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 images `[B, H, W, 3]` on the CPU from final latents."""
+
+    def reference(self, extractor: str) -> Path | None:
+        """File with reference statistics for a feature extractor, None when there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model on its device, with everything a quantizer may look at.
+
+    Args:
+        network: full precision; quantizers must not modify it.
+    """
+
+    model: Model
+    network: nn.Module
+    topology: Topology
+    sampler: Sampler
+    device: str
+
+
+class Quantizer(Protocol):
+    """A method. The factory is called with `scheme: Scheme` and the options as keywords."""
+
+    def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
+        """Which sampler states it must see, out of `images` calibration images."""
+
+    def quantize(
+        self,
+        loaded: LoadedModel,
+        data: CalibrationData,
+        *,
+        generator: torch.Generator,
+        progress: Progress,
+    ) -> QuantizedState:
+        """The quantized network as data. Never modifies `loaded.network`."""
+
+
+class StepCursor:
+    """The sampler step that per-timestep tables are read at, shared by all quantized layers.
+
+    `index` is an int64 tensor of shape `[1]` on the device, so that moving it recompiles nothing
+    and a captured CUDA graph sees the new value.
+    """
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self.index = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def set(self, step: int) -> None:
+        """Moves to step `step` (execution order)."""
+        self.index.fill_(step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelUse:
+    """How one quantized layer is executed.
+
+    Args:
+        kernel: for instance `onednn.qconv2d_pointwise u8s8` or `fp32 on dequantized integers`.
+        fallback: None for a real low-bit kernel, else why there is none.
+        wbits, abits: bits of its operands.
+        macs: multiply-accumulates of one call for one image.
+    """
+
+    layer: str
+    kernel: str
+    wbits: int
+    abits: int
+    macs: int
+    fallback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """An executable network.
+
+    Args:
+        network: called through `Model.predict`, like the full-precision one.
+        step: must be set before every call.
+        kernels: one entry per quantized layer, in execution order.
+        executed: how often each kernel really ran, counted by the layers themselves.
+    """
+
+    network: nn.Module
+    step: StepCursor
+    execution: Execution
+    kernels: tuple[KernelUse, ...] = ()
+    executed: dict[str, int] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Turns a quantized state into something that runs."""
+
+    def check(self, *, device: str) -> None:
+        """LoweringError when this machine lacks what the backend needs, and what that is."""
+
+    def supports(self, layer: QuantizedLayer) -> str | None:
+        """None when it has a kernel for the layer, else the reason why it falls back."""
+
+    def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
+        """A network of its own; `loaded.network` stays as it is."""
+
+
+class EvaluationInputs(Protocol):
+    """What a metric may read of a cell. Everything is computed when first asked for."""
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 `[N, H, W, 3]`, ordered by image index."""
+
+    @property
+    def reference_images(self) -> np.ndarray | None:
+        """The same of the full-precision cell; None when this *is* that cell."""
+
+    @property
+    def reference_cell(self) -> str | None:
+        """Key of the full-precision cell; None when this *is* that cell."""
+
+    @property
+    def pairing(self) -> str:
+        """Id of noise, indices and conditions: equal for cells whose images pair."""
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """Sampler definition and number of images; belongs into every definition."""
+
+    @property
+    def state(self) -> QuantizedState | None:
+        """The quantized state, None for full precision."""
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The full-precision model."""
+
+    def lowered(self) -> Lowered:
+        """The cell's network, built anew."""
+
+    def facts(self, stage: str) -> Mapping[str, Any]:
+        """`result.json` of a finished stage: calibrate, quantize, lower, measure."""
+
+    def cached(self, name: str, compute: Callable[[], np.ndarray], *, of: str) -> np.ndarray:
+        """`compute()`, stored beside the images; `of` is `cell` or `reference`."""
+
+
+class Metric(Protocol):
+    """A family of numbers about one cell."""
+
+    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
+        """What `evaluate` will return, known before it runs."""
+
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """One value per definition; MetricError when it cannot be computed."""
+
+
+class Executor(Protocol):
+    """Places tasks on slots. See `tfq_bench.executors`."""
+
+    def run(self, tasks: Sequence[Any], work: Callable[..., Any]) -> None:
+        """Runs every task whose dependencies succeeded."""
+
+
+class Renderer(Protocol):
+    """Writes a report of one or more run folders."""
+
+    def render(self, runs: Sequence[Path], target: Path) -> None:
+        """Writes `target`; StoreError when a run cannot be read."""

@@ -1,0 +1,222 @@
+"""What a plugin offers: frozen descriptions that cost nothing to import.
+
+A provider names a factory as text (``"package.module:Class"``), so that listing plugins and
+planning a suite import neither torch nor the plugin's own code.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from tfq_bench.errors import BrokenPlugin, SuiteError, nearest
+
+__all__ = [
+    "API",
+    "BackendProvider",
+    "Direction",
+    "Execution",
+    "ExecutorProvider",
+    "MetricProvider",
+    "ModelProvider",
+    "Option",
+    "OptionValue",
+    "Provider",
+    "QuantizerProvider",
+    "RendererProvider",
+    "parse_options",
+]
+
+API = 1
+"""Version of the plugin API; a provider states the one it was written for."""
+
+OptionValue = int | float | bool | str
+Direction = Literal["lower", "higher", "none"]
+Execution = Literal["full-precision", "simulated", "lowered"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "path": str,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One typed option of a provider, as it may stand in a suite.
+
+    Args:
+        name: key in the suite, ``snake_case``.
+        kind: type of the value; `path` is a string that is resolved against the suite's folder.
+        default: value when the suite does not name it.
+        help: one sentence for ``--help`` and the documentation.
+        choices: allowed values, empty for any.
+        minimum, maximum: inclusive range of a number.
+    """
+
+    name: str
+    kind: Literal["int", "float", "bool", "str", "path"]
+    default: OptionValue
+    help: str
+    choices: tuple[OptionValue, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def parse(self, value: object, where: str) -> OptionValue:
+        """`value` checked against this option's type, choices and range.
+
+        Raises:
+            SuiteError: says what was expected, what was found, and `where`.
+        """
+        wanted = _KINDS[self.kind]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind != "bool"):
+            raise SuiteError(
+                f"{where}: option '{self.name}' must be of type {self.kind}, found {value!r}."
+            )
+        assert isinstance(value, int | float | bool | str)
+        if self.choices and value not in self.choices:
+            listing = ", ".join(map(repr, self.choices))
+            raise SuiteError(
+                f"{where}: option '{self.name}' must be one of {listing}, found {value!r}."
+            )
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            low, high = self.minimum, self.maximum
+            if (low is not None and value < low) or (high is not None and value > high):
+                raise SuiteError(
+                    f"{where}: option '{self.name}' must lie in [{low}, {high}], found {value!r}."
+                )
+        return value
+
+
+def parse_options(
+    options: tuple[Option, ...], given: dict[str, object], where: str
+) -> dict[str, OptionValue]:
+    """Every option of a provider with its given or default value, sorted by name.
+
+    Raises:
+        SuiteError: for an unknown name (with the nearest known ones) or a value out of range.
+    """
+    known = {option.name: option for option in options}
+    for name in given:
+        if name not in known:
+            raise SuiteError(f"{where}: unknown option '{name}'; {nearest(name, known)}")
+    return {
+        name: known[name].parse(given[name], where) if name in given else known[name].default
+        for name in sorted(known)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """What every provider states.
+
+    Args:
+        name: lower-case letters, digits and hyphens; unique within its kind.
+        summary: one line for listings.
+        factory: ``"package.module:Class"``, imported when the provider is first used.
+        options: typed options a suite may set.
+        api: the plugin API version it was written for.
+
+    Raises:
+        BrokenPlugin: when `name` or `factory` is malformed.
+    """
+
+    kind: ClassVar[str] = "provider"
+
+    name: str
+    summary: str
+    factory: str
+    options: tuple[Option, ...] = ()
+    api: int = API
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise BrokenPlugin(
+                f"a {self.kind}'s name must match {_NAME.pattern}, found {self.name!r}."
+            )
+        if not _FACTORY.fullmatch(self.factory):
+            raise BrokenPlugin(
+                f"{self.kind} '{self.name}': factory must look like 'package.module:Class', "
+                f"found {self.factory!r}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProvider(Provider):
+    """A diffusion model. The factory is called with the options and returns a `Model`.
+
+    Args:
+        samplers: names that the model's `sampler` accepts, the first is the default.
+        gmac: multiply-accumulates of one network call for one image, in 1e9; for estimates.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    samplers: tuple[str, ...] = ("ddim",)
+    gmac: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerProvider(Provider):
+    """A quantization method. The factory is called with `scheme` and the options.
+
+    Args:
+        wbits: weight bit widths it can produce. abits: activation bit widths (32 = float).
+        policies: names of its layer policies, the first is the default.
+    """
+
+    kind: ClassVar[str] = "quantizer"
+
+    wbits: tuple[int, ...] = (8,)
+    abits: tuple[int, ...] = (8,)
+    policies: tuple[str, ...] = ("uniform",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendProvider(Provider):
+    """A way to execute a quantized state. The factory is called with the options.
+
+    Args:
+        execution: `simulated` (float arithmetic on dequantized integers) or `lowered` (kernels).
+        wbits, abits: bit widths for which it has kernels; others are skipped in the plan.
+        devices: device types it runs on (`cpu`, `cuda`).
+    """
+
+    kind: ClassVar[str] = "backend"
+
+    execution: Execution = "lowered"
+    wbits: tuple[int, ...] = (8,)
+    abits: tuple[int, ...] = (8,)
+    devices: tuple[str, ...] = ("cpu",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricProvider(Provider):
+    """A family of numbers. The factory is called with the options and returns a `Metric`."""
+
+    kind: ClassVar[str] = "metric"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorProvider(Provider):
+    """A way to place tasks on slots. The factory is called with the options."""
+
+    kind: ClassVar[str] = "executor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendererProvider(Provider):
+    """A report format. The factory is called with the options.
+
+    Args:
+        suffix: file ending of what it writes, with the dot.
+    """
+
+    kind: ClassVar[str] = "renderer"
+
+    suffix: str = field(default=".html")
