@@ -1,0 +1,10 @@
+"""Who runs the tasks: `inline` in this process, `process` each in a fresh one.
+
+An executor gets tasks in an order in which dependencies come first. It starts a task when all the
+tasks it needs have finished, gives up a task when one of them failed, runs an exclusive task
+alone, and reports each end by calling `done`.
+"""
+
+from tfq_bench.executors.base import Done, Outcome, Start, Work
+
+__all__ = ["Done", "Outcome", "Start", "Work"]

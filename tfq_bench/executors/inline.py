@@ -1,0 +1,32 @@
+"""Runs every task in this process, one after another: the default, and the one to debug with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfq_bench.executors.base import Done, Queue, Start, Work
+
+if TYPE_CHECKING:
+    from tfq_bench.pipeline.tasks import Task
+
+__all__ = ["InlineExecutor"]
+
+
+class InlineExecutor:
+    """One slot, no processes."""
+
+    def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:
+        """Runs `tasks` in order; see the package for the contract."""
+        queue = Queue(tasks)
+        while True:
+            for outcome in queue.blocked():
+                done(outcome)
+            ready = queue.ready()
+            if not ready:
+                return
+            task = ready[0]
+            queue.waiting.remove(task)
+            start(task)
+            outcome = work(task)
+            queue.finish(outcome)
+            done(outcome)

@@ -1,0 +1,103 @@
+"""Runs each task in a fresh process: memory and crashes of one cell never reach another.
+
+The process is `tfq-bench cell RUN CELL --stage S [--shard I] --outcome FILE`, which is also how a
+person repeats a task by hand. It dies with its parent, so that a killed run leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfq_bench.executors.base import Done, Outcome, Queue, Start, Work
+
+if TYPE_CHECKING:
+    from tfq_bench.pipeline.tasks import Task
+
+__all__ = ["ProcessExecutor", "cell_command"]
+
+POLL_SECONDS = 0.05
+
+
+def cell_command(run: Path, task: Task) -> list[str]:
+    """The arguments of `tfq-bench` that run one task."""
+    command = ["cell", str(run), task.cell, "--stage", task.stage]
+    return command if task.shard is None else [*command, "--shard", str(task.shard)]
+
+
+class ProcessExecutor:
+    """Fresh processes on a fixed number of slots.
+
+    Args:
+        slots: tasks at the same time; an exclusive task waits for all others and runs alone.
+    """
+
+    def __init__(self, *, slots: int) -> None:
+        self.slots = slots
+        self.run_folder: Path | None = None
+
+    def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:  # noqa: ARG002
+        """Runs `tasks`; see the package for the contract. `work` is not used: children run it."""
+        assert self.run_folder is not None
+        queue = Queue(tasks)
+        running: dict[subprocess.Popen[bytes], tuple[Task, Path]] = {}
+        with tempfile.TemporaryDirectory(prefix="tfq-bench-") as scratch:
+            try:
+                while True:
+                    for outcome in queue.blocked():
+                        done(outcome)
+                    for task in self._startable(queue, [task for task, _ in running.values()]):
+                        queue.waiting.remove(task)
+                        start(task)
+                        report = Path(scratch) / f"{task.id}.json"
+                        running[self._spawn(task, report)] = (task, report)
+                    if not running:
+                        return
+                    for process in [p for p in running if p.poll() is not None]:
+                        task, report = running.pop(process)
+                        outcome = Outcome(task=task, reason=_reason(process.returncode, report))
+                        queue.finish(outcome)
+                        done(outcome)
+                    time.sleep(POLL_SECONDS)
+            finally:
+                for process in running:
+                    process.kill()
+                for process in running:
+                    process.wait()
+
+    def _startable(self, queue: Queue, running: list[Task]) -> list[Task]:
+        chosen: list[Task] = []
+        for task in queue.ready():
+            busy = [*running, *chosen]
+            if len(busy) >= self.slots or any(other.exclusive for other in busy):
+                break
+            if task.exclusive and busy:
+                break  # it is next in line: nothing else starts until the slots are free
+            chosen.append(task)
+        return chosen
+
+    def _spawn(self, task: Task, report: Path) -> subprocess.Popen[bytes]:
+        assert self.run_folder is not None
+        command = [sys.executable, "-m", "tfq_bench", *cell_command(self.run_folder, task)]
+        return subprocess.Popen(
+            [*command, "--outcome", str(report), "--die-with", str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def _reason(code: int, report: Path) -> str | None:
+    """Why a child failed, None when it did not."""
+    if report.exists():
+        reason: str | None = json.loads(report.read_text("utf-8"))["reason"]
+        return reason
+    if code < 0:
+        return f"worker lost: its process was ended by signal {-code}"
+    return f"worker lost: its process ended with code {code} and left no outcome"

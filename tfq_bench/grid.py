@@ -1,0 +1,76 @@
+"""How the axes of a suite multiply: bit widths × policies, exclusions, what a backend lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tfq_bench.border import FULL_PRECISION, Cell, Scheme
+from tfq_bench.errors import SuiteError
+from tfq_bench.providers import BackendProvider, QuantizerProvider
+from tfq_bench.suite import Entry, Exclude
+
+__all__ = ["matches", "schemes", "unsupported"]
+
+
+def matches(exclude: Exclude, cell: Cell) -> bool:
+    """Whether every pattern of an exclusion matches the cell."""
+    names = {
+        "model": cell.model.name,
+        "quantizer": cell.quantizer.name,
+        "scheme": cell.scheme.label,
+        "backend": cell.backend.name,
+    }
+    return all(fnmatchcase(names[key], pattern) for key, pattern in exclude.patterns.items())
+
+
+def schemes(entry: Entry, provider: QuantizerProvider) -> Iterator[Scheme]:
+    """Every combination of the entry's wbits, abits and policy, in the order written.
+
+    Raises:
+        SuiteError: bits or a policy that the quantizer does not offer.
+    """
+    where = f"[[quantizer]] '{entry.name}'"
+    for wbits in _bits(entry.given.get("wbits", provider.wbits[0]), "wbits", provider.wbits, where):
+        for abits in _bits(
+            entry.given.get("abits", provider.abits[0]), "abits", provider.abits, where
+        ):
+            for policy in _as_list(entry.given.get("policy", provider.policies[0])):
+                if policy not in provider.policies:
+                    raise SuiteError(
+                        f"{where}: policy must be one of {', '.join(provider.policies)}, "
+                        f"found {policy!r}."
+                    )
+                yield Scheme(wbits=wbits, abits=abits, policy=policy)
+
+
+def _bits(value: object, name: str, offered: tuple[int, ...], where: str) -> list[int]:
+    values = _as_list(value)
+    for bits in values:
+        if not isinstance(bits, int) or isinstance(bits, bool) or bits not in offered:
+            raise SuiteError(
+                f"{where}: {name} must be among {', '.join(map(str, offered))} "
+                f"({FULL_PRECISION} is float), found {bits!r}."
+            )
+    return values
+
+
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def unsupported(provider: BackendProvider, scheme: Scheme, device: str) -> str | None:
+    """Why a backend cannot run a scheme on a device, None when it can."""
+    if device not in provider.devices:
+        return f"backend '{provider.name}' runs on {', '.join(provider.devices)}, not on {device}"
+    for name, bits, offered in (
+        ("weights", scheme.wbits, provider.wbits),
+        ("activations", scheme.abits, provider.abits),
+    ):
+        if bits not in offered:
+            return (
+                f"backend '{provider.name}' has {name} of {', '.join(map(str, offered))} bits, "
+                f"not {bits}"
+            )
+    return None

@@ -1,0 +1,144 @@
+"""Calibration data: one pass over the full-precision sampler, keeping the states asked for.
+
+T network calls per batch serve any choice of timesteps; restarting the sampler for each timestep
+would take T(T+1)/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tfq_bench.border import CalibrationData
+from tfq_bench.errors import CalibrationError
+from tfq_bench.seeds import noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tfq_bench.border import CalibrationNeeds
+    from tfq_bench.protocols import LoadedModel, Progress
+
+__all__ = ["capture", "load_calibration", "save_calibration"]
+
+FILE = "calibration.safetensors"
+
+
+@torch.no_grad()
+def capture(
+    loaded: LoadedModel, needs: CalibrationNeeds, *, seed: int, batch: int, progress: Progress
+) -> CalibrationData:
+    """The states x_t that `needs` names, ordered by (step, image).
+
+    Args:
+        seed: of the initial noise; image `i` has the same noise whatever else is captured.
+        batch: images per network call.
+
+    Raises:
+        CalibrationError: a step or image that does not exist, or a state that is not finite.
+    """
+    model, sampler = loaded.model, loaded.sampler
+    steps = len(sampler.timesteps)
+    wanted = sorted(set(needs.samples))
+    if len(wanted) != len(needs.samples):
+        raise CalibrationError("calibration needs name a (step, image) pair twice.")
+    if any(not 0 <= step < steps or image < 0 for step, image in wanted):
+        raise CalibrationError(
+            f"calibration needs name steps outside 0..{steps - 1} or a negative image index."
+        )
+    images = sorted({image for _, image in wanted})
+    needed = set(wanted)
+    last = max((step for step, _ in wanted), default=-1)
+    kept: dict[tuple[int, int], Tensor] = {}
+    conditions: dict[int, Mapping[str, Tensor]] = {}
+    calls = 0
+    for start in range(0, len(images), batch):
+        chosen = images[start : start + batch]
+        condition = model.conditions(chosen, device=loaded.device)
+        for row, image in enumerate(chosen):
+            conditions[image] = {name: value[row] for name, value in condition.items()}
+        x = noise(seed, "calibration", chosen, model.latent_shape, device=loaded.device)
+        for step in range(last + 1):
+            for row, image in enumerate(chosen):
+                if (step, image) in needed:
+                    kept[step, image] = x[row].clone()
+            if step == last:
+                break
+            t = timestep_tensor(sampler.timesteps[step], len(chosen), loaded.device)
+            prediction = model.predict(loaded.network, x, t, condition)
+            calls += 1
+            z = None
+            if sampler.stochastic:
+                purpose = f"calibration-step-{step}"
+                z = noise(seed, purpose, chosen, model.latent_shape, device=loaded.device)
+            x = sampler.step(x, prediction, step, z)
+            progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
+    return _assemble(loaded, wanted, kept, conditions, calls)
+
+
+def timestep_tensor(timestep: int | float, batch: int, device: str) -> Tensor:
+    """`[batch]` filled with a timestep; int64, or float32 when it is fractional."""
+    dtype = torch.int64 if isinstance(timestep, int) else torch.float32
+    return torch.full((batch,), timestep, dtype=dtype, device=device)
+
+
+def _assemble(
+    loaded: LoadedModel,
+    wanted: Sequence[tuple[int, int]],
+    kept: Mapping[tuple[int, int], Tensor],
+    conditions: Mapping[int, Mapping[str, Tensor]],
+    calls: int,
+) -> CalibrationData:
+    if wanted:
+        x = torch.stack([kept[pair] for pair in wanted])
+    else:
+        x = torch.empty((0, *loaded.model.latent_shape), device=loaded.device)
+    if not torch.isfinite(x).all():
+        raise CalibrationError("the full-precision sampler produced values that are not finite.")
+    times = [loaded.sampler.timesteps[step] for step, _ in wanted]
+    whole = all(isinstance(t, int) for t in times)
+    names = conditions[wanted[0][1]] if wanted else {}
+    return CalibrationData(
+        x=x,
+        timestep=torch.tensor(
+            times, dtype=torch.int64 if whole else torch.float32, device=loaded.device
+        ),
+        step=torch.tensor([step for step, _ in wanted], dtype=torch.int64, device=loaded.device),
+        image=torch.tensor([image for _, image in wanted], dtype=torch.int64, device=loaded.device),
+        condition={
+            name: torch.stack([conditions[image][name] for _, image in wanted]) for name in names
+        },
+        network_calls=calls,
+    )
+
+
+def save_calibration(data: CalibrationData, folder: Path) -> None:
+    """Writes `calibration.safetensors` into `folder`."""
+    tensors = {
+        "x": data.x,
+        "timestep": data.timestep,
+        "step": data.step,
+        "image": data.image,
+        **{f"condition.{name}": value for name, value in data.condition.items()},
+    }
+    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, folder / FILE)
+
+
+def load_calibration(folder: Path, device: str) -> CalibrationData:
+    """What `save_calibration` wrote, on `device`."""
+    tensors = load_file(folder / FILE, device=device)
+    return CalibrationData(
+        x=tensors["x"],
+        timestep=tensors["timestep"],
+        step=tensors["step"],
+        image=tensors["image"],
+        condition={
+            name.removeprefix("condition."): value
+            for name, value in tensors.items()
+            if name.startswith("condition.")
+        },
+    )

@@ -1,0 +1,186 @@
+"""One task of one cell, from artefacts to artefact: the order of the stages in one place.
+
+    calibrate -> quantize -> lower -> sample (shards) -> evaluate
+                               └────> measure ────────────^
+
+Every executor ends here, and `tfq-bench cell` does too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfq_bench.border import CalibrationNeeds
+from tfq_bench.errors import MetricError, TfqError
+from tfq_bench.pipeline.calibrate import capture, save_calibration
+from tfq_bench.pipeline.evaluate import CellInputs
+from tfq_bench.pipeline.lower import lowering_facts
+from tfq_bench.pipeline.measure import measure
+from tfq_bench.pipeline.quantize import quantize
+from tfq_bench.pipeline.sample import draw, save_images
+from tfq_bench.seeds import derive
+from tfq_bench.store.records import metric_to_json
+
+if TYPE_CHECKING:
+    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.pipeline.workbench import Workbench
+    from tfq_bench.plan import PlannedCell
+    from tfq_bench.protocols import Progress
+
+__all__ = ["cell_log", "run_task"]
+
+log = logging.getLogger("tfq_bench.cell")
+
+
+def run_task(bench: Workbench, task: Task, progress: Progress) -> None:
+    """Runs one task and leaves its artefacts; does nothing when they exist.
+
+    Raises:
+        TfqError: what went wrong in words; anything else is a bug in a plugin or in the host.
+    """
+    if all(bench.store.has(task.stage, key) for key in task.outputs):
+        return
+    planned = bench.plan.find(task.cell)
+    log.info("%s of %s", task.stage, planned.cell.label)
+    _STAGES[task.stage](bench, planned, task, progress)
+
+
+def _calibrate(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
+    loaded = bench.loaded(planned)
+    spec = bench.plan.spec.calibration
+    needs: CalibrationNeeds = bench.quantizer(planned).calibration_needs(
+        loaded, images=int(spec["images"])
+    )
+    before = time.perf_counter()
+    data = capture(
+        loaded,
+        needs,
+        seed=derive(int(spec["seed"]), "calibration", planned.cell.seed),
+        batch=int(spec["batch"]),
+        progress=progress,
+    )
+    with bench.store.create("calibrate", task.outputs[0]) as folder:
+        save_calibration(data, folder)
+        _write_result(
+            folder,
+            {
+                "seconds": time.perf_counter() - before,
+                "network_calls": data.network_calls,
+                "samples": int(data.x.shape[0]),
+            },
+        )
+
+
+def _quantize(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
+    with bench.store.create("quantize", task.outputs[0]) as folder:
+        if planned.execution == "full-precision":
+            _write_result(folder, {"seconds": 0.0, "calibration_samples": 0})
+            return
+        state, facts = quantize(
+            bench.quantizer(planned),
+            bench.loaded(planned),
+            bench.calibration(planned),
+            seed=planned.cell.seed,
+            progress=progress,
+        )
+        state.save(folder / "state")
+        _write_result(folder, facts)
+
+
+def _lower(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
+    lowered = bench.lowered(planned)
+    simulated = bench.simulated(planned) if planned.execution == "lowered" else None
+    progress(0.5, "lowering")
+    facts = lowering_facts(bench.loaded(planned), lowered, simulated)
+    with bench.store.create("lower", task.outputs[0]) as folder:
+        _write_result(folder, facts)
+
+
+def _sample(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
+    assert task.shard is not None
+    spec = bench.plan.spec.sampling
+    indices = range(*bench.plan.shards[task.shard])
+    images = draw(
+        bench.loaded(planned),
+        bench.lowered(planned),
+        indices,
+        seed=int(spec["seed"]),
+        batch=int(spec["batch"]),
+        progress=progress,
+    )
+    with bench.store.create("sample", task.outputs[0]) as folder:
+        save_images(images, indices, folder)
+
+
+def _measure(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
+    spec = bench.plan.spec.timing
+    progress(0.0, "timing")
+    facts = measure(
+        bench.loaded(planned),
+        bench.lowered(planned),
+        batch=int(spec["batch"]),
+        warmup=int(spec["warmup"]),
+        rounds=int(spec["rounds"]),
+    )
+    with bench.store.create("measure", task.outputs[0]) as folder:
+        _write_result(folder, facts)
+
+
+def _evaluate(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
+    inputs = CellInputs(bench, planned)
+    failures = []
+    for number, (component, key) in enumerate(zip(bench.plan.metrics, task.outputs, strict=True)):
+        progress(number / len(task.outputs), f"metric {component.name}")
+        if bench.store.has("evaluate", key):
+            continue
+        try:
+            values = bench.create("metric", component).evaluate(inputs)
+        except TfqError as error:
+            failures.append(f"metric '{component.name}': {error}")
+            continue
+        except Exception as error:
+            log.exception("metric %s", component.name)
+            failures.append(f"metric '{component.name}' raised {type(error).__name__}: {error}")
+            continue
+        with bench.store.create("evaluate", key) as folder:
+            _write_result(folder, {"values": [metric_to_json(value) for value in values]})
+    if failures:
+        raise MetricError("; ".join(failures))
+
+
+_STAGES: dict[str, Callable[[Workbench, PlannedCell, Task, Progress], None]] = {
+    "calibrate": _calibrate,
+    "quantize": _quantize,
+    "lower": _lower,
+    "sample": _sample,
+    "measure": _measure,
+    "evaluate": _evaluate,
+}
+
+
+def _write_result(folder: Path, result: Any) -> None:
+    (folder / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+
+@contextmanager
+def cell_log(path: Path) -> Iterator[None]:
+    """Everything logged under `tfq_bench` goes to the cell's log file while inside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("tfq_bench")
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()

@@ -1,0 +1,123 @@
+"""What metrics read of a cell, loaded when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from tfq_bench.keys import digest
+from tfq_bench.pipeline.sample import FILE
+
+if TYPE_CHECKING:
+    from tfq_bench.pipeline.workbench import Workbench
+    from tfq_bench.plan import PlannedCell
+    from tfq_bench.protocols import LoadedModel, Lowered
+    from tfq_bench.quant.state import QuantizedState
+
+__all__ = ["CellInputs", "stored_images"]
+
+CACHE = "features"
+"""Stage name of what metrics compute once and share: features of a cell's images."""
+
+
+class CellInputs:
+    """An `EvaluationInputs` over the artefacts of one finished cell."""
+
+    def __init__(self, bench: Workbench, planned: PlannedCell) -> None:
+        self._bench = bench
+        self._planned = planned
+        reference = planned.reference
+        self._full = bench.plan.find(reference) if reference is not None else None
+        self._images: dict[str, np.ndarray] = {}
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 `[N, H, W, 3]`, ordered by image index."""
+        return self._load("cell")
+
+    @property
+    def reference_images(self) -> np.ndarray | None:
+        """The same of the full-precision cell; None when this *is* that cell."""
+        return None if self._full is None else self._load("reference")
+
+    @property
+    def reference_cell(self) -> str | None:
+        """Key of the full-precision cell; None when this *is* that cell."""
+        return self._planned.reference
+
+    @property
+    def pairing(self) -> str:
+        """Id of noise, indices and conditions: equal for cells whose images pair."""
+        return digest({"model": self.loaded.model.digest, **self.sampling}, 12)
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """Sampler definition, number of images and noise seed."""
+        spec = self._bench.plan.spec.sampling
+        return {
+            "sampler": dict(self.loaded.sampler.definition),
+            "images": spec["images"],
+            "seed": spec["seed"],
+        }
+
+    @property
+    def state(self) -> QuantizedState | None:
+        """The quantized state, None for full precision."""
+        return self._bench.state(self._planned)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The full-precision model."""
+        return self._bench.loaded(self._planned)
+
+    def lowered(self) -> Lowered:
+        """The cell's network, built anew."""
+        return self._bench.lowered(self._planned)
+
+    def facts(self, stage: str) -> Mapping[str, Any]:
+        """`result.json` of a finished stage; empty when the cell has no such stage."""
+        keys = self._planned.keys
+        key = {
+            "calibrate": keys.calibrate,
+            "quantize": keys.quantize,
+            "lower": keys.lower,
+            "measure": keys.measure,
+        }[stage]
+        return {} if key is None else self._bench.store.result(stage, key)
+
+    def cached(self, name: str, compute: Callable[[], np.ndarray], *, of: str) -> np.ndarray:
+        """`compute()`, stored under the images it was computed from.
+
+        Args:
+            of: `cell` or `reference`, whose images `compute` reads.
+        """
+        samples = self._cell(of).keys.sample
+        key = digest({"name": name, "samples": samples})
+        store = self._bench.store
+        if not store.has(CACHE, key):
+            with store.create(CACHE, key) as folder:
+                save_file({"value": np.ascontiguousarray(compute())}, folder / "value.safetensors")
+        return load_file(store.open(CACHE, key) / "value.safetensors")["value"]
+
+    def _cell(self, of: str) -> PlannedCell:
+        if of == "cell":
+            return self._planned
+        assert self._full is not None, "a reference cell has no reference"
+        return self._full
+
+    def _load(self, of: str) -> np.ndarray:
+        if of not in self._images:
+            self._images[of] = stored_images(self._bench, self._cell(of))
+        return self._images[of]
+
+
+def stored_images(bench: Workbench, planned: PlannedCell) -> np.ndarray:
+    """Every image of a cell, uint8 `[N, H, W, 3]`, ordered by index."""
+    shards = [load_file(bench.store.open("sample", key) / FILE) for key in planned.keys.sample]
+    index = np.concatenate([shard["index"] for shard in shards])
+    expected = np.arange(int(bench.plan.spec.sampling["images"]))
+    assert np.array_equal(index, expected), "shards do not cover the images exactly once"
+    return np.concatenate([shard["images"] for shard in shards])

@@ -1,0 +1,105 @@
+"""What the tasks of one process share: loaded models, quantized states and lowered networks.
+
+A process that runs many tasks (the `inline` executor) loads a model once; a fresh process loads
+what its one task needs. Results do not depend on which of the two it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tfq_bench.pipeline.calibrate import load_calibration
+from tfq_bench.plan import EAGER
+from tfq_bench.protocols import LoadedModel, Lowered
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.state import QuantizedState
+
+if TYPE_CHECKING:
+    from tfq_bench.border import CalibrationData, Component
+    from tfq_bench.host import PluginTable
+    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.protocols import Quantizer
+    from tfq_bench.store.artefacts import ArtefactStore
+
+__all__ = ["Workbench"]
+
+
+class Workbench:
+    """Models and networks of a plan, made when first asked for.
+
+    Args:
+        store: where artefacts of earlier stages are found.
+    """
+
+    def __init__(self, plan: Plan, table: PluginTable, store: ArtefactStore) -> None:
+        self.plan = plan
+        self.table = table
+        self.store = store
+        self.device = plan.spec.device
+        self._loaded: dict[str, LoadedModel] = {}
+        self._lowered: tuple[str, Lowered] | None = None
+        torch.set_num_threads(plan.spec.threads)
+
+    def create(self, kind: str, component: Component, **extra: Any) -> Any:
+        """A provider's object with the component's options."""
+        return self.table.create(
+            self.table.get(kind, component.name), **extra, **dict(component.options)
+        )
+
+    def loaded(self, planned: PlannedCell) -> LoadedModel:
+        """The cell's full-precision model in float32, with topology and sampler."""
+        key = repr(planned.cell.model)
+        if key not in self._loaded:
+            model = self.create("model", planned.cell.model)
+            network = model.load(device=self.device, dtype=torch.float32)
+            sampling = self.plan.spec.sampling
+            provider = self.table.get("model", planned.cell.model.name)
+            name = str(sampling["sampler"]) or provider.samplers[0]
+            self._loaded[key] = LoadedModel(
+                model=model,
+                network=network,
+                topology=model.topology(network),
+                sampler=model.sampler(name, int(sampling["steps"])),
+                device=self.device,
+            )
+        return self._loaded[key]
+
+    def quantizer(self, planned: PlannedCell) -> Quantizer:
+        """The cell's method at the cell's bits and policy."""
+        quantizer: Quantizer = self.create(
+            "quantizer", planned.cell.quantizer, scheme=planned.cell.scheme
+        )
+        return quantizer
+
+    def calibration(self, planned: PlannedCell) -> CalibrationData:
+        """What the calibrate stage captured for the cell."""
+        assert planned.keys.calibrate is not None
+        return load_calibration(self.store.open("calibrate", planned.keys.calibrate), self.device)
+
+    def state(self, planned: PlannedCell) -> QuantizedState | None:
+        """What the quantize stage made, None for full precision."""
+        if planned.execution == "full-precision":
+            return None
+        return QuantizedState.load(self.store.open("quantize", planned.keys.quantize) / "state")
+
+    def simulated(self, planned: PlannedCell) -> Lowered:
+        """The cell's network in float arithmetic on the same integers."""
+        return simulate(self.loaded(planned), self.state(planned))
+
+    def lowered(self, planned: PlannedCell) -> Lowered:
+        """The cell's network as its backend executes it; the last one made is kept."""
+        key = planned.keys.lower
+        if self._lowered is None or self._lowered[0] != key:
+            self._lowered = None  # frees the previous network before the next is made
+            self._lowered = (key, self._lower(planned))
+        return self._lowered[1]
+
+    def _lower(self, planned: PlannedCell) -> Lowered:
+        if planned.cell.backend.name == EAGER:
+            return self.simulated(planned)
+        backend = self.create("backend", planned.cell.backend)
+        state = self.state(planned)
+        lowered: Lowered = backend.lower(self.loaded(planned), state)
+        return lowered

@@ -1,0 +1,320 @@
+"""A suite file (TOML) becomes a `SuiteSpec`.
+
+A suite says what is asked: models × quantizers × backends × seeds, how to sample, calibrate, time
+and judge. Every key is described once, by an `Option`; the JSON schema is made from the same
+descriptions (`python -m tfq_bench.suite` prints it). Names of providers and their own options are
+checked when the plan is made, because only then is it known what is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tfq_bench.errors import SuiteError, nearest
+from tfq_bench.providers import Option, OptionValue, parse_options
+
+__all__ = [
+    "Entry",
+    "Exclude",
+    "SuiteSpec",
+    "json_schema",
+    "load_suite",
+    "packaged_suites",
+    "parse_suite",
+]
+
+SCHEMA = 1
+
+HEAD = (
+    Option(name="name", kind="str", default="", help="Name of the suite and of its run folder."),
+    Option(name="summary", kind="str", default="", help="One line for listings."),
+    Option(
+        name="device",
+        kind="str",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="Where networks run.",
+    ),
+    Option(
+        name="threads",
+        kind="int",
+        default=2,
+        minimum=1,
+        help="CPU threads of each task; fixed by the suite, because sums may depend on it.",
+    ),
+)
+SAMPLING = (
+    Option(name="sampler", kind="str", default="", help="Empty for the model's default."),
+    Option(name="steps", kind="int", default=20, minimum=1, help="Sampler steps."),
+    Option(name="images", kind="int", default=64, minimum=2, help="Images per cell, exactly."),
+    Option(name="batch", kind="int", default=16, minimum=1, help="Images per network call."),
+    Option(name="shard", kind="int", default=64, minimum=1, help="Images per task."),
+    Option(name="seed", kind="int", default=0, minimum=0, help="Of the noise; shared by cells."),
+)
+CALIBRATION = (
+    Option(name="images", kind="int", default=32, minimum=1, help="Images that may be captured."),
+    Option(name="batch", kind="int", default=16, minimum=1, help="Images per network call."),
+    Option(name="seed", kind="int", default=1, minimum=0, help="Of the calibration noise."),
+)
+TIMING = (
+    Option(name="batch", kind="int", default=8, minimum=1, help="Images per timed call."),
+    Option(name="warmup", kind="int", default=2, minimum=0, help="Untimed rounds."),
+    Option(name="rounds", kind="int", default=9, minimum=3, help="Timed, interleaved rounds."),
+)
+SECTIONS = {"suite": HEAD, "sampling": SAMPLING, "calibration": CALIBRATION, "timing": TIMING}
+AXES = ("model", "quantizer", "backend", "metric")
+TOP = ("schema", *SECTIONS, *AXES, "seeds", "exclude")
+EXCLUDE_KEYS = ("model", "quantizer", "scheme", "backend", "reason")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One `[[model]]`, `[[quantizer]]`, `[[backend]]` or `[[metric]]` as it stands in the file.
+
+    Args:
+        name: provider name, or `distribution:name`.
+        given: every other key; validated against the provider when the plan is made.
+        optional: a backend that may be left out where the machine cannot run it.
+    """
+
+    name: str
+    given: Mapping[str, Any]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclude:
+    """Cells the suite leaves out: shell-style patterns that must all match."""
+
+    patterns: Mapping[str, str]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteSpec:
+    """A suite as asked, before anything installed is looked at."""
+
+    name: str
+    summary: str
+    device: str
+    threads: int
+    models: tuple[Entry, ...]
+    quantizers: tuple[Entry, ...]
+    backends: tuple[Entry, ...]
+    metrics: tuple[Entry, ...]
+    seeds: tuple[int, ...]
+    sampling: Mapping[str, OptionValue]
+    calibration: Mapping[str, OptionValue]
+    timing: Mapping[str, OptionValue]
+    excludes: tuple[Exclude, ...]
+    folder: Path
+    text: str
+
+
+def packaged_suites() -> dict[str, str]:
+    """Text of every suite that ships with the host, by name."""
+    folder = resources.files("tfq_bench") / "suites"
+    return {
+        item.name.removesuffix(".toml"): item.read_text("utf-8")
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(".toml")
+    }
+
+
+def load_suite(name_or_path: str) -> SuiteSpec:
+    """The packaged suite of that name, or the suite file at that path.
+
+    Raises:
+        SuiteError: no such suite, unreadable file, malformed TOML or an invalid key.
+    """
+    packaged = packaged_suites()
+    if name_or_path in packaged:
+        return parse_suite(packaged[name_or_path], f"suite '{name_or_path}'", Path.cwd())
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.exists():
+        raise SuiteError(
+            f"no packaged suite and no file is called '{name_or_path}'; "
+            f"{nearest(name_or_path, packaged)} A path to a .toml file works too."
+        )
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"cannot read the suite {path}: {error}.") from error
+    return parse_suite(text, str(path), path.resolve().parent)
+
+
+def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
+    """A suite from TOML text.
+
+    Args:
+        where: what messages call the file. folder: what relative paths in it are relative to.
+
+    Raises:
+        SuiteError: malformed TOML, an unknown key (with the nearest names), a value of another
+            type or out of range.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"{where}: not valid TOML: {error}.") from error
+    for key in data:
+        if key not in TOP:
+            raise SuiteError(f"{where}: unknown key '{key}'; {nearest(key, TOP)}")
+    if data.get("schema") != SCHEMA:
+        raise SuiteError(
+            f"{where}: expected 'schema = {SCHEMA}', found {data.get('schema')!r}; "
+            "this version of tfq-bench reads no other."
+        )
+    sections = {
+        name: parse_options(options, _table(data, name, where), f"{where} [{name}]")
+        for name, options in SECTIONS.items()
+    }
+    head = sections["suite"]
+    if not head["name"]:
+        raise SuiteError(f"{where} [suite]: 'name' is missing; it names the run folder.")
+    entries = {axis: _entries(data, axis, where) for axis in AXES}
+    for axis in ("model", "quantizer", "metric"):
+        if not entries[axis]:
+            raise SuiteError(f"{where}: at least one [[{axis}]] is needed.")
+    return SuiteSpec(
+        name=str(head["name"]),
+        summary=str(head["summary"]),
+        device=str(head["device"]),
+        threads=int(head["threads"]),
+        models=entries["model"],
+        quantizers=entries["quantizer"],
+        backends=entries["backend"],
+        metrics=entries["metric"],
+        seeds=_seeds(data.get("seeds", [0]), where),
+        sampling=sections["sampling"],
+        calibration=sections["calibration"],
+        timing=sections["timing"],
+        excludes=_excludes(data, where),
+        folder=folder,
+        text=text,
+    )
+
+
+def _table(data: Mapping[str, Any], name: str, where: str) -> dict[str, object]:
+    table = data.get(name, {})
+    if not isinstance(table, dict):
+        raise SuiteError(f"{where}: '{name}' must be a table [{name}], found {table!r}.")
+    return table
+
+
+def _tables(data: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+    tables = data.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise SuiteError(f"{where}: '{name}' must be a list of tables [[{name}]].")
+    return tables
+
+
+def _entries(data: Mapping[str, Any], axis: str, where: str) -> tuple[Entry, ...]:
+    entries = []
+    for number, table in enumerate(_tables(data, axis, where), 1):
+        given = dict(table)
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise SuiteError(f"{where} [[{axis}]] number {number}: 'name' is missing.")
+        optional = given.pop("optional", False) if axis == "backend" else False
+        if not isinstance(optional, bool):
+            raise SuiteError(f"{where} [[{axis}]] '{name}': 'optional' must be true or false.")
+        entries.append(Entry(name=name, given=given, optional=optional))
+    return tuple(entries)
+
+
+def _seeds(value: object, where: str) -> tuple[int, ...]:
+    if (
+        not isinstance(value, list)
+        or not value
+        or any(not isinstance(v, int) or isinstance(v, bool) or v < 0 for v in value)
+        or len(set(value)) != len(value)
+    ):
+        raise SuiteError(
+            f"{where}: 'seeds' must be a list of distinct whole numbers from 0, found {value!r}."
+        )
+    return tuple(value)
+
+
+def _excludes(data: Mapping[str, Any], where: str) -> tuple[Exclude, ...]:
+    excludes = []
+    for table in _tables(data, "exclude", where):
+        for key, value in table.items():
+            if key not in EXCLUDE_KEYS:
+                raise SuiteError(
+                    f"{where} [[exclude]]: unknown key '{key}'; {nearest(key, EXCLUDE_KEYS)}"
+                )
+            if not isinstance(value, str):
+                raise SuiteError(f"{where} [[exclude]]: '{key}' must be text, found {value!r}.")
+        patterns = {key: value for key, value in table.items() if key != "reason"}
+        if not patterns or not table.get("reason"):
+            raise SuiteError(f"{where} [[exclude]]: a pattern and a 'reason' are needed.")
+        excludes.append(Exclude(patterns=patterns, reason=table["reason"]))
+    return tuple(excludes)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of suite files, for editors; `schemas/suite.schema.json` is its copy."""
+    entry: dict[str, Any] = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}},
+    }
+    properties: dict[str, Any] = {"schema": {"const": SCHEMA}}
+    for name, options in SECTIONS.items():
+        properties[name] = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {option.name: _option_schema(option) for option in options},
+        }
+    properties["suite"]["required"] = ["name"]
+    for axis in AXES:
+        properties[axis] = {"type": "array", "items": entry}
+    for axis in ("model", "quantizer", "metric"):
+        properties[axis] = {**properties[axis], "minItems": 1}
+    properties["seeds"] = {
+        "type": "array",
+        "minItems": 1,
+        "uniqueItems": True,
+        "items": {"type": "integer", "minimum": 0},
+    }
+    properties["exclude"] = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["reason"],
+            "minProperties": 2,
+            "properties": {key: {"type": "string"} for key in EXCLUDE_KEYS},
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TFQ-Bench suite",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["schema", "suite", "model", "quantizer", "metric"],
+        "properties": properties,
+    }
+
+
+def _option_schema(option: Option) -> dict[str, Any]:
+    types = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+    schema: dict[str, Any] = {"type": types[option.kind], "description": option.help}
+    if option.name != "name":
+        schema["default"] = option.default
+    if option.choices:
+        schema["enum"] = list(option.choices)
+    if option.minimum is not None:
+        schema["minimum"] = int(option.minimum)
+    return schema
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))  # noqa: T201  (this is the command's output)
