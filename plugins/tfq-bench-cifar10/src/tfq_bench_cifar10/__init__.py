@@ -1,0 +1,1 @@
+"""Small trained CIFAR-10 diffusion models, embedded: no network needed to run them."""

@@ -1,0 +1,236 @@
+"""Trains the embedded model: `python -m tfq_bench_cifar10.train --data cifar10.npz --out DIR`.
+
+Training may be cut into sessions (`--minutes`, `--resume`). The learning rate follows a cosine
+over the whole budget (`--budget-minutes` or `--steps`), so the sessions of one budget together are
+one training. Compilation and start-up do not count against the budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tfq_bench_cifar10.checkpoint import load_checkpoint, save_checkpoint
+from tfq_bench_cifar10.data import load_cifar10
+from tfq_bench_cifar10.network import TRAIN_STEPS, alphas_cumprod, build_unet
+
+__all__ = ["Progress", "main", "train"]
+
+WARMUP_STEPS = 500
+UNCOUNTED_STEPS = 20
+LOG_STEPS = 200
+SAVE_SECONDS = 240.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where a training stands; everything but tensors that a checkpoint holds.
+
+    Args:
+        seconds: of counted training over all sessions. loss_curve: (step, mean loss) pairs.
+    """
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    sessions: int = 0
+    loss_curve: list[tuple[int, float]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfq_bench_cifar10.train", description=__doc__.split("\n", 1)[0]
+    )
+    parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 as .npz of JPEG files")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--budget-minutes", type=float, help="whole training, over all sessions")
+    budget.add_argument("--steps", type=int, help="whole training, in steps")
+    parser.add_argument("--minutes", type=float, help="end this session after so many minutes")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--ema", type=float, default=0.9995)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def train(options: argparse.Namespace) -> Progress:
+    """Runs one session and leaves a checkpoint in `options.out`."""
+    session_start = time.perf_counter()
+    cuda = options.device.startswith("cuda")
+    torch.set_float32_matmul_precision("high")
+    data = load_cifar10(options.data)
+    images = torch.from_numpy(data.train_images).to(options.device).permute(0, 3, 1, 2).contiguous()
+    torch.manual_seed(options.seed)  # the only place where weights are initialised
+    network = build_unet(options.dropout).to(options.device)
+    average = {name: value.detach().clone() for name, value in network.named_parameters()}
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=options.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda
+    )
+    progress = Progress()
+    if options.resume:
+        progress = _restore(options.out, network, average, optimizer, data.digest)
+    progress.sessions += 1
+    progress.facts = {
+        "data_sha256": data.digest,
+        "seed": options.seed,
+        "batch": options.batch,
+        "lr": options.lr,
+        "ema": options.ema,
+        "dropout": options.dropout,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "torch": torch.__version__,
+        "budget_minutes": options.budget_minutes,
+        "budget_steps": options.steps,
+    }
+    generator = torch.Generator(options.device).manual_seed(
+        options.seed * 1_000_003 + progress.sessions
+    )
+    signal = alphas_cumprod().to(options.device)
+    root_signal, root_noise = signal.sqrt().float(), (1.0 - signal).sqrt().float()
+
+    def loss_of(x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        noisy = root_signal[t].view(-1, 1, 1, 1) * x + root_noise[t].view(-1, 1, 1, 1) * noise
+        with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=cuda):
+            predicted = network(noisy, t, return_dict=False)[0]
+        return F.mse_loss(predicted.float(), noise)
+
+    compiled = torch.compile(loss_of) if cuda else loss_of
+    parameters = list(network.parameters())
+    averages = [average[name] for name, _ in network.named_parameters()]
+    total = torch.zeros((), device=options.device)
+    network.train()
+    counted_from: float | None = None
+    before = progress.seconds
+    first, saved, logged = progress.step, time.perf_counter(), progress.step
+    while True:
+        if progress.step - first == UNCOUNTED_STEPS:
+            if cuda:
+                torch.cuda.synchronize()
+            counted_from = time.perf_counter()
+            print(f"compiled after {counted_from - session_start:.0f} s", flush=True)
+        now = time.perf_counter()
+        if counted_from is not None:
+            progress.seconds = before + now - counted_from
+        done = _fraction(progress, options)
+        out_of_time = options.minutes is not None and now - session_start > options.minutes * 60
+        if done >= 1.0 or out_of_time:
+            break
+        rate = options.lr * min(1.0, (progress.step + 1) / WARMUP_STEPS)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * done))
+        chosen = torch.randint(
+            len(images), (options.batch,), generator=generator, device=options.device
+        )
+        x = images[chosen].float().div_(127.5).sub_(1.0)
+        flip = torch.rand((options.batch, 1, 1, 1), generator=generator, device=options.device)
+        x = torch.where(flip < 0.5, x.flip(3), x)
+        t = torch.randint(
+            TRAIN_STEPS, (options.batch,), generator=generator, device=options.device
+        )
+        noise = torch.randn(x.shape, generator=generator, device=options.device)
+        loss = compiled(x, t, noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total += loss.detach()
+        progress.step += 1
+        progress.images += options.batch
+        decay = min(options.ema, (1 + progress.step) / (10 + progress.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1.0 - decay)
+        if progress.step % LOG_STEPS == 0:
+            mean = total.item() / (progress.step - logged)
+            logged = progress.step
+            total.zero_()
+            progress.loss_curve.append((progress.step, mean))
+            speed = (progress.step - first) * options.batch / (time.perf_counter() - session_start)
+            print(
+                f"step {progress.step} loss {mean:.5f} done {done:.1%} {speed:.0f} images/s",
+                flush=True,
+            )
+        if time.perf_counter() - saved > SAVE_SECONDS:
+            _store(options.out, network, average, optimizer, progress)
+            saved = time.perf_counter()
+    if progress.step > logged:
+        progress.loss_curve.append((progress.step, total.item() / (progress.step - logged)))
+    _store(options.out, network, average, optimizer, progress)
+    return progress
+
+
+def _fraction(progress: Progress, options: argparse.Namespace) -> float:
+    if options.steps is not None:
+        return progress.step / options.steps
+    return progress.seconds / (options.budget_minutes * 60)
+
+
+def _store(
+    folder: Path,
+    network: torch.nn.Module,
+    average: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    names = [name for name, _ in network.named_parameters()]
+    states = [optimizer.state[parameter] for parameter in network.parameters()]
+    moments = {
+        moment: {
+            name: state[moment].to(torch.bfloat16) for name, state in zip(names, states, strict=True)
+        }
+        for moment in ("exp_avg", "exp_avg_sq")
+    }
+    state = {name: getattr(progress, name) for name in Progress.__slots__}
+    save_checkpoint(
+        folder, {"model": dict(network.named_parameters()), "ema": average, **moments}, state
+    )
+
+
+def _restore(
+    folder: Path,
+    network: torch.nn.Module,
+    average: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    data_digest: str,
+) -> Progress:
+    groups, state = load_checkpoint(folder)
+    progress = Progress(**state)
+    if progress.facts["data_sha256"] != data_digest:
+        raise ValueError(f"{folder}: this checkpoint was trained on other data.")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(groups["model"][name])
+            average[name].copy_(groups["ema"][name])
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(progress.step), device=parameter.device),
+                **{
+                    moment: groups[moment][name].to(parameter.device, torch.float32)
+                    for moment in ("exp_avg", "exp_avg_sq")
+                },
+            }
+    return progress
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `python -m tfq_bench_cifar10.train`."""
+    progress = train(arguments().parse_args(argv))
+    print(
+        f"step {progress.step}, {progress.images:,} images in {progress.seconds / 60:.1f} minutes, "
+        f"loss {progress.loss_curve[-1][1] if progress.loss_curve else math.nan:.5f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

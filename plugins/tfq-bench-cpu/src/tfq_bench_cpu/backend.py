@@ -1,0 +1,116 @@
+"""The backend: which layers get a kernel, which do not and why, and the network made of them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
+from tfq_bench.quant.layers import replace_layer
+from tfq_bench.quant.simulate import SimulatedLayer
+from tfq_bench_cpu.kernels import Geometry
+from tfq_bench_cpu.layers import CONV2D, LINEAR, Int8Conv2d, Int8Linear, int8_weight
+from tfq_bench_cpu.machine import check_machine
+
+if TYPE_CHECKING:
+    from tfq_bench.quant.state import QuantizedLayer, QuantizedState
+
+__all__ = ["CpuBackend"]
+
+_log = logging.getLogger("tfq_bench.cpu")
+
+_MAX_TERMS = (2**31 - 1) // (255 * 128)
+"""How many u8*s8 products surely fit an int32 sum: 65,793."""
+
+
+class CpuBackend:
+    """int8 convolutions and linear layers through torch's oneDNN operators."""
+
+    def check(self, *, device: str) -> None:
+        """LoweringError when this machine has no exact int8 kernels; see `check_machine`."""
+        check_machine(device)
+
+    def supports(self, layer: QuantizedLayer) -> str | None:
+        """None when there is a kernel for the layer, else the reason why it falls back."""
+        for part in layer.parts:
+            if part.activation is None:
+                return "float activations: the kernels take 8-bit codes"
+            if part.activation.bits > 8:
+                return f"{part.activation.bits}-bit activations: the kernels take at most 8 bits"
+            weight = int8_weight(part)
+            low, high = int(weight.min()), int(weight.max())
+            if low < -128 or high > 127:
+                return f"weight minus zero point lies in [{low}, {high}], outside int8"
+            if (terms := weight[0].numel()) > _MAX_TERMS:
+                return f"sums of {terms} products may overflow int32"
+        return None
+
+    def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
+        """A network of its own whose quantized layers run int8 kernels where there are any.
+
+        Layers without a kernel are simulated in float32 and listed with the reason.
+        """
+        self.check(device=loaded.device)
+        network = copy.deepcopy(loaded.network)
+        step = StepCursor(loaded.device)
+        executed: dict[str, int] = {}
+        uses: list[KernelUse] = []
+        for name, layer in state.layers.items():
+            original = network.get_submodule(name)
+            reason = self.supports(layer) or _geometry_reason(layer, original)
+            module: nn.Module
+            if reason is not None:
+                _log.warning("layer '%s' falls back to float32: %s", name, reason)
+                module, kernel = SimulatedLayer(layer, original, step), "fp32 on dequantized codes"
+            elif isinstance(original, nn.Conv2d):
+                module = Int8Conv2d(layer, _geometry(original), step, executed)
+                kernel = CONV2D
+            else:
+                module, kernel = Int8Linear(layer, step, executed), LINEAR
+            replace_layer(network, name, module)
+            uses.append(
+                KernelUse(
+                    layer=name,
+                    kernel=kernel,
+                    wbits=layer.wbits,
+                    abits=layer.abits,
+                    macs=loaded.topology.layer(name).macs,
+                    fallback=reason,
+                )
+            )
+        return Lowered(
+            network=network,
+            step=step,
+            execution="lowered",
+            kernels=tuple(uses),
+            executed=executed,
+        )
+
+
+def _geometry_reason(layer: QuantizedLayer, module: nn.Module) -> str | None:
+    """Why the module that the layer replaces cannot be a kernel, None when it can."""
+    if isinstance(module, nn.Linear):
+        return None
+    if not isinstance(module, nn.Conv2d):
+        return f"no kernel for a module of type {type(module).__name__}"
+    if isinstance(module.padding, str):
+        return f"padding '{module.padding}' instead of numbers"
+    if module.padding_mode != "zeros":
+        return f"padding mode '{module.padding_mode}'"
+    if module.groups > 1 and len(layer.parts) > 1:
+        return "a grouped convolution whose input is split"
+    return None
+
+
+def _geometry(conv: nn.Conv2d) -> Geometry:
+    """The geometry of a convolution that `_geometry_reason` accepts."""
+    assert not isinstance(conv.padding, str)
+    return Geometry(
+        stride=(conv.stride[0], conv.stride[1]),
+        padding=(conv.padding[0], conv.padding[1]),
+        dilation=(conv.dilation[0], conv.dilation[1]),
+        groups=conv.groups,
+    )

@@ -1,0 +1,99 @@
+"""The oneDNN operators against int64 arithmetic, on the inputs that are easy to get wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tfq_bench_cpu import kernels
+
+ONE_BY_ONE = kernels.Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
+
+
+def codes(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Random uint8 codes."""
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def weights(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Random int8 weights."""
+    return torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """The same numbers in every test."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("zero_point", [0, 37, 255])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "geometry"),
+    [
+        ((24, 40), 1, ONE_BY_ONE),
+        ((24, 40), 3, kernels.Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)),
+        ((24, 40), 3, kernels.Geometry(stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1)),
+        ((24, 40), 3, kernels.Geometry(stride=(1, 1), padding=(2, 2), dilation=(2, 2), groups=1)),
+        ((32, 32), 3, kernels.Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=4)),
+        ((3, 8), 3, kernels.Geometry(stride=(1, 2), padding=(1, 0), dilation=(1, 1), groups=1)),
+    ],
+)
+def test_convolution_sums_are_those_of_integers(generator, channels, kernel, geometry, zero_point):
+    """Every sum equals int64 arithmetic, also where zero padding meets a zero point."""
+    inside, outside = channels
+    code = codes(generator, 2, inside, 9, 9)
+    weight = weights(generator, outside, inside // geometry.groups, kernel, kernel)
+    expected = F.conv2d(
+        (code.long() - zero_point).double(),
+        weight.double(),
+        None,
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        geometry.groups,
+    )
+    packed = kernels.pack_conv2d(weight, geometry)
+    found = kernels.conv2d(code, 1.0, zero_point, packed, torch.ones(outside), None, geometry)
+    assert expected.tolist() == found.double().tolist()
+
+
+@pytest.mark.parametrize("zero_point", [0, 37, 255])
+@pytest.mark.parametrize("shape", [(5, 48), (2, 7, 48), (1, 48)])
+def test_linear_sums_are_those_of_integers(generator, shape, zero_point):
+    """Every sum equals int64 arithmetic, for 2-D and 3-D inputs."""
+    code, weight = codes(generator, *shape), weights(generator, 17, 48)
+    expected = (code.long() - zero_point) @ weight.long().T
+    found = kernels.linear(code, 1.0, zero_point, kernels.pack_linear(weight), torch.ones(17), None)
+    assert expected.tolist() == found.long().tolist()
+
+
+def test_scales_and_bias_are_applied_in_float32(generator):
+    """Scale * channel scale * sum + bias, to float32 accuracy, in both kernels."""
+    code, weight = codes(generator, 5, 48), weights(generator, 17, 48)
+    scale, bias = torch.rand(17, generator=generator), torch.randn(17, generator=generator)
+    sums = (code.long() - 90) @ weight.long().T
+    expected = 0.03 * scale.double() * sums + bias
+    found = kernels.linear(code, 0.03, 90, kernels.pack_linear(weight), scale, bias)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-4)
+    packed = kernels.pack_conv2d(weight[..., None, None], ONE_BY_ONE)
+    found = kernels.conv2d(code[..., None, None], 0.03, 90, packed, scale, bias, ONE_BY_ONE)
+    torch.testing.assert_close(found.flatten(1).double(), expected, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_codes_are_clamped_to_their_bits_and_ties_go_to_even(bits):
+    """Codes below 0 and above 2^bits - 1 saturate; halves round to the even neighbour."""
+    x = torch.tensor([-1e9, -3.0, -0.5, 0.0, 0.5, 1.5, 2.5, 1e9])
+    top = 2**bits - 1
+    expected = [0, 0, 2, 2, 2, 4, 4, top]
+    assert expected == kernels.quantize(x, 1.0, 2, bits).tolist()
+
+
+def test_codes_keep_the_layout_of_their_input(generator):
+    """A channels-last input gives channels-last codes, so the kernel need not copy them."""
+    x = torch.randn(2, 8, 4, 4, generator=generator).to(memory_format=torch.channels_last)
+    code = kernels.quantize(x, 0.1, 100, 8)
+    expected = torch.round(x * (1 / torch.tensor(0.1))).add(100).clamp(0, 255)
+    assert torch.equal(expected, code.float())
+    assert code.is_contiguous(memory_format=torch.channels_last)
