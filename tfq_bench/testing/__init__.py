@@ -1,0 +1,7 @@
+"""What plugin authors test with. Nothing here is active until it is asked for.
+
+* `plugin_host`: a pytest fixture; throw-away plugins instead of the installed ones. Activate it in
+  a ``conftest.py``: ``pytest_plugins = ["tfq_bench.testing.plugin_host"]``.
+* `tiny`: a diffusion model small enough for tests that run whole suites.
+* `contracts`: test classes to subclass; they state what a plugin must keep to.
+"""
