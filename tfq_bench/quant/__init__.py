@@ -1,0 +1,1 @@
+"""The toolkit for quantizer and backend authors. Importing it imports torch."""

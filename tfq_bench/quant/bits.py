@@ -1,0 +1,181 @@
+"""Codes at their true width, and where a model's bytes and multiply-accumulates go.
+
+A packed tensor is one little-endian bit stream: code `i` occupies bits `i*b` to `i*b + b - 1`, and
+bit `k` of the stream is bit `k % 8` of byte `k // 8`. So two 4-bit codes share a byte, low nibble
+first, and four 6-bit codes take three bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from tfq_bench.border import FULL_PRECISION
+from tfq_bench.errors import QuantizationError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tfq_bench.border import Topology
+    from tfq_bench.quant.state import QuantizedState
+
+__all__ = ["BitReport", "bit_report", "pack", "packed_size", "unpack"]
+
+FLOAT_BYTES = 4
+REMAINDER = "remainder"
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that `count` codes of `bits` bits take when packed."""
+    return -(-count * bits // 8)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 `[packed_size(n, bits)]`, the n codes as a little-endian bit stream.
+
+    Args:
+        codes: uint8 of any shape, read in row-major order, each in [0, 2^bits - 1].
+        bits: 2 to 8.
+
+    Raises:
+        QuantizationError: `bits` out of range, another dtype, or a code that does not fit.
+    """
+    _check_bits(bits)
+    if codes.dtype != torch.uint8:
+        raise QuantizationError(f"codes must be uint8 to be packed, found {codes.dtype}.")
+    if codes.numel() and int(codes.max()) >= 1 << bits:
+        raise QuantizationError(
+            f"codes of {bits} bits must be at most {(1 << bits) - 1}, found {int(codes.max())}."
+        )
+    flat = codes.contiguous().reshape(-1)
+    if bits == 8:
+        return flat.clone()
+    group, width = _group(bits)
+    words = -(-flat.numel() // group)
+    padded = torch.zeros(words * group, dtype=torch.uint8, device=flat.device)
+    padded[: flat.numel()] = flat
+    columns = padded.reshape(words, group)
+    # The longest group, eight 7-bit codes, has 56 bits and fits one int64.
+    word = torch.zeros(words, dtype=torch.int64, device=flat.device)
+    for column in range(group):
+        word |= columns[:, column].to(torch.int64) << (bits * column)
+    packed = torch.stack([(word >> (8 * byte)) & 0xFF for byte in range(width)], dim=1)
+    return packed.to(torch.uint8).reshape(-1)[: packed_size(flat.numel(), bits)].clone()
+
+
+def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """uint8 codes of `shape`, the inverse of `pack`.
+
+    Args:
+        packed: uint8 1-D as `pack` returned it.
+
+    Raises:
+        QuantizationError: `bits` out of range, or `packed` has not the length that `shape` needs.
+    """
+    _check_bits(bits)
+    count = math.prod(shape)
+    expected = packed_size(count, bits)
+    if packed.dtype != torch.uint8 or packed.shape != (expected,):
+        raise QuantizationError(
+            f"{count} codes of {bits} bits need {expected} bytes of uint8, found "
+            f"{tuple(packed.shape)} of {packed.dtype}."
+        )
+    if bits == 8:
+        return packed.reshape(shape).clone()
+    group, width = _group(bits)
+    words = -(-count // group)
+    padded = torch.zeros(words * width, dtype=torch.uint8, device=packed.device)
+    padded[:expected] = packed
+    columns = padded.reshape(words, width)
+    word = torch.zeros(words, dtype=torch.int64, device=packed.device)
+    for byte in range(width):
+        word |= columns[:, byte].to(torch.int64) << (8 * byte)
+    mask = (1 << bits) - 1
+    codes = torch.stack([(word >> (bits * column)) & mask for column in range(group)], dim=1)
+    return codes.to(torch.uint8).reshape(-1)[:count].reshape(shape).clone()
+
+
+def _check_bits(bits: int) -> None:
+    if not 2 <= bits <= 8:
+        raise QuantizationError(f"codes have 2 to 8 bits, found {bits}.")
+
+
+def _group(bits: int) -> tuple[int, int]:
+    """The smallest number of codes that fills whole bytes, and how many bytes those are."""
+    common = math.gcd(bits, 8)
+    return 8 // common, bits // common
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BitReport:
+    """What a quantized model really weighs and computes with.
+
+    Args:
+        mean_weight_bits: mean over the weights of all convolutions and linear layers of the
+            topology; an exempt layer counts 32. Scales, biases and norms are not weights here.
+        packed_bytes: of the quantized layers as stored: codes at their true width, scales, zero
+            points, activation tables, biases.
+        fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at 4
+            bytes a parameter.
+        bytes_by_role: bytes by layer role, and under `remainder` what belongs to no layer; the
+            values sum to `total_bytes`.
+        exempt: layers that stay float, with the reason.
+        mac_share: fraction of multiply-accumulates per (wbits, abits), summing to 1.
+    """
+
+    mean_weight_bits: float
+    packed_bytes: int
+    fp_bytes: int
+    bytes_by_role: Mapping[str, int]
+    exempt: Mapping[str, str]
+    mac_share: Mapping[tuple[int, int], float]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole network."""
+        return self.packed_bytes + self.fp_bytes
+
+
+def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | None) -> BitReport:
+    """The bits, bytes and multiply-accumulates of a state; `None` is full precision.
+
+    Args:
+        network: the full-precision network that `topology` describes.
+    """
+    layers = {} if state is None else state.layers
+    exempt = {} if state is None else dict(state.exempt)
+    everything = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
+    in_layers = 0
+    packed = 0
+    bits = weights = 0
+    by_role: dict[str, int] = {}
+    macs: dict[tuple[int, int], int] = {}
+    for layer in topology.layers:
+        module = network.get_submodule(layer.name)
+        size = sum(parameter.numel() for parameter in module.parameters()) * FLOAT_BYTES
+        in_layers += size
+        wbits = abits = FULL_PRECISION
+        if layer.name in layers:
+            quantized = layers[layer.name]
+            size = quantized.packed_bytes
+            packed += size
+            wbits, abits = quantized.wbits, quantized.abits
+        count = math.prod(layer.weight_shape)
+        bits += wbits * count
+        weights += count
+        by_role[layer.role] = by_role.get(layer.role, 0) + size
+        macs[wbits, abits] = macs.get((wbits, abits), 0) + layer.macs
+    by_role[REMAINDER] = everything - in_layers
+    total = sum(macs.values())
+    return BitReport(
+        mean_weight_bits=bits / weights if weights else float(FULL_PRECISION),
+        packed_bytes=packed,
+        fp_bytes=sum(by_role.values()) - packed,
+        bytes_by_role=dict(sorted(by_role.items())),
+        exempt=exempt,
+        mac_share={pair: share / total for pair, share in sorted(macs.items())} if total else {},
+    )

@@ -1,0 +1,58 @@
+"""Exchanging one layer of a network."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from tfq_bench.errors import QuantizationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["WeightedLayer", "apply_layer", "find_layer", "replace_layer"]
+
+WeightedLayer = nn.Conv2d | nn.Linear
+"""The layer types that are quantized; subclasses included."""
+
+
+def find_layer(network: nn.Module, name: str) -> WeightedLayer:
+    """The convolution or linear layer called `name`.
+
+    Raises:
+        QuantizationError: there is none (offers the nearest names), or it is of another type.
+    """
+    modules = dict(network.named_modules())
+    if name not in modules:
+        known = [key for key, module in modules.items() if isinstance(module, WeightedLayer)]
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+        raise QuantizationError(f"the network has no layer '{name}'{hint}")
+    module = modules[name]
+    if not isinstance(module, WeightedLayer):
+        raise QuantizationError(
+            f"layer '{name}' must be Conv2d or Linear, found {type(module).__name__}."
+        )
+    return module
+
+
+def replace_layer(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts `module` where the layer called `name` is, in place.
+
+    Raises:
+        QuantizationError: there is no convolution or linear layer of this name.
+    """
+    find_layer(network, name)
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)
+
+
+def apply_layer(layer: WeightedLayer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `layer` computes of x with another weight and bias; its stride, padding and groups."""
+    if isinstance(layer, nn.Linear):
+        return nn.functional.linear(x, weight, bias)
+    return nn.functional.conv2d(
+        x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
+    )

@@ -1,0 +1,264 @@
+"""A quantized network as data: integers, scales, zero points and tables, nothing executable.
+
+This is the border between methods and backends. On disk (`tfq_bench.quant.storage`) codes are
+packed at their true width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tfq_bench.border import FULL_PRECISION, LayerKind, Scheme
+from tfq_bench.errors import QuantizationError
+from tfq_bench.quant.affine import dequantize, per_channel
+from tfq_bench.quant.bits import packed_size
+
+__all__ = ["FORMAT", "ActivationTable", "LayerPart", "QuantizedLayer", "QuantizedState"]
+
+FORMAT = 1
+"""Version of the layout on disk; another one is refused."""
+
+_KINDS = {"conv2d": 4, "linear": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ActivationTable:
+    """Unsigned affine codes of a layer's input, one pair of parameters or one per sampler step.
+
+    x^ = scale[k] * (q - zero_point[k]) with q in [0, 2^bits - 1]; k is the step index in execution
+    order, or 0 when the table has one entry.
+
+    Args:
+        bits: 2 to 8.
+        scale: float32 `[T]` or `[1]`, positive and finite.
+        zero_point: int32, same shape, in [0, 2^bits - 1], so that 0 is exact.
+
+    Raises:
+        QuantizationError: a tensor that breaks these rules.
+    """
+
+    bits: int
+    scale: Tensor
+    zero_point: Tensor
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bits, "activations")
+        _check_parameters(self.scale, self.zero_point, self.bits, "activation table")
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes as stored: 4 a scale, 1 a zero point."""
+        return 5 * self.scale.numel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerPart:
+    """The input channels [start, stop) of a layer; an unsplit layer has one part.
+
+    Args:
+        weight: uint8 codes in [0, 2^wbits - 1], shape of the weight's slice:
+            `(C_out, stop - start, kh, kw)` or `(C_out, stop - start)`; of a grouped convolution
+            the whole weight `(C_out, C_in/groups, kh, kw)`.
+        scale: float32 `[C_out]`; w^ = scale * (code - zero_point).
+        zero_point: int32 `[C_out]`; 2^(wbits-1) for symmetric weights.
+        activation: parameters of this part of the input, None for float activations.
+    """
+
+    start: int
+    stop: int
+    weight: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    activation: ActivationTable | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuantizedLayer:
+    """One convolution or linear layer in integers.
+
+    Args:
+        name: its name in `network.named_modules()`.
+        wbits: 2 to 8.
+        parts: consecutive slices of the input channels, covering all of them.
+        bias: float32 `[C_out]`, added once.
+
+    Raises:
+        QuantizationError: parts that do not fit together, or tensors of a wrong type or range.
+    """
+
+    name: str
+    kind: LayerKind
+    wbits: int
+    parts: tuple[LayerPart, ...]
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        where = f"layer '{self.name}'"
+        _check_bits(self.wbits, f"{where}: weights")
+        if not self.parts or self.kind not in _KINDS:
+            raise QuantizationError(
+                f"{where}: expected at least one part and a kind of {', '.join(_KINDS)}, found "
+                f"{len(self.parts)} parts and {self.kind!r}."
+            )
+        position = 0
+        for part in self.parts:
+            if part.start != position or part.stop <= part.start:
+                raise QuantizationError(
+                    f"{where}: a part must begin at input channel {position} and hold at least "
+                    f"one, found [{part.start}, {part.stop})."
+                )
+            position = part.stop
+            self._check_part(part, where)
+
+    def _check_part(self, part: LayerPart, where: str) -> None:
+        weight = part.weight
+        if weight.dtype != torch.uint8 or weight.dim() != _KINDS[self.kind]:
+            raise QuantizationError(
+                f"{where}: weight codes must be uint8 of {_KINDS[self.kind]} dimensions, found "
+                f"{weight.dtype} of shape {tuple(weight.shape)}."
+            )
+        if len(self.parts) > 1 and weight.shape[1] != part.stop - part.start:
+            raise QuantizationError(
+                f"{where}: part [{part.start}, {part.stop}) needs {part.stop - part.start} input "
+                f"channels of weight, found {weight.shape[1]}."
+            )
+        if weight.numel() and int(weight.max()) >= 1 << self.wbits:
+            raise QuantizationError(
+                f"{where}: codes of {self.wbits} bits must be at most {(1 << self.wbits) - 1}, "
+                f"found {int(weight.max())}."
+            )
+        channels = weight.shape[0]
+        if part.scale.shape != (channels,) or (
+            self.bias is not None and self.bias.shape != (channels,)
+        ):
+            raise QuantizationError(
+                f"{where}: scales and bias must have shape ({channels},), found "
+                f"{tuple(part.scale.shape)}."
+            )
+        _check_parameters(part.scale, part.zero_point, self.wbits, f"{where}: weight")
+
+    @property
+    def abits(self) -> int:
+        """Bits of the activations, the widest of the parts; 32 when float."""
+        tables = [part.activation for part in self.parts]
+        return max(FULL_PRECISION if table is None else table.bits for table in tables)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes as stored: packed codes, scales, zero points, activation tables and bias."""
+        size = 0 if self.bias is None else 4 * self.bias.numel()
+        for part in self.parts:
+            size += packed_size(part.weight.numel(), self.wbits) + 5 * part.scale.numel()
+            size += part.activation.packed_bytes if part.activation is not None else 0
+        return size
+
+    def dequantized_weight(self) -> Tensor:
+        """float32, shape of the full-precision weight."""
+        return torch.cat(
+            [
+                dequantize(
+                    part.weight,
+                    per_channel(part.scale, part.weight),
+                    per_channel(part.zero_point, part.weight),
+                )
+                for part in self.parts
+            ],
+            dim=1,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuantizedState:
+    """What a quantizer returns. Full precision is None, or a state without layers.
+
+    Args:
+        model: digest of the model it was made from.
+        method: name of the method.
+        timesteps: the sampler's, in execution order; per-step tables have this length.
+        layers: by name, in execution order.
+        exempt: layers that stay float, with the reason.
+
+    Raises:
+        QuantizationError: a layer under another's name, both quantized and exempt, or with a
+            per-step table of another length than `timesteps`.
+    """
+
+    model: str
+    method: str
+    scheme: Scheme
+    timesteps: tuple[int | float, ...]
+    layers: Mapping[str, QuantizedLayer]
+    exempt: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for name, layer in self.layers.items():
+            if name != layer.name or name in self.exempt:
+                raise QuantizationError(
+                    f"layer '{name}' must be listed once and under its own name, found "
+                    f"'{layer.name}'{' and an exemption' if name in self.exempt else ''}."
+                )
+            for part in layer.parts:
+                table = part.activation
+                if table is not None and len(table.scale) not in (1, len(self.timesteps)):
+                    raise QuantizationError(
+                        f"layer '{name}': an activation table has 1 or {len(self.timesteps)} "
+                        f"entries (one per timestep), found {len(table.scale)}."
+                    )
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of all tensors as `save` writes them."""
+        return sum(layer.packed_bytes for layer in self.layers.values())
+
+    def save(self, folder: Path) -> None:
+        """Writes `tensors.safetensors` and `manifest.json` into `folder`; same state, same bytes.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        from tfq_bench.quant.storage import save_state
+
+        save_state(self, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> QuantizedState:
+        """The state that `save` wrote, on the CPU.
+
+        Raises:
+            StoreError: a file is missing, of another format, or not what was written.
+        """
+        from tfq_bench.quant.storage import load_state
+
+        return load_state(folder)
+
+
+def _check_bits(bits: int, what: str) -> None:
+    if not 2 <= bits <= 8:
+        raise QuantizationError(f"{what} have 2 to 8 bits when quantized, found {bits}.")
+
+
+def _check_parameters(scale: Tensor, zero_point: Tensor, bits: int, what: str) -> None:
+    if (
+        scale.dtype != torch.float32
+        or zero_point.dtype != torch.int32
+        or scale.dim() != 1
+        or scale.shape != zero_point.shape
+        or scale.numel() == 0
+    ):
+        raise QuantizationError(
+            f"{what}: scale must be float32 and zero point int32, 1-D, of one length, found "
+            f"{scale.dtype} {tuple(scale.shape)} and {zero_point.dtype} {tuple(zero_point.shape)}."
+        )
+    if not bool(torch.isfinite(scale).all()) or float(scale.min()) <= 0.0:
+        raise QuantizationError(f"{what}: scales must be finite and positive.")
+    low, high = int(zero_point.min()), int(zero_point.max())
+    if low < 0 or high >= 1 << bits:
+        raise QuantizationError(
+            f"{what}: zero points of {bits} bits lie in [0, {(1 << bits) - 1}], found "
+            f"[{low}, {high}]."
+        )
