@@ -7,7 +7,6 @@ then runs in float32. Padding with zeros is exact, because 0 has a code (the zer
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from tfq_bench.protocols import LoadedModel
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 
-__all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "simulate"]
+__all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "check_state", "simulate"]
 
 KERNEL = "fp32 on dequantized integers"
 
@@ -34,9 +33,12 @@ class SimulatedLayer(nn.Module):
     weight; this equals the sum over the parts' products.
 
     Args:
-        original: gives stride, padding, dilation and groups; not kept in `state_dict`.
+        original: the layer it stands for; gives stride, padding, dilation, groups and device.
         step: where per-step tables are read, see `StepCursor`.
-        executed: its entry `KERNEL` is incremented at each call.
+        executed: its entry `KERNEL` is incremented at each call, when given.
+
+    Raises:
+        LoweringError: `layer` does not fit `original`.
     """
 
     weight: Tensor
@@ -44,10 +46,10 @@ class SimulatedLayer(nn.Module):
 
     def __init__(
         self,
-        original: WeightedLayer,
         layer: QuantizedLayer,
+        original: WeightedLayer,
         step: StepCursor,
-        executed: Counter[str],
+        executed: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
         device = original.weight.device
@@ -77,7 +79,8 @@ class SimulatedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for x; computed in float32, returned in x's dtype."""
-        self._executed[KERNEL] += 1
+        if self._executed is not None:
+            self._executed[KERNEL] = self._executed.get(KERNEL, 0) + 1
         if len(self._bits) == 1:
             y = self._quantize(x, 0)
         else:
@@ -114,11 +117,11 @@ def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:
     if state is None:
         return Lowered(network=network, step=step, execution="full-precision")
     check_state(loaded, state)
-    executed: Counter[str] = Counter()
+    executed: dict[str, int] = {}
     uses = []
     for name, layer in state.layers.items():
         original = find_layer(network, name)
-        replace_layer(network, name, SimulatedLayer(original, layer, step, executed))
+        replace_layer(network, name, SimulatedLayer(layer, original, step, executed))
         uses.append(
             KernelUse(
                 layer=name,
