@@ -56,7 +56,7 @@ class _Residual(nn.Module):
         self.shortcut = nn.Conv2d(channels, WIDTH, 1) if channels != WIDTH else None
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time(F.silu(time))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         skip: Tensor = x if self.shortcut is None else self.shortcut(x)
@@ -232,6 +232,6 @@ def _blank() -> TinyNetwork:
 
 def _random(name: str, value: Tensor, generator: torch.Generator) -> Tensor:
     if "norm" in name:
-        return torch.ones_like(value) if name.endswith("weight") else torch.zeros_like(value)
+        return torch.ones(value.shape) if name.endswith("weight") else torch.zeros(value.shape)
     fan_in = max(math.prod(value.shape[1:]), 1) if value.ndim > 1 else WIDTH
     return torch.randn(value.shape, generator=generator) / math.sqrt(fan_in)
