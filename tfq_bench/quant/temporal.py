@@ -1,0 +1,137 @@
+"""Temporal features and how quantization disturbs them (arXiv:2407.19547).
+
+The temporal feature of step t and block i is emb[t, i] = g_i(h(t)): the output of the block's time
+projection. It depends on the timestep (and, in some models, on the condition), never on x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tfq_bench.errors import MetricError
+from tfq_bench.protocols import Lowered
+
+if TYPE_CHECKING:
+    from tfq_bench.protocols import LoadedModel
+
+__all__ = ["TemporalErrors", "temporal_errors", "temporal_features"]
+
+
+@torch.no_grad()
+def temporal_features(
+    loaded: LoadedModel, network: Lowered | nn.Module, *, x: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Every time projection's output at every sampler step: float32 `[T, C_i]` on the CPU.
+
+    One network call for one image per step, with the condition of image 0. Empty when the model
+    has no time projections.
+
+    Args:
+        network: a plain network, or a lowered one, whose per-step tables are then followed.
+        x: `[1, C, H, W]`, zeros by default; the features do not depend on it.
+
+    Raises:
+        MetricError: a projection is gone from the network or did not run.
+    """
+    names = loaded.topology.time_projections
+    if not names:
+        return {}
+    model, timesteps = loaded.model, loaded.sampler.timesteps
+    module = network.network if isinstance(network, Lowered) else network
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _, __, output: seen[name].append(output[0].float().cpu())
+
+    if x is None:
+        x = torch.zeros((1, *model.latent_shape), device=loaded.device)
+    condition = model.conditions(range(1), device=loaded.device)
+    projections = {name: _find(module, name) for name in names}
+    handles = [held.register_forward_hook(keep(name)) for name, held in projections.items()]
+    try:
+        for index, timestep in enumerate(timesteps):
+            if isinstance(network, Lowered):
+                network.step.set(index)
+            t = torch.full((1,), timestep, device=loaded.device)
+            model.predict(module, x, t, condition)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, rows in seen.items():
+        if len(rows) != len(timesteps):
+            raise MetricError(
+                f"time projection '{name}' must run once per step, found {len(rows)} runs in "
+                f"{len(timesteps)} steps."
+            )
+    return {name: torch.stack(rows) for name, rows in seen.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TemporalErrors:
+    """Disturbance of the temporal features, per step t (row) and block i (column).
+
+    Args:
+        names: the time projections, one per column.
+        relative: float64 `[T, n]`, ||emb^ - emb|| / ||emb||.
+        cosine: float64 `[T, n]`, cosine similarity of emb^ and emb.
+        nearest: int64 `[T, n]`, the step whose full-precision feature has the largest cosine with
+            emb^[t, i]; t itself when there is no mismatch.
+    """
+
+    names: tuple[str, ...]
+    relative: Tensor
+    cosine: Tensor
+    nearest: Tensor
+
+    @property
+    def mismatch(self) -> float:
+        """Fraction of (t, i) whose quantized feature is closer to another step's."""
+        own = torch.arange(len(self.nearest))[:, None]
+        return float((self.nearest != own).double().mean())
+
+
+def temporal_errors(
+    reference: Mapping[str, Tensor], features: Mapping[str, Tensor]
+) -> TemporalErrors:
+    """The disturbance of `features` against the full-precision `reference`.
+
+    Args:
+        reference, features: as `temporal_features` returns them, for the same timesteps.
+
+    Raises:
+        MetricError: the two differ in projections or shapes, or there are none.
+    """
+    shapes = {name: tuple(rows.shape) for name, rows in reference.items()}
+    found = {name: tuple(rows.shape) for name, rows in features.items()}
+    if shapes != found or not shapes:
+        raise MetricError(f"temporal features must have shapes {shapes}, found {found}.")
+    columns = [_errors(reference[name].double(), features[name].double()) for name in shapes]
+    relative, cosine, nearest = (
+        torch.stack(values, dim=1) for values in zip(*columns, strict=True)
+    )
+    return TemporalErrors(names=tuple(shapes), relative=relative, cosine=cosine, nearest=nearest)
+
+
+def _errors(reference: Tensor, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    tiny = torch.finfo(torch.float64).tiny
+    relative = (feature - reference).norm(dim=1) / reference.norm(dim=1).clamp(min=tiny)
+    unit = reference / reference.norm(dim=1, keepdim=True).clamp(min=tiny)
+    unit_feature = feature / feature.norm(dim=1, keepdim=True).clamp(min=tiny)
+    similarity = unit_feature @ unit.T
+    cosine = similarity.diagonal()
+    best, nearest = similarity.max(dim=1)
+    # Two steps may have the same feature (repeated timesteps): a tie is no mismatch.
+    own = torch.arange(len(reference))
+    return relative, cosine, torch.where(cosine >= best, own, nearest)
+
+
+def _find(network: nn.Module, name: str) -> nn.Module:
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        raise MetricError(f"the network has no time projection '{name}'.") from error
