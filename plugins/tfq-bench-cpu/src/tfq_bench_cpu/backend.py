@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
-from tfq_bench.quant.layers import replace_layer
-from tfq_bench.quant.simulate import SimulatedLayer
+from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
+from tfq_bench.quant.simulate import KERNEL, SimulatedLayer, check_state
 from tfq_bench_cpu.kernels import Geometry
 from tfq_bench_cpu.layers import CONV2D, LINEAR, Int8Conv2d, Int8Linear, int8_weight
 from tfq_bench_cpu.machine import check_machine
@@ -38,8 +38,6 @@ class CpuBackend:
         for part in layer.parts:
             if part.activation is None:
                 return "float activations: the kernels take 8-bit codes"
-            if part.activation.bits > 8:
-                return f"{part.activation.bits}-bit activations: the kernels take at most 8 bits"
             weight = int8_weight(part)
             low, high = int(weight.min()), int(weight.max())
             if low < -128 or high > 127:
@@ -52,19 +50,25 @@ class CpuBackend:
         """A network of its own whose quantized layers run int8 kernels where there are any.
 
         Layers without a kernel are simulated in float32 and listed with the reason.
+
+        Raises:
+            LoweringError: the machine lacks the kernels, or the state was made for another model
+                or sampler.
+            QuantizationError: the state has a layer that the network lacks.
         """
         self.check(device=loaded.device)
+        check_state(loaded, state)
         network = copy.deepcopy(loaded.network)
         step = StepCursor(loaded.device)
         executed: dict[str, int] = {}
         uses: list[KernelUse] = []
         for name, layer in state.layers.items():
-            original = network.get_submodule(name)
+            original = find_layer(network, name)
             reason = self.supports(layer) or _geometry_reason(layer, original)
             module: nn.Module
             if reason is not None:
                 _log.warning("layer '%s' falls back to float32: %s", name, reason)
-                module, kernel = SimulatedLayer(layer, original, step), "fp32 on dequantized codes"
+                module, kernel = SimulatedLayer(layer, original, step, executed), KERNEL
             elif isinstance(original, nn.Conv2d):
                 module = Int8Conv2d(layer, _geometry(original), step, executed)
                 kernel = CONV2D
@@ -90,17 +94,15 @@ class CpuBackend:
         )
 
 
-def _geometry_reason(layer: QuantizedLayer, module: nn.Module) -> str | None:
-    """Why the module that the layer replaces cannot be a kernel, None when it can."""
-    if isinstance(module, nn.Linear):
+def _geometry_reason(layer: QuantizedLayer, original: WeightedLayer) -> str | None:
+    """Why the layer that is replaced cannot be a kernel, None when it can."""
+    if isinstance(original, nn.Linear):
         return None
-    if not isinstance(module, nn.Conv2d):
-        return f"no kernel for a module of type {type(module).__name__}"
-    if isinstance(module.padding, str):
-        return f"padding '{module.padding}' instead of numbers"
-    if module.padding_mode != "zeros":
-        return f"padding mode '{module.padding_mode}'"
-    if module.groups > 1 and len(layer.parts) > 1:
+    if isinstance(original.padding, str):
+        return f"padding '{original.padding}' instead of numbers"
+    if original.padding_mode != "zeros":
+        return f"padding mode '{original.padding_mode}'"
+    if original.groups > 1 and len(layer.parts) > 1:
         return "a grouped convolution whose input is split"
     return None
 

@@ -8,7 +8,7 @@ the parameters of the current sampler step, runs one kernel per part and counts 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class _Int8Layer(nn.Module):
 
     def _forward(self, x: Tensor, axis: int) -> Tensor:
         """The sum over parts; the bias goes into the first."""
-        first, *others = self.parts
+        first, *others = cast("list[_Part]", list(self.parts))
         if not others:
             result = self._run(first, x, self.bias)
         else:

@@ -73,7 +73,7 @@ def check_machine(device: str) -> None:
     missing = [f"onednn::{name}" for name in _OPS if not hasattr(torch.ops.onednn, name)]
     if not hasattr(torch, "quantize_per_tensor"):
         missing.append("quantize_per_tensor")
-    if not torch.backends.mkldnn.is_available() or missing:
+    if not torch._C._has_mkldnn or missing:
         raise LoweringError(
             "backend 'cpu' needs torch's oneDNN int8 operators, but torch "
             f"{torch.__version__} lacks {', '.join(missing) or 'oneDNN'}; install an official "

@@ -1,0 +1,120 @@
+"""Whole networks: what runs as a kernel, what does not, and how far it is from the simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from tfq_bench.api import LoweringError
+from tfq_bench.quant.simulate import KERNEL, simulate
+from tfq_bench_cpu import machine
+from tfq_bench_cpu.backend import CpuBackend
+from tfq_bench_cpu.layers import CONV2D, LINEAR
+
+TOLERANCE = 0.01
+"""Relative L2 distance to the simulation. Equal codes give equal integers; float32 sums in another
+order move a few later activations across a rounding border, each by one code."""
+
+
+def predict(loaded, network, images):
+    """The network's output at one timestep."""
+    return loaded.model.predict(network, images, torch.full((2,), 500), {})
+
+
+@pytest.mark.parametrize(("wbits", "abits"), [(8, 8), (4, 8), (6, 6)])
+def test_network_agrees_with_the_simulation(loaded, images, make_state, wbits, abits):
+    """At every step within the stated tolerance of the same integers in float arithmetic."""
+    state = make_state(wbits=wbits, abits=abits)
+    lowered, simulated = CpuBackend().lower(loaded, state), simulate(loaded, state)
+    outputs = []
+    for index in range(3):
+        lowered.step.set(index)
+        simulated.step.set(index)
+        expected = predict(loaded, simulated.network, images)
+        found = predict(loaded, lowered.network, images)
+        assert (found - expected).norm() <= TOLERANCE * expected.norm()
+        outputs.append(found)
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_every_layer_runs_its_kernel_at_every_call(loaded, images, make_state):
+    """The layers' own count is calls times layers, so a silent fallback would show."""
+    lowered = CpuBackend().lower(loaded, make_state())
+    for _ in range(2):
+        predict(loaded, lowered.network, images)
+    convolutions = sum(layer.kind == "conv2d" for layer in loaded.topology.layers)
+    linears = len(loaded.topology.layers) - convolutions
+    assert {CONV2D: 2 * convolutions, LINEAR: 2 * linears} == lowered.executed
+    assert [None] * (convolutions + linears) == [use.fallback for use in lowered.kernels]
+    assert lowered.execution == "lowered"
+    left = [m for m in lowered.network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert left == []
+
+
+def test_layer_without_a_kernel_is_simulated_and_says_why(loaded, images, make_state):
+    """Float activations fall back; the entry has the reason and the count leaves it out."""
+    state = make_state()
+    name = "conv_in"
+    part = dataclasses.replace(state.layers[name].parts[0], activation=None)
+    layer = dataclasses.replace(state.layers[name], parts=(part,))
+    state = dataclasses.replace(state, layers={**state.layers, name: layer})
+    lowered = CpuBackend().lower(loaded, state)
+    predict(loaded, lowered.network, images)
+    (use,) = [use for use in lowered.kernels if use.fallback is not None]
+    assert (name, 32) == (use.layer, use.abits)
+    assert "float activations" in use.fallback
+    assert use.kernel == KERNEL
+    assert lowered.executed[KERNEL] == 1
+    assert len(state.layers) == sum(lowered.executed.values())
+
+
+def test_weights_outside_int8_are_refused_with_their_range(quantized):
+    """An asymmetric 8-bit weight minus its zero point may not fit; a 4-bit one always does."""
+    for wbits, expected in ((8, "outside int8"), (4, None)):
+        layer = quantized("linear", nn.Linear(8, 4), wbits=wbits)
+        part = dataclasses.replace(
+            layer.parts[0], zero_point=torch.zeros_like(layer.parts[0].zero_point)
+        )
+        reason = CpuBackend().supports(dataclasses.replace(layer, parts=(part,)))
+        assert expected is reason if expected is None else expected in reason
+
+
+def test_padding_that_is_not_zeros_falls_back(quantized):
+    """OneDNN pads with real zero; reflecting convolutions are left to the simulation."""
+    from tfq_bench_cpu.backend import _geometry_reason
+
+    conv = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+    assert _geometry_reason(quantized("conv", conv), conv) == "padding mode 'reflect'"
+
+
+def test_full_precision_network_stays_as_it_was(loaded, images, make_state):
+    """Lowering works on a copy: same modules, same weights, same output."""
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
+    expected = predict(loaded, loaded.network, images)
+    lowered = CpuBackend().lower(loaded, make_state())
+    predict(loaded, lowered.network, images)
+    after = loaded.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(expected, predict(loaded, loaded.network, images))
+
+
+def test_lowering_needs_the_instructions(loaded, make_state, monkeypatch):
+    """A machine without VNNI gets the message, not wrong sums."""
+    monkeypatch.setattr(machine, "instruction_sets", lambda: frozenset({"avx2"}))
+    with pytest.raises(LoweringError, match="avx512_vnni"):
+        CpuBackend().lower(loaded, make_state())
+
+
+def test_four_bit_weights_are_packed_on_disk(make_state, tmp_path):
+    """A W4 state takes less than 0.6 of the bytes of a W8 state."""
+    sizes = {}
+    for wbits in (4, 8):
+        folder = tmp_path / str(wbits)
+        folder.mkdir()
+        make_state(wbits=wbits).save(folder)
+        sizes[wbits] = (folder / "tensors.safetensors").stat().st_size
+    assert sizes[4] < 0.6 * sizes[8]
