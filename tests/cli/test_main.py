@@ -1,0 +1,90 @@
+"""Errors become messages and exit codes; nobody sees a traceback for their own mistake."""
+
+import errno
+
+import pytest
+
+from tfq_bench.cli import VERBS, main
+from tfq_bench.cli import plugins as verb
+from tfq_bench.errors import NotComparable
+
+
+@pytest.fixture
+def failing(plugin_host, monkeypatch):
+    """A function that makes the verb `plugins` raise."""
+
+    def install(error):
+        def execute(args):
+            raise error
+
+        monkeypatch.setattr(verb, "execute", execute)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["plugin"], "unknown command 'plugin'; did you mean 'plugins' or 'plan'?"),
+        (["plugins", "list", "--jsn"], "unknown option '--jsn'; did you mean '--json'?"),
+        (["--blok", "x", "plugins"], "unknown option '--blok'; did you mean '--block'"),
+        (["plugins", "list", "extra"], "unexpected argument 'extra'"),
+        (["plugins"], "See 'tfq-bench plugins --help'"),
+        ([], "a command is missing"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_the_nearest_names(plugin_host, capsys, argv, message):
+    """A typing error costs one line, not a page of usage."""
+    assert 2 == main(argv)
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert "" == shown.out
+    assert 1 == len(shown.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (NotComparable("other extractor"), 4, "tfq-bench: other extractor"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "", "run/x"), 2, "'run/x': no space is left"),
+        (PermissionError(errno.EACCES, "", "run/x"), 2, "'run/x': permission was denied"),
+        (OSError(errno.EROFS, "", "run/x"), 2, "'run/x': the file system is read-only"),
+        (ValueError("boom"), 70, "unexpected ValueError: boom"),
+        (OSError(errno.EIO, "i/o"), 70, "This is a bug in tfq-bench or a plugin"),
+    ],
+)
+def test_errors_of_a_verb_become_messages(failing, capsys, error, code, message):
+    """Known errors keep their exit code; unknown ones are called a bug; neither shows a trace."""
+    failing(error)
+    assert code == main(["plugins", "list"])
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_debug_shows_the_traceback(failing, capsys):
+    """With --debug the traceback comes before the message."""
+    failing(ValueError("boom"))
+    assert 70 == main(["plugins", "list", "--debug"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_reader_that_goes_away_is_quiet(failing, capsys):
+    """A pipe into `head` leaves no message."""
+    failing(BrokenPipeError())
+    assert 141 == main(["plugins", "list"])
+    assert "" == capsys.readouterr().err
+
+
+def test_help_lists_every_verb(capsys):
+    """Help is on standard output and succeeds."""
+    assert 0 == main(["--help"])
+    shown = capsys.readouterr().out
+    assert [] == [name for name in VERBS if f"\n  {name} " not in shown]
+
+
+def test_version(capsys):
+    """The version names the tool."""
+    assert 0 == main(["--version"])
+    assert capsys.readouterr().out.startswith("tfq-bench 0.")

@@ -1,0 +1,51 @@
+"""Providers and options refuse what is malformed, with a message that says what to write."""
+
+import pytest
+
+from tfq_bench import api
+from tfq_bench.providers import parse_options
+
+OPTIONS = (
+    api.Option(name="mode", kind="str", default="fast", choices=("fast", "exact"), help="Mode."),
+    api.Option(name="steps", kind="int", default=4, minimum=1, maximum=8, help="Steps."),
+    api.Option(name="rate", kind="float", default=0.5, help="Rate."),
+    api.Option(name="deep", kind="bool", default=False, help="Deep."),
+)
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "under_score", "-dash", "spa ce", "ü"])
+def test_malformed_name_is_refused(name):
+    """Names are lower-case letters, digits and hyphens."""
+    with pytest.raises(api.BrokenPlugin, match="metric's name must match"):
+        api.MetricProvider(name=name, summary="", factory="a:b")
+
+
+@pytest.mark.parametrize("factory", ["a.b", "a.b:", ":b", "a b:c", "a:b.c"])
+def test_malformed_factory_is_refused(factory):
+    """A factory is `package.module:Class`."""
+    with pytest.raises(api.BrokenPlugin, match=r"must look like 'package\.module:Class'"):
+        api.MetricProvider(name="fine", summary="", factory=factory)
+
+
+def test_options_are_complete_and_sorted():
+    """Defaults fill what was not given; an int is a float; the order is that of the names."""
+    parsed = parse_options(OPTIONS, {"rate": 1, "mode": "exact"}, "here")
+    assert [("deep", False), ("mode", "exact"), ("rate", 1), ("steps", 4)] == list(parsed.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stps": 2}, "here: unknown option 'stps'; did you mean 'steps'"),
+        ({"steps": 9}, "'steps' must lie in [1, 8], found 9"),
+        ({"steps": True}, "'steps' must be of type int, found True"),
+        ({"steps": "2"}, "'steps' must be of type int, found '2'"),
+        ({"mode": "slow"}, "'mode' must be one of 'fast', 'exact', found 'slow'"),
+        ({"deep": 1}, "'deep' must be of type bool, found 1"),
+    ],
+)
+def test_wrong_option_says_what_was_expected_and_found(given, message):
+    """Every message names the option, the expectation and the value."""
+    with pytest.raises(api.SuiteError) as caught:
+        parse_options(OPTIONS, given, "here")
+    assert message in str(caught.value)
