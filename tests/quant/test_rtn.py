@@ -1,0 +1,145 @@
+"""Round to nearest: static ranges, the policy's bits, and the same bytes every time."""
+
+import pytest
+import torch
+
+from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.errors import CalibrationError, QuantizationError
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant import observe
+from tfq_bench.quant.rtn import RoundToNearest
+
+
+def silent(done, text):
+    """A `Progress` that says nothing."""
+
+
+def saved(state, folder):
+    """The bytes of a saved state."""
+    state.save(folder)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("activations", ["minmax", "mse", "percentile", "ema"])
+def test_same_inputs_give_the_same_bytes(round_to_nearest, tmp_path, activations):
+    """With every method of finding ranges, also those that draw a sample."""
+    one = saved(round_to_nearest(4, 8, activations=activations), tmp_path / "one")
+    two = saved(round_to_nearest(4, 8, activations=activations), tmp_path / "two")
+    assert one == two
+
+
+def test_weights_lie_within_half_a_step_of_the_original(loaded, round_to_nearest):
+    """Min-max rounding clips nothing."""
+    for name, layer in round_to_nearest(4, 8).layers.items():
+        weight = loaded.network.get_submodule(name).weight
+        error = (layer.dequantized_weight() - weight).abs().flatten(1).amax(1)
+        assert (error <= layer.parts[0].scale * 0.501).all()
+
+
+def test_static_range_holds_every_calibration_input(loaded, round_to_nearest):
+    """The range of the input layer is that of the captured states over all observed steps."""
+    needs = RoundToNearest(scheme=Scheme(wbits=8, abits=8)).calibration_needs(loaded, images=4)
+    data = capture(loaded, needs, seed=0, batch=4, progress=silent)
+    (part,) = round_to_nearest(8, 8).layers["conv_in"].parts
+    table = part.activation
+    low = -table.scale * table.zero_point
+    assert table.scale.shape == (1,)
+    torch.testing.assert_close(data.x.max() - data.x.min(), 255 * table.scale[0])
+    torch.testing.assert_close(low[0], data.x.min(), rtol=0, atol=float(table.scale))
+
+
+def test_input_and_output_keep_eight_bits(round_to_nearest):
+    """`uniform` asks 4 bits of everything else, time layers included."""
+    state = round_to_nearest(4, 4)
+    eight = {name for name, layer in state.layers.items() if layer.wbits == 8}
+    assert {"conv_in", "conv_out"} == eight
+    assert {4, 8} == {layer.abits for layer in state.layers.values()}
+    assert (state.layers["time_mlp.0"].wbits, state.layers["first.time"].abits) == (4, 4)
+
+
+def test_weight_only_quantization_needs_no_data(loaded):
+    """With float activations nothing is observed."""
+    quantizer = RoundToNearest(scheme=Scheme(wbits=4, abits=32))
+    assert CalibrationNeeds() == quantizer.calibration_needs(loaded, images=4)
+    data = capture(loaded, CalibrationNeeds(), seed=0, batch=4, progress=silent)
+    state = quantizer.quantize(loaded, data, generator=torch.Generator(), progress=silent)
+    assert {32} == {layer.abits for layer in state.layers.values()}
+
+
+def test_calibration_covers_the_trajectory_from_end_to_end(loaded):
+    """Three of six steps are the first, one in the middle, and the last."""
+    quantizer = RoundToNearest(scheme=Scheme(wbits=8, abits=8), calibration_steps=3)
+    needs = quantizer.calibration_needs(loaded, images=2)
+    assert needs.samples == ((0, 0), (0, 1), (2, 0), (2, 1), (5, 0), (5, 1))
+
+
+def test_mse_weights_are_closer_in_the_searched_norm(loaded, round_to_nearest):
+    """At 4 bits, summed over the layers."""
+    errors = {}
+    for method in ("minmax", "mse"):
+        layers = round_to_nearest(4, 8, weights=method).layers
+        errors[method] = sum(
+            float(
+                (la.dequantized_weight() - loaded.network.get_submodule(n).weight)
+                .abs()
+                .pow(2.4)
+                .sum()
+            )
+            for n, la in layers.items()
+        )
+    assert errors["mse"] < errors["minmax"]
+
+
+def test_asymmetric_weights_have_zero_points_of_their_own(round_to_nearest):
+    """On request only: kernels prefer symmetric codes."""
+    symmetric = round_to_nearest(4, 8).layers["first.conv1"].parts[0].zero_point
+    free = round_to_nearest(4, 8, symmetric_weights=False).layers["first.conv1"].parts[0].zero_point
+    assert {8} == set(symmetric.tolist())
+    assert len(set(free.tolist())) > 1
+
+
+def test_sample_stays_bounded_however_much_is_observed(generator, monkeypatch):
+    """A layer that is run more often than announced does not fill the memory."""
+    monkeypatch.setattr(observe, "SAMPLE_LIMIT", 100)
+    ranges = observe.InputRanges("percentile", batches=4, generator=generator)
+    for _ in range(50):
+        ranges.update("layer", torch.randn(1000, generator=generator))
+    assert sum(map(len, ranges._samples["layer"])) == 100
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        (Scheme(wbits=1, abits=8), "found W1A8"),
+        (Scheme(wbits=8, abits=16), "found W8A16"),
+        (Scheme(wbits=8, abits=8, policy="unifrom"), "did you mean 'uniform'"),
+    ],
+)
+def test_impossible_requests_say_what_was_found(loaded, scheme, said):
+    """Bits out of range, and a policy that does not exist."""
+    data = capture(loaded, CalibrationNeeds(), seed=0, batch=4, progress=silent)
+    with pytest.raises(QuantizationError, match=said):
+        RoundToNearest(scheme=scheme).quantize(
+            loaded, data, generator=torch.Generator(), progress=silent
+        )
+
+
+def test_missing_data_and_broken_inputs_are_calibration_errors(loaded, round_to_nearest):
+    """No images to look at, or an input that is not finite, named by layer; hooks are gone."""
+    with pytest.raises(CalibrationError, match="at least one calibration image"):
+        round_to_nearest(8, 8, images=0)
+    loaded.network.conv_in.bias[0] = torch.nan
+    with pytest.raises(CalibrationError, match="finite"):
+        round_to_nearest(8, 8)
+    assert not any(module._forward_pre_hooks for module in loaded.network.modules())
+
+
+def test_policy_can_exempt_a_role(loaded):
+    """The reason is kept for the report."""
+    from tfq_bench.quant.policy import Exempt, LayerBits, Policy, resolve
+
+    policy = Policy(name="paper", exempt={"shortcut": "the paper keeps it float"})
+    plan = resolve(policy, loaded.topology, Scheme(wbits=4, abits=8))
+    assert Exempt(reason="the paper keeps it float") == plan["second.shortcut"]
+    assert LayerBits(wbits=4, abits=8) == plan["conv_in"]
+    assert [layer.name for layer in loaded.topology.layers] == list(plan)
