@@ -1,8 +1,8 @@
 """A training state on disk: safetensors and JSON, in files small enough to carry.
 
-Weights and their moving average are float32, the optimizer's moments bfloat16. Tensors are spread
-over files of at most 14 MB; `state.json` is written last and names them, so that a checkpoint
-without it is not one.
+Tensors are spread over files of at most 14 MB, named by `state.json`. Each save writes new files
+and then replaces `state.json`, so that a process that is killed while it saves leaves the previous
+checkpoint whole. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ FILE_BYTES = 14_000_000
 def save_checkpoint(
     folder: Path, groups: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]
 ) -> None:
-    """Writes `groups` (name -> tensors) and the JSON-able `state` into `folder`, replacing it."""
+    """Writes `groups` (name -> tensors) and the JSON-able `state`, replacing what `folder` held.
+
+    Args:
+        folder: made if absent. groups: keep their dtypes; group names hold no slash.
+        state: JSON-able; its `step` (int) tells the files of one save from those of another.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "state.json").unlink(missing_ok=True)
-    for old in folder.glob("*.safetensors"):
-        old.unlink()
     names: list[str] = []
     part: dict[str, torch.Tensor] = {}
     size = 0
@@ -35,7 +37,7 @@ def save_checkpoint(
     def flush() -> None:
         nonlocal part, size
         if part:
-            names.append(f"part-{len(names)}.safetensors")
+            names.append(f"step-{state['step']}-part-{len(names)}.safetensors")
             save_file(part, folder / names[-1])
         part, size = {}, 0
 
@@ -51,14 +53,22 @@ def save_checkpoint(
     target = folder / "state.json.tmp"
     target.write_text(json.dumps({**state, "files": names}))
     target.replace(folder / "state.json")
+    for path in folder.glob("*.safetensors"):
+        if path.name not in names:
+            path.unlink()
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-    """What `save_checkpoint` wrote.
+    """The tensors by group, on the CPU, and the state that `save_checkpoint` wrote.
 
     Raises:
         FileNotFoundError: the folder holds no finished checkpoint.
     """
+    if not (folder / "state.json").is_file():
+        raise FileNotFoundError(
+            f"{folder}: expected state.json and its safetensors files, found no finished "
+            "checkpoint. Give the --out folder of tfq_bench_cifar10.train."
+        )
     state = json.loads((folder / "state.json").read_text())
     groups: dict[str, dict[str, torch.Tensor]] = {}
     for name in state.pop("files"):

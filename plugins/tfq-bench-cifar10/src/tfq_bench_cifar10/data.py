@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +48,32 @@ def load_cifar10(path: Path) -> Cifar10:
         FileNotFoundError: there is no such file.
         ValueError: the file is not the expected .npz; says which arrays are missing.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: expected CIFAR-10 as an .npz of JPEG files, found no file. See the README of "
+            "tfq-bench-cifar10 for its arrays."
+        )
     content = path.read_bytes()
     try:
-        arrays = np.load(io.BytesIO(content), allow_pickle=False)
+        arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
         missing = [name for name in ARRAYS if name not in arrays]
-    except (ValueError, OSError, AttributeError) as error:
-        raise ValueError(f"{path}: expected an .npz of JPEG files, found something else.") from error
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: expected an .npz of JPEG files, found another format. See the README of "
+            "tfq-bench-cifar10 for its arrays."
+        ) from error
     if missing:
-        raise ValueError(f"{path}: arrays {', '.join(missing)} are missing.")
+        raise ValueError(
+            f"{path}: expected the arrays {', '.join(ARRAYS)}, found no {', '.join(missing)}. See "
+            "the README of tfq-bench-cifar10."
+        )
+    for part in ("train", "test"):
+        files, labels = len(arrays[f"{part}_offset"]) - 1, len(arrays[f"{part}_label"])
+        if files != labels:
+            raise ValueError(
+                f"{path}: expected one label for each {part} image, found {labels} labels in "
+                f"{part}_label and {files} images in {part}_offset. Make the file again."
+            )
     return Cifar10(
         train_images=_decode(arrays["train_jpeg"], arrays["train_offset"]),
         train_labels=arrays["train_label"],
@@ -65,6 +84,8 @@ def load_cifar10(path: Path) -> Cifar10:
 
 
 def _decode(jpeg: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """uint8 `[N, 32, 32, 3]`; file i is `jpeg[offset[i]:offset[i + 1]]`."""
+
     def one(i: int) -> np.ndarray:
         with Image.open(io.BytesIO(jpeg[offset[i] : offset[i + 1]].tobytes())) as image:
             return np.asarray(image.convert("RGB"))

@@ -2,8 +2,7 @@
 
 `python -m tfq_bench_cifar10.export --checkpoint DIR --to src/tfq_bench_cifar10/weights --commit H`
 
-The moving average of the weights is exported, not the last weights: it samples better (DDPM,
-appendix B).
+The moving average of the weights is exported, not the last weights, as DDPM does (appendix B).
 """
 
 # ruff: noqa: T201 - a command: its output is its interface
@@ -51,11 +50,6 @@ def export(checkpoint: Path, target: Path, commit: str) -> dict[str, Any]:
         FileNotFoundError: there is no finished checkpoint.
         ValueError: its weights are not this network's, or a weight is no finite float16 number.
     """
-    if not (checkpoint / "state.json").is_file():
-        raise FileNotFoundError(
-            f"{checkpoint}: expected state.json and its safetensors files, found no finished "
-            "checkpoint. Give the --out folder of tfq_bench_cifar10.train."
-        )
     groups, state = load_checkpoint(checkpoint)
     weights = {name: value.to(torch.float16).contiguous() for name, value in groups["ema"].items()}
     expected = {name: value.shape for name, value in build_unet().state_dict().items()}
