@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.quant.parity import layer_parity, network_parity
+from tfq_bench.quant.parity import layer_parities, layer_parity, network_parity
 from tfq_bench.quant.simulate import simulate
 
 
@@ -35,6 +35,17 @@ def test_layer_outputs_are_compared_in_numbers(round_to_nearest):
     found = expected + torch.tensor([0.0, 0.0, 0.0, 1.0])
     parity = layer_parity(layer, expected, found)
     assert (parity.max_abs, parity.rms, parity.relative) == (1.0, 0.5, 0.25)
+
+
+def test_only_the_layer_that_differs_shows(loaded, round_to_nearest):
+    """Each layer gets the simulation's input, so one wrong weight does not spread."""
+    state = round_to_nearest(8, 8)
+    one, two = simulate(loaded, state), simulate(loaded, state)
+    two.network.first.conv1.weight += 0.1
+    found = layer_parities(loaded, one, two, step=3)
+    assert list(state.layers) == sorted(found, key=list(state.layers).index)
+    assert [name for name, parity in found.items() if parity.max_abs > 0] == ["first.conv1"]
+    assert not any(module._forward_hooks for module in one.network.modules())
 
 
 def test_broken_kernels_are_lowering_errors(loaded, round_to_nearest):

@@ -15,7 +15,13 @@ from tfq_bench.quant.affine import (
 from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.observe import InputRanges, observe_inputs
-from tfq_bench.quant.parity import Parity, integer_sums, layer_parity, network_parity
+from tfq_bench.quant.parity import (
+    Parity,
+    integer_sums,
+    layer_parities,
+    layer_parity,
+    network_parity,
+)
 from tfq_bench.quant.policy import UNIFORM, Exempt, LayerBits, Policy, find_policy, resolve
 from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
 from tfq_bench.quant.rtn import RoundToNearest, round_weight
@@ -51,6 +57,7 @@ __all__ = [
     "find_layer",
     "find_policy",
     "integer_sums",
+    "layer_parities",
     "layer_parity",
     "minmax",
     "mse_range",
