@@ -20,9 +20,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import pluggy
 
@@ -37,7 +35,8 @@ from tfq_bench.errors import (
     nearest,
 )
 from tfq_bench.hookspecs import OBSERVERS, REGISTRATIONS
-from tfq_bench.providers import API, Option, Provider
+from tfq_bench.inspection import HOST, Draft, Offer, PluginInfo, PluginStatus, cause, inspect
+from tfq_bench.providers import API, Provider
 
 __all__ = ["GROUP", "PluginInfo", "PluginStatus", "PluginTable", "discover"]
 
@@ -46,79 +45,14 @@ log = logging.getLogger("tfq_bench.host")
 GROUP = "tfq_bench"
 """Entry-point group that plugins declare."""
 
-HOST = "tfq-bench"
 BUILTIN = "tfq_bench.builtin"
 ALL = "*"
 
-PluginStatus = Literal["ok", "broken", "incompatible", "conflict", "blocked", "unknown-hook"]
-
-# An entry point with several faults shows the first of these, and the reasons of all.
-_SEVERITY: tuple[PluginStatus, ...] = (
-    "blocked",
-    "broken",
-    "incompatible",
-    "unknown-hook",
-    "conflict",
-)
 _ERRORS: dict[PluginStatus, type[PluginError]] = {
     "broken": BrokenPlugin,
     "incompatible": IncompatiblePlugin,
     "conflict": PluginConflict,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginInfo:
-    """One entry point and what became of it.
-
-    Args:
-        name: name of the entry point.
-        distribution, version: of the package that declares it.
-        module: what the entry point names.
-        reason: what is wrong in words, empty when `status` is `ok`.
-        providers: what is usable of it; with status `conflict` only as ``distribution:name``.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    status: PluginStatus = "ok"
-    reason: str = ""
-    providers: tuple[Provider, ...] = ()
-
-    @property
-    def source(self) -> str:
-        """`"distribution version"`, as messages name it."""
-        return f"{self.distribution} {self.version}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Offer:
-    plugin: PluginInfo
-    provider: Provider
-    reason: str = ""  # why it cannot be used
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A plugin while it is being looked at."""
-
-    info: PluginInfo
-    offers: list[_Offer] = field(default_factory=list)
-    faults: list[tuple[PluginStatus, str]] = field(default_factory=list)
-
-    def offer(self, provider: Provider, reason: str = "") -> None:
-        self.offers.append(_Offer(plugin=self.info, provider=provider, reason=reason))
-
-    def finish(self) -> PluginInfo:
-        kinds = {status for status, _ in self.faults}
-        return replace(
-            self.info,
-            status=next((status for status in _SEVERITY if status in kinds), "ok"),
-            reason=" ".join(reason for _, reason in self.faults),
-            providers=tuple(offer.provider for offer in self.offers if not offer.reason),
-        )
 
 
 class PluginTable:
@@ -128,7 +62,7 @@ class PluginTable:
         drafts: what `discover` found, in its order.
     """
 
-    def __init__(self, drafts: Iterable[_Draft], manager: pluggy.PluginManager) -> None:
+    def __init__(self, drafts: Iterable[Draft], manager: pluggy.PluginManager) -> None:
         drafts = list(drafts)
         self._manager = manager
         self._offers = [offer for draft in drafts for offer in draft.offers]
@@ -193,7 +127,7 @@ class PluginTable:
         try:
             module = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"{where}: cannot import {module_name}: {_cause(error)}.") from error
+            raise BrokenPlugin(f"{where}: cannot import {module_name}: {cause(error)}.") from error
         factory = getattr(module, attribute, None)
         if factory is None:
             public = [name for name in vars(module) if not name.startswith("_")]
@@ -205,7 +139,7 @@ class PluginTable:
         except TfqError:
             raise
         except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"{where}: {provider.factory} raised {_cause(error)}.") from error
+            raise BrokenPlugin(f"{where}: {provider.factory} raised {cause(error)}.") from error
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tells every observer; what one raises is logged and keeps nobody from being told."""
@@ -216,7 +150,7 @@ class PluginTable:
             except (Exception, SystemExit):
                 log.exception("observer %s of plugin %s failed", hook, impl.plugin_name)
 
-    def _of(self, kind: str) -> list[_Offer]:
+    def _of(self, kind: str) -> list[Offer]:
         assert kind in {provider.kind for provider in REGISTRATIONS.values()}
         return [offer for offer in self._offers if offer.provider.kind == kind]
 
@@ -252,9 +186,12 @@ def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginT
     blocked = {*block, *filter(None, re.split(r"[,\s]+", os.environ.get("TFQ_BENCH_BLOCK", "")))}
     manager = pluggy.PluginManager("tfq_bench")
     manager.add_hookspecs(hookspecs)
-    drafts = [_Draft(info) for info in _candidates(extra)]
+    drafts = [Draft(info) for info in _candidates(extra)]
     for draft in drafts:
-        _inspect(draft, blocked, manager)
+        if _is_blocked(draft.info, blocked):
+            draft.faults.append(("blocked", "It was asked to be left out."))
+        else:
+            inspect(draft, manager)
     _mark_conflicts(drafts)
     for name in sorted(blocked - {ALL}):
         known = {n for d in drafts for n in (d.info.name, d.info.distribution)}
@@ -291,109 +228,13 @@ def _candidates(extra: Iterable[str]) -> list[PluginInfo]:
     return found
 
 
-def _inspect(draft: _Draft, blocked: set[str], manager: pluggy.PluginManager) -> None:
-    info = draft.info
+def _is_blocked(info: PluginInfo, blocked: set[str]) -> bool:
     named = any(_same(name, other) for name in blocked for other in (info.name, info.distribution))
-    if named or (ALL in blocked and info.module != BUILTIN):
-        draft.faults.append(("blocked", "It was asked to be left out."))
-        return
-    module = _load(draft)
-    if module is None:
-        return
-    _report_unknown_hooks(draft, module, manager)
-    try:
-        manager.register(module, name=f"{info.distribution}:{info.name}")
-    except (pluggy.PluginValidationError, ValueError) as error:
-        text = " ".join(str(error).split())
-        draft.faults.append(("broken", f"Its hooks do not fit: {text}."))
-        return
-    for caller in manager.get_hookcallers(module) or []:
-        for impl in caller.get_hookimpls():
-            if impl.plugin is not module:
-                continue
-            if impl.hookwrapper or impl.wrapper:
-                manager.unregister(module)
-                draft.faults.append(("broken", f"{caller.name} is a hook wrapper; use a function."))
-                return
-            if caller.name in REGISTRATIONS:
-                _collect(draft, caller.name, impl.function)
+    return named or (ALL in blocked and info.module != BUILTIN)
 
 
-def _load(draft: _Draft) -> ModuleType | None:
-    name = draft.info.module.partition(":")[0].strip()
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        log.debug("plugin %s", draft.info.name, exc_info=True)
-        draft.faults.append(("broken", f"Importing {name} failed: {_cause(error)}."))
-        return None
-
-
-def _report_unknown_hooks(draft: _Draft, module: ModuleType, manager: pluggy.PluginManager) -> None:
-    known = (*REGISTRATIONS, *OBSERVERS)
-    for name, value in sorted(vars(module).items()):
-        marked = manager.parse_hookimpl_opts(module, name)
-        if marked is None:
-            if name in known and callable(value):
-                draft.faults.append(
-                    ("broken", f"{name} is not marked with @api.hookimpl, so it would never run.")
-                )
-        elif (marked.get("specname") or name) not in known and not marked.get("optionalhook"):
-            draft.faults.append(
-                ("unknown-hook", f"There is no hook '{name}'; {nearest(name, known)}")
-            )
-
-
-def _collect(draft: _Draft, hook: str, function: Any) -> None:
-    """Adds the providers that one hook returns; those before a fault stay."""
-    try:
-        for provider in function() or ():
-            _check(draft, hook, provider)
-    except (Exception, SystemExit) as error:
-        log.debug("plugin %s, %s", draft.info.name, hook, exc_info=True)
-        text = str(error) if isinstance(error, TfqError) else f"{_cause(error)}."
-        draft.faults.append(("broken", f"{hook} failed: {text}"))
-
-
-def _check(draft: _Draft, hook: str, provider: object) -> None:
-    wanted = REGISTRATIONS[hook]
-    if not isinstance(provider, wanted):
-        found = f"{provider!r:.80}"
-        draft.faults.append(
-            ("broken", f"{hook} must return {wanted.__name__} objects, found {found}.")
-        )
-        return
-    what = f"{provider.kind} '{provider.name}'"
-    if provider.api != API:
-        older = isinstance(provider.api, int) and provider.api < API
-        advice = f"Upgrade {draft.info.distribution if older else HOST}."
-        reason = f"it was written for plugin API {provider.api}, this host has API {API}. {advice}"
-        draft.offer(provider, reason)
-        draft.faults.append(("incompatible", f"{what}: {reason}"))
-        return
-    fault = _option_fault(provider)
-    draft.offer(provider, fault)
-    if fault:
-        draft.faults.append(("broken", f"{what}: {fault}"))
-
-
-def _option_fault(provider: Provider) -> str:
-    seen: set[str] = set()
-    for option in provider.options:
-        if not isinstance(option, Option):
-            return f"its options must be Option objects, found {option!r:.80}."
-        if option.name in seen:
-            return f"it has two options called '{option.name}'."
-        seen.add(option.name)
-        try:
-            option.parse(option.default, "the default is invalid")
-        except SuiteError as error:
-            return str(error)
-    return ""
-
-
-def _mark_conflicts(drafts: list[_Draft]) -> None:
-    groups: dict[tuple[str, str], list[_Draft]] = {}
+def _mark_conflicts(drafts: list[Draft]) -> None:
+    groups: dict[tuple[str, str], list[Draft]] = {}
     for draft in drafts:
         for offer in draft.offers:
             if not offer.reason:
@@ -418,11 +259,6 @@ def _refuse_faults(table: PluginTable) -> None:
         raise _ERRORS.get(faulty[0].status, PluginError)(
             f"TFQ_BENCH_STRICT_PLUGINS is 1 and not every plugin is sound:\n{listing}"
         )
-
-
-def _cause(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _normal(name: str) -> str:

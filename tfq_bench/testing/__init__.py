@@ -3,5 +3,6 @@
 * `plugin_host`: a pytest fixture; throw-away plugins instead of the installed ones. Activate it in
   a ``conftest.py``: ``pytest_plugins = ["tfq_bench.testing.plugin_host"]``.
 * `tiny`: a diffusion model small enough for tests that run whole suites.
+* `inputs`: what a metric reads, of the tiny model.
 * `contracts`: test classes to subclass; they state what a plugin must keep to.
 """

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from tfq_bench.border import Block, Layer, Role, Topology
 from tfq_bench.errors import SuiteError, nearest
+from tfq_bench.protocols import LoadedModel
 
-__all__ = ["TinyModel", "TinyNetwork", "TinySampler"]
+__all__ = ["TinyModel", "TinyNetwork", "TinySampler", "load_tiny"]
 
 SIZE = 8
 WIDTH = 16
@@ -222,6 +223,19 @@ class TinyModel:
     def reference(self, extractor: str) -> Path | None:  # noqa: ARG002
         """None: random weights were trained on nothing."""
         return None
+
+
+def load_tiny(*, steps: int = 4, sampler: str = "ddim", device: str = "cpu") -> LoadedModel:
+    """A freshly loaded `TinyModel` in float32 with a sampler of `steps` steps."""
+    model = TinyModel()
+    network = model.load(device=device, dtype=torch.float32)
+    return LoadedModel(
+        model=model,
+        network=network,
+        topology=model.topology(network),
+        sampler=model.sampler(sampler, steps),
+        device=device,
+    )
 
 
 def _blank() -> TinyNetwork:
