@@ -1,0 +1,1 @@
+"""Run folders on disk: artefacts, records, leases and pandas views; knows no torch."""

@@ -1,0 +1,196 @@
+"""A run folder: what was asked, what was planned, what was found, and where it took place.
+
+suite.toml  plan.json  records.jsonl  env-<id>.json  logs/<cell>.log
+artefacts/<stage>/<key>/  report.html  run.lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfq_bench.environment import environment_id
+from tfq_bench.errors import StoreError
+from tfq_bench.store.artefacts import ArtefactStore
+from tfq_bench.store.disk import explain, write_atomically
+from tfq_bench.store.records import read
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfq_bench.border import Record
+
+__all__ = ["SCHEMA", "RunFolder"]
+
+SCHEMA = 1
+
+
+class RunFolder:
+    """A folder with a run in it; make one with `create` or `open`.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, suite_text: str, plan_json: Mapping[str, Any]) -> RunFolder:
+        """A run at `path`; one that is there already keeps its records and artefacts.
+
+        Raises:
+            StoreError: `path` holds something other than a run, or cannot be written.
+        """
+        try:
+            foreign = path.exists() and not (path / "plan.json").exists() and _has_content(path)
+        except OSError as error:
+            raise explain(error, path) from error
+        if foreign:
+            raise StoreError(
+                f"expected a run folder or nothing at '{path}', found other files. "
+                "Choose another folder."
+            )
+        if (path / "plan.json").exists():
+            cls.open(path)  # a run of another schema is not overwritten
+        write_atomically(path / "suite.toml", suite_text)
+        write_atomically(path / "plan.json", json.dumps(plan_json, indent=1) + "\n")
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The run at `path`.
+
+        Raises:
+            StoreError: there is none, or it has another schema.
+        """
+        run = cls(path)
+        if not (path / "plan.json").is_file():
+            found = "no plan.json in it" if path.is_dir() else "no such folder"
+            raise StoreError(
+                f"expected a run folder at '{path}', found {found}. "
+                "'tfq-bench run SUITE' makes one."
+            )
+        schema = run.plan().get("schema")
+        if schema != SCHEMA:
+            raise StoreError(
+                f"'{path / 'plan.json'}': expected a plan of schema {SCHEMA}, found {schema!r}. "
+                "Use the version of tfq-bench that wrote it."
+            )
+        return run
+
+    @property
+    def records_path(self) -> Path:
+        """Where records are appended."""
+        return self.path / "records.jsonl"
+
+    def records(self) -> tuple[Record, ...]:
+        """The latest record per (cell, metric) of the cells in the plan; see `records.read`.
+
+        Records of cells that an edited suite no longer has are left out.
+        """
+        planned = {cell["key"] for cell in self.plan()["cells"]}
+        return tuple(record for record in read(self.records_path) if record.cell in planned)
+
+    def plan(self) -> dict[str, Any]:
+        """The content of `plan.json`."""
+        return _read_json(self.path / "plan.json")
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """Every environment that took part, by id."""
+        return {
+            path.stem.removeprefix("env-"): _read_json(path)
+            for path in sorted(self.path.glob("env-*.json"))
+        }
+
+    def add_environment(self, environment: Mapping[str, Any]) -> str:
+        """Stores an environment once and returns its id."""
+        name = environment_id(environment)
+        path = self.path / f"env-{name}.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(environment, indent=1, sort_keys=True) + "\n")
+        return name
+
+    @cached_property
+    def artefacts(self) -> ArtefactStore:
+        """The artefacts of this run."""
+        return ArtefactStore(self.path / "artefacts")
+
+    def images(self, cell_key: str) -> np.ndarray | None:
+        """A cell's images, uint8 `[N, H, W, 3]` ordered by index; None unless all are there."""
+        import numpy as np
+        from safetensors.numpy import load_file
+
+        keys = self._cell(cell_key)["keys"]["sample"]
+        if not keys or not all(self.artefacts.has("sample", key) for key in keys):
+            return None
+        shards = [
+            load_file(self.artefacts.open("sample", key) / "images.safetensors") for key in keys
+        ]
+        order = np.argsort(np.concatenate([shard["index"] for shard in shards]), kind="stable")
+        return np.concatenate([shard["images"] for shard in shards])[order]
+
+    def log_path(self, cell_key: str) -> Path:
+        """Where a cell's log is or would be."""
+        return self.path / "logs" / f"{cell_key}.log"
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
+        """Holds the run for this process until the block ends or the process does.
+
+        Raises:
+            StoreError: another process holds it; names its process id.
+        """
+        path = self.path / "run.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise explain(error, path) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+                raise StoreError(
+                    f"'{self.path}' is in use by process {holder or 'of unknown id'}. Wait for it "
+                    "or end it, then repeat the command."
+                ) from None
+            except OSError as error:
+                raise explain(error, path) from error
+            with contextlib.suppress(OSError):  # a full disk must not refuse the lease
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _cell(self, key: str) -> dict[str, Any]:
+        for cell in self.plan()["cells"]:
+            if cell["key"] == key:
+                found: dict[str, Any] = cell
+                return found
+        raise StoreError(f"'{self.path}': expected a cell '{key}' in plan.json, found none.")
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() or any(entry.name != "run.lock" for entry in path.iterdir())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise explain(error, path, "read") from error
+    except ValueError as error:
+        raise StoreError(
+            f"'{path}' is not JSON: {error}. Run the suite again to write it anew."
+        ) from None
+    if not isinstance(content, dict):
+        raise StoreError(f"'{path}': expected a JSON object, found {type(content).__name__}.")
+    return content
