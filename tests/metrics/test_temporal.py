@@ -1,0 +1,39 @@
+"""Errors of the temporal features."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tfq_bench.metrics.temporal import Temporal
+from tfq_bench.protocols import Lowered, StepCursor
+
+
+def _doubled(tiny) -> Lowered:
+    """A network whose first time projection gives twice its value."""
+    network = copy.deepcopy(tiny.network)
+    with torch.no_grad():
+        network.first.time.weight.mul_(2)
+        network.first.time.bias.mul_(2)
+    return Lowered(network=network, step=StepCursor("cpu"), execution="simulated")
+
+
+def test_a_doubled_projection_has_error_one_in_its_block(make_inputs, tiny):
+    """One block at error 1 and one at 0 average to 1/2, without changing any direction."""
+    inputs = make_inputs(reference_cell="fp-cell", network=_doubled(tiny))
+    values = {value.definition.name: value for value in Temporal().evaluate(inputs)}
+    assert pytest.approx(0.5) == values["temporal-error"].value
+    assert pytest.approx(0.0, abs=1e-6) == values["temporal-cosine"].value
+    assert values["temporal-mismatch"].value == 0.0
+    series = values["temporal-error"].series
+    assert tuple(float(t) for t in tiny.sampler.timesteps) == series["timestep"]
+    assert pytest.approx(series["block:first"]) == [1.0] * 4
+    assert pytest.approx(series["block:second"]) == [0.0] * 4
+    assert pytest.approx(series["relative_error"]) == [0.5] * 4
+
+
+def test_full_precision_has_no_temporal_error(make_inputs):
+    """The reference cell is not compared with itself."""
+    assert Temporal().evaluate(make_inputs()) == ()

@@ -1,0 +1,59 @@
+"""Timings as published."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfq_bench.metrics.timing import Timing
+
+MEASURED = {
+    "latency_ms": [2.0, 4.0, 3.0],
+    "reference_latency_ms": [8.0, 8.0, 9.0],
+    "batch": 6,
+    "threads": 2,
+    "peak_memory_bytes": 1000,
+}
+
+
+def _values(inputs):
+    return {value.definition.name: value for value in Timing().evaluate(inputs)}
+
+
+def _stages(execution):
+    return {
+        "lower": {"execution": execution},
+        "measure": MEASURED,
+        "quantize": {"seconds": 1.5},
+    }
+
+
+def test_medians_over_rounds_and_ratios_within_rounds(make_inputs):
+    """The speed-up is the median of each round's ratio, not the ratio of medians."""
+    found = _values(make_inputs(stages=_stages("lowered")))
+    assert pytest.approx({name: value.value for name, value in found.items()}) == {
+        "latency-ms": 3.0,
+        "throughput-images-per-s": 2000.0,
+        "speedup-vs-fp32-eager": 3.0,
+        "peak-memory-bytes": 1000,
+        "calibration-seconds": 1.5,
+    }
+    speed = found["speedup-vs-fp32-eager"]
+    assert (speed.interval.low, speed.interval.high, speed.n) == (2.0, 4.0, 3)
+    assert all(value.definition.volatile for value in found.values())
+
+
+def test_simulated_cells_publish_no_speed(make_inputs):
+    """Simulation is slower by construction; its latency would be read as the method's."""
+    assert {"calibration-seconds"} == set(_values(make_inputs(stages=_stages("simulated"))))
+
+
+def test_full_precision_is_timed_but_not_calibrated(make_inputs):
+    """The reference has a latency of its own and no calibration time."""
+    found = set(_values(make_inputs(stages=_stages("full-precision"))))
+    assert "latency-ms" in found
+    assert "calibration-seconds" not in found
+
+
+def test_cell_that_was_not_timed_has_no_timings(make_inputs):
+    """Without a measure stage nothing is invented."""
+    assert Timing().evaluate(make_inputs()) == ()

@@ -1,0 +1,65 @@
+"""What a cell's weights take: bits, bytes, and what stayed float."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tfq_bench.border import MetricDefinition, MetricValue
+
+if TYPE_CHECKING:
+    from tfq_bench.protocols import EvaluationInputs
+
+__all__ = ["Bits"]
+
+_NAMES = {
+    "mean-weight-bits": ("bits", "Mean bits per weight of all convolutions and linear layers."),
+    "size-bytes": ("bytes", "The whole network: packed layers, and float32 for what is left."),
+    "packed-bytes": ("bytes", "The quantized layers as stored: codes, scales, tables, biases."),
+    "fp-weight-share": ("", "Share of the weights of these layers that stay float."),
+}
+
+
+class Bits:
+    """Four exact numbers; `size-bytes` carries the bytes of every role as `bytes:<role>`."""
+
+    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
+        """The same for every cell; `packed-bytes` only where something is packed."""
+        full = inputs.state is None
+        return tuple(
+            MetricDefinition(
+                name=name,
+                unit=unit,
+                direction="lower",
+                summary=summary,
+                parameters={"formula": 1, "float_bytes": 4},
+            )
+            for name, (unit, summary) in _NAMES.items()
+            if not (full and name == "packed-bytes")
+        )
+
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """Counted from the state, not estimated from the asked bits."""
+        from tfq_bench.quant.bits import bit_report
+
+        loaded, state = inputs.loaded, inputs.state
+        report = bit_report(loaded.network, loaded.topology, state)
+        quantized = {} if state is None else state.layers
+        count = {layer.name: math.prod(layer.weight_shape) for layer in loaded.topology.layers}
+        low = sum(count[name] for name in quantized)
+        values = {
+            "mean-weight-bits": report.mean_weight_bits,
+            "size-bytes": float(report.total_bytes),
+            "packed-bytes": float(report.packed_bytes),
+            "fp-weight-share": 1 - low / sum(count.values()),
+        }
+        roles = {f"bytes:{role}": (float(size),) for role, size in report.bytes_by_role.items()}
+        return tuple(
+            MetricValue(
+                definition=definition,
+                value=values[definition.name],
+                n=1,
+                series=roles if definition.name == "size-bytes" else {},
+            )
+            for definition in self.definitions(inputs)
+        )

@@ -1,0 +1,85 @@
+"""What a lowered cell really ran, and how far that is from the simulation of the same integers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfq_bench.border import MetricDefinition, MetricValue
+
+if TYPE_CHECKING:
+    from tfq_bench.protocols import EvaluationInputs
+
+__all__ = ["Kernels"]
+
+LOW_BIT = 8
+
+
+class Kernels:
+    """Three facts of the lower stage; none for full precision and for simulated cells."""
+
+    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
+        """Share of low-bit work, number of fallbacks and, where it was measured, parity."""
+        facts = inputs.facts("lower")
+        if facts.get("execution") != "lowered":
+            return ()
+        found = [
+            MetricDefinition(
+                name="mac-share-low-bit",
+                unit="",
+                direction="higher",
+                summary="Share of the network's multiply-accumulates done by kernels of at most "
+                "8 bits.",
+                parameters={"formula": 1, "at_most_bits": LOW_BIT},
+            ),
+            MetricDefinition(
+                name="fallback-layers",
+                unit="",
+                direction="lower",
+                summary="Quantized layers without a low-bit kernel.",
+                parameters={"formula": 1},
+            ),
+        ]
+        if facts.get("parity") is not None:
+            found.append(
+                MetricDefinition(
+                    name="parity-rms",
+                    unit="",
+                    direction="lower",
+                    summary="Root mean square difference of lowered and simulated predictions, "
+                    "over the root mean square of the simulated ones.",
+                    parameters={"formula": 1, "sampler": inputs.sampling["sampler"]},
+                )
+            )
+        return tuple(found)
+
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """Facts, without intervals; the kernels that ran are in the series `executed:<kernel>`."""
+        definitions = self.definitions(inputs)
+        if not definitions:
+            return ()
+        facts = inputs.facts("lower")
+        uses = facts["kernels"]
+        low = sum(
+            use["macs"]
+            for use in uses
+            if use["fallback"] is None and max(use["wbits"], use["abits"]) <= LOW_BIT
+        )
+        total = sum(layer.macs for layer in inputs.loaded.topology.layers)
+        values = {
+            "mac-share-low-bit": low / total,
+            "fallback-layers": float(sum(use["fallback"] is not None for use in uses)),
+        }
+        if facts.get("parity") is not None:
+            values["parity-rms"] = float(facts["parity"]["relative"])
+        executed = {
+            f"executed:{kernel}": (float(times),) for kernel, times in facts["executed"].items()
+        }
+        return tuple(
+            MetricValue(
+                definition=definition,
+                value=values[definition.name],
+                n=1,
+                series=executed if definition.name == "mac-share-low-bit" else {},
+            )
+            for definition in definitions
+        )

@@ -1,0 +1,146 @@
+"""Each image against the full-precision image of the same noise: PSNR, SSIM, feature cosine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfq_bench.border import MetricDefinition, MetricValue
+from tfq_bench.metrics.extractors import efficientnet_lite0
+from tfq_bench.metrics.features import cell_features
+from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
+
+if TYPE_CHECKING:
+    from tfq_bench.protocols import EvaluationInputs
+
+__all__ = ["PSNR_CAP", "Paired", "feature_cosine", "paired_value", "psnr", "ssim"]
+
+PSNR_CAP = 100.0
+"""dB of an image identical to its reference. One level in one value of a 32x32 image is 83 dB."""
+SSIM_WINDOW = 11
+BATCH = 64
+
+
+def psnr(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """float64 `[N]`: peak signal-to-noise ratio in dB of uint8 images, at most `PSNR_CAP`."""
+    difference = images.astype(np.float64) - reference
+    errors = (difference**2).mean(axis=(1, 2, 3))
+    floor = 255.0**2 / 10 ** (PSNR_CAP / 10)
+    decibels: np.ndarray = 10 * np.log10(255.0**2 / np.maximum(errors, floor))
+    return decibels
+
+
+def ssim(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """float64 `[N]`: structural similarity of uint8 images `[N, H, W, 3]` with H, W >= 11.
+
+    Gaussian window of 11 pixels with sigma 1.5, mean over channels.
+    """
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = []
+    for start in range(0, len(images), BATCH):
+        pair = (
+            torch.from_numpy(np.ascontiguousarray(a[start : start + BATCH])).permute(0, 3, 1, 2)
+            for a in (images, reference)
+        )
+        mine, other = (pixels.float() for pixels in pair)
+        similarity = structural_similarity_index_measure(
+            mine,
+            other,
+            gaussian_kernel=True,
+            sigma=1.5,
+            kernel_size=SSIM_WINDOW,
+            data_range=255.0,
+            reduction="none",
+        )
+        assert isinstance(similarity, torch.Tensor), "no contrast map was asked for"
+        found.append(similarity.double().numpy().reshape(-1))
+    return np.concatenate(found)
+
+
+def feature_cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """float64 `[N]`: cosine between the rows of two feature sets `[N, D]`."""
+    a, b = features.astype(np.float64), reference.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines: np.ndarray = (a * b).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return cosines
+
+
+def paired_value(
+    definition: MetricDefinition, per_image: np.ndarray, inputs: EvaluationInputs
+) -> MetricValue:
+    """The mean over images, with interval, replicates and the cell it is measured against."""
+    value, interval, replicates = mean_value(per_image)
+    return MetricValue(
+        definition=definition,
+        value=value,
+        n=len(per_image),
+        interval=interval,
+        replicates=replicates,
+        pairing=resampling_id(inputs.pairing, len(per_image), REPLICATES),
+        reference=inputs.reference_cell,
+    )
+
+
+class Paired:
+    """`psnr`, `ssim` (images of 11 pixels and more) and `feature-cosine`; none for FP itself."""
+
+    def __init__(self) -> None:
+        self._extractor = efficientnet_lite0()
+
+    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
+        """None for the full-precision cell."""
+        if inputs.reference_cell is None:
+            return ()
+        shared = {"formula": 1, "against": "full precision", "sampling": dict(inputs.sampling)}
+        found = [
+            MetricDefinition(
+                name="psnr",
+                unit="dB",
+                direction="higher",
+                summary="Mean PSNR against the full-precision image of the same noise.",
+                parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
+            ),
+            MetricDefinition(
+                name="feature-cosine",
+                unit="",
+                direction="higher",
+                summary="Mean cosine between features of an image and of its full-precision twin.",
+                parameters={**shared, "extractor": dict(self._extractor.protocol)},
+            ),
+        ]
+        if min(inputs.images.shape[1:3]) >= SSIM_WINDOW:
+            found.append(
+                MetricDefinition(
+                    name="ssim",
+                    unit="",
+                    direction="higher",
+                    summary="Mean SSIM against the full-precision image of the same noise.",
+                    parameters={
+                        **shared,
+                        "window": f"gaussian {SSIM_WINDOW} sigma 1.5",
+                        "data_range": 255,
+                    },
+                )
+            )
+        return tuple(found)
+
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """Means over images."""
+        reference = inputs.reference_images
+        if reference is None:
+            return ()
+        compute = {
+            "psnr": lambda: psnr(inputs.images, reference),
+            "ssim": lambda: ssim(inputs.images, reference),
+            "feature-cosine": lambda: feature_cosine(
+                cell_features(inputs, self._extractor),
+                cell_features(inputs, self._extractor, of="reference"),
+            ),
+        }
+        return tuple(
+            paired_value(definition, compute[definition.name](), inputs)
+            for definition in self.definitions(inputs)
+        )

@@ -1,0 +1,118 @@
+"""Time and memory of a network call. Simulated cells have none: nobody would run them for speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from tfq_bench.border import MetricDefinition, MetricValue
+from tfq_bench.providers import Direction
+from tfq_bench.stats.intervals import median_interval
+
+if TYPE_CHECKING:
+    from tfq_bench.protocols import EvaluationInputs
+
+__all__ = ["Timing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Number:
+    """A metric and the values behind it, one per timed round."""
+
+    name: str
+    unit: str
+    direction: Direction
+    summary: str
+    rounds: Sequence[float]
+
+
+class Timing:
+    """Medians over rounds with their intervals, and what calibration took."""
+
+    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
+        """All volatile; which ones depends on how the cell is executed."""
+        return tuple(_definition(number, inputs) for number in _numbers(inputs))
+
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """The numbers of the measure and quantize stages; nothing is timed here."""
+        return tuple(
+            MetricValue(
+                definition=_definition(number, inputs),
+                value=median(number.rounds),
+                n=len(number.rounds),
+                interval=median_interval(number.rounds),
+            )
+            for number in _numbers(inputs)
+        )
+
+
+def _numbers(inputs: EvaluationInputs) -> list[_Number]:
+    execution = inputs.facts("lower").get("execution")
+    found: list[_Number] = []
+    measured = inputs.facts("measure")
+    if measured and execution != "simulated":
+        found += _call_numbers(measured)
+    seconds = inputs.facts("quantize").get("seconds")
+    if seconds is not None and execution != "full-precision":
+        found.append(
+            _Number(
+                name="calibration-seconds",
+                unit="s",
+                direction="lower",
+                summary="Time the quantizer took, after its calibration data were captured.",
+                rounds=[seconds],
+            )
+        )
+    return found
+
+
+def _call_numbers(measured: Mapping[str, Any]) -> list[_Number]:
+    latency, reference = measured["latency_ms"], measured["reference_latency_ms"]
+    batch = int(measured["batch"])
+    return [
+        _Number(
+            name="latency-ms",
+            unit="ms",
+            direction="lower",
+            summary=f"One network call for a batch of {batch}, median of interleaved rounds.",
+            rounds=latency,
+        ),
+        _Number(
+            name="throughput-images-per-s",
+            unit="images/s",
+            direction="higher",
+            summary="Images of one batch over the latency of one network call.",
+            rounds=[1e3 * batch / ms for ms in latency],
+        ),
+        _Number(
+            name="speedup-vs-fp32-eager",
+            unit="x",
+            direction="higher",
+            summary="FP32 eager latency over the cell's, within one round, median of the ratios.",
+            rounds=[other / ms for ms, other in zip(latency, reference, strict=True)],
+        ),
+        _Number(
+            name="peak-memory-bytes",
+            unit="bytes",
+            direction="lower",
+            summary="Weights and buffers, and the most one call allocates on top of them.",
+            rounds=[measured["peak_memory_bytes"]],
+        ),
+    ]
+
+
+def _definition(number: _Number, inputs: EvaluationInputs) -> MetricDefinition:
+    measured = inputs.facts("measure")
+    parameters: dict[str, Any] = {"formula": 1, "device": inputs.loaded.device}
+    if number.name != "calibration-seconds":
+        parameters |= {"batch": measured["batch"], "threads": measured["threads"]}
+    return MetricDefinition(
+        name=number.name,
+        unit=number.unit,
+        direction=number.direction,
+        summary=number.summary,
+        parameters=parameters,
+        volatile=True,
+    )

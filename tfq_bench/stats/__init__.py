@@ -1,0 +1,1 @@
+"""Intervals, comparisons and gates over numbers; knows numpy, not torch."""
