@@ -36,6 +36,12 @@ _EXTRACTOR = (
         help="Expected SHA-256 of that file; empty for the published one.",
     ),
 )
+_REFERENCE = api.Option(
+    name="reference",
+    kind="path",
+    default="",
+    help="File with reference statistics; empty for the one that ships with the model.",
+)
 _REPLICATES = api.Option(
     name="replicates",
     kind="int",
@@ -138,13 +144,13 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="frechet",
         summary="Fréchet distance between features of the images and of the reference set.",
         factory="tfq_bench.metrics.frechet:Frechet",
-        options=(*_EXTRACTOR, _REPLICATES),
+        options=(*_EXTRACTOR, _REFERENCE, _REPLICATES),
     )
     yield api.MetricProvider(
         name="kernel-distance",
         summary="Unbiased polynomial-kernel distance between the same features.",
         factory="tfq_bench.metrics.kernel_distance:KernelDistance",
-        options=_EXTRACTOR,
+        options=(*_EXTRACTOR, _REFERENCE),
     )
     yield api.MetricProvider(
         name="inception-score",
@@ -158,6 +164,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         factory="tfq_bench.metrics.precision_recall:PrecisionRecall",
         options=(
             *_EXTRACTOR,
+            _REFERENCE,
             api.Option(
                 name="k", kind="int", default=3, minimum=1, help="Neighbours that span a ball."
             ),
