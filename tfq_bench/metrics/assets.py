@@ -42,7 +42,7 @@ def require_file(path: str, sha256: str, *, what: str, offer: str) -> tuple[Path
         AssetError: not given, not there, or of another digest; ends with `offer`.
     """
     if not path:
-        raise AssetError(f"{what} is needed and was not given. {offer}")
+        raise AssetError(f"{what}: the file was not given. {offer}")
     file = Path(path)
     if not file.is_file():
         raise AssetError(f"{what}: there is no file {file}. {offer}")
