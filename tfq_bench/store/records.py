@@ -21,6 +21,7 @@ from tfq_bench.store.disk import explain, sync_folder
 __all__ = [
     "SCHEMA",
     "append",
+    "json_number",
     "metric_from_json",
     "metric_to_json",
     "read",
@@ -43,21 +44,21 @@ def metric_to_json(metric: MetricValue) -> dict[str, Any]:
         "summary": definition.summary,
         "parameters": dict(definition.parameters),
         "volatile": definition.volatile,
-        "value": _number(metric.value),
+        "value": json_number(metric.value),
         "n": int(metric.n),
         "interval": None
         if interval is None
         else {
-            "low": _number(interval.low),
-            "high": _number(interval.high),
+            "low": json_number(interval.low),
+            "high": json_number(interval.high),
             "level": float(interval.level),
             "method": interval.method,
         },
-        "replicates": [_number(value) for value in metric.replicates],
+        "replicates": [json_number(value) for value in metric.replicates],
         "pairing": metric.pairing,
         "reference": metric.reference,
         "series": {
-            name: [_number(value) for value in curve]
+            name: [json_number(value) for value in curve]
             for name, curve in sorted(metric.series.items())
         },
     }
@@ -222,7 +223,8 @@ def _name(record: Record) -> str:
     return "" if record.metric is None else record.metric.definition.name
 
 
-def _number(value: float) -> float | str:
+def json_number(value: float) -> float | str:
+    """A float that strict JSON can say: `NaN`, `Infinity` and `-Infinity` become strings."""
     value = float(value)
     if math.isnan(value):
         return "NaN"

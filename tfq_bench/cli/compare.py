@@ -1,0 +1,116 @@
+"""`tfq-bench compare`: differences of two runs, or of a run's cells to full precision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfq_bench.errors import NotComparable, NothingToDo
+
+if TYPE_CHECKING:
+    from tfq_bench.stats.compare import Comparison
+
+__all__ = ["HELP", "NAME", "add_arguments", "execute"]
+
+NAME = "compare"
+HELP = (
+    "Compare two runs, or with one run its cells with full precision. Cells are matched by their "
+    "place in the grid; differences are B - A with 95 % intervals, paired where the images pair."
+)
+
+_HEADERS = ("cell", "metric", "A", "B", "difference", "low", "high", "pairing", "mark")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds one or two runs and the format."""
+    parser.add_argument("a", type=Path, metavar="A", help="run folder")
+    parser.add_argument(
+        "b",
+        type=Path,
+        metavar="B",
+        nargs="?",
+        help="another; without it, A's cells (as B) are compared with its full-precision cells",
+    )
+    parser.add_argument("--format", choices=("table", "md", "json"), default="table")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the comparison.
+
+    Raises:
+        NothingToDo: there is no metric in both.
+        NotComparable: none of the metrics in both can be compared.
+    """
+    from tfq_bench.stats.compare import compare_runs, compare_with_reference
+    from tfq_bench.store.baseline import run_facts
+    from tfq_bench.store.run import RunFolder
+
+    first = run_facts(RunFolder.open(args.a))
+    if args.b is None:
+        rows = compare_with_reference(first)
+        if not rows:
+            raise NothingToDo(f"no cell in '{args.a}' shares a metric with full precision.")
+    else:
+        rows = compare_runs(first, run_facts(RunFolder.open(args.b)))
+        if not any(row.a is not None and row.b is not None for row in rows):
+            raise NothingToDo(f"'{args.a}' and '{args.b}' have no cell and metric in common.")
+    common = [row for row in rows if row.a is not None and row.b is not None]
+    if all(row.mark == "not comparable" for row in common):
+        reasons = sorted({row.reason or "" for row in common})
+        raise NotComparable(" ".join(reasons[:3]))
+    _print(rows, args.format)
+    return 0
+
+
+def _print(rows: Sequence[Comparison], style: str) -> None:
+    from tfq_bench.output import markdown, terminal
+
+    if style == "json":
+        print(json.dumps({"schema": 1, "rows": [_to_json(row) for row in rows]}, indent=1))
+        return
+    table = markdown.table if style == "md" else terminal.table
+    print(table(_HEADERS, [_cells(row) for row in rows]).rstrip("\n"))
+    reasons = sorted({row.reason for row in rows if row.reason})
+    if reasons:
+        print()
+    for reason in reasons:
+        print(f"- {markdown.escape(reason)}" if style == "md" else f"note: {reason}")
+
+
+def _cells(row: Comparison) -> tuple[str, ...]:
+    from tfq_bench.output.terminal import number
+
+    interval = row.delta.interval if row.delta else None
+    return (
+        row.label,
+        row.metric,
+        number(row.a, row.unit),
+        number(row.b, row.unit),
+        number(row.delta.value if row.delta else None, signed=True),
+        number(interval.low if interval else None, signed=True),
+        number(interval.high if interval else None, signed=True),
+        "-" if row.delta is None or not interval else "paired" if row.delta.paired else "unpaired",
+        row.mark,
+    )
+
+
+def _to_json(row: Comparison) -> dict[str, Any]:
+    from tfq_bench.store.records import json_number
+
+    interval = row.delta.interval if row.delta else None
+    return {
+        "cell": row.label,
+        "metric": row.metric,
+        "unit": row.unit,
+        "a": None if row.a is None else json_number(row.a),
+        "b": None if row.b is None else json_number(row.b),
+        "difference": json_number(row.delta.value) if row.delta else None,
+        "low": json_number(interval.low) if interval else None,
+        "high": json_number(interval.high) if interval else None,
+        "paired": row.delta.paired if row.delta else None,
+        "mark": row.mark,
+        "reason": row.reason,
+    }

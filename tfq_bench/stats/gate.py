@@ -1,0 +1,355 @@
+"""Verdicts: a run, a baseline and rules become pass or fail, with the numbers that decided.
+
+A limit against the baseline is judged on the interval of the difference, so that noise alone fails
+no build: `regressed` means that the whole interval lies past the limit. Absolute limits (`band`,
+`at-most`, `at-least`) and `same` are judged on the value itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from tfq_bench.errors import NotComparable
+from tfq_bench.stats.compare import Delta, delta
+from tfq_bench.stats.facts import CellFacts, Measured
+from tfq_bench.stats.rules import Rule
+
+__all__ = ["OUTCOMES", "GateResult", "Outcome", "Verdict", "judge"]
+
+Outcome = Literal[
+    "failed", "regressed", "missing", "not-comparable", "inconclusive", "new", "improved", "pass"
+]
+OUTCOMES: tuple[Outcome, ...] = (
+    "failed",
+    "regressed",
+    "missing",
+    "not-comparable",
+    "inconclusive",
+    "new",
+    "improved",
+    "pass",
+)
+"""Worst first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a rule says about one metric of one cell.
+
+    Args:
+        metric: None when it is about the cell as a whole.
+        fails: True when the gate fails because of it.
+        rule: the limit in words, empty when no limit was looked at.
+        message: expected and found, with numbers, interval and definition ids.
+        value, baseline: the two numbers, None where there is none.
+    """
+
+    outcome: Outcome
+    label: str
+    metric: str | None
+    fails: bool
+    rule: str
+    message: str
+    unit: str = ""
+    value: float | None = None
+    baseline: float | None = None
+    delta: Delta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """All verdicts, worst first, and what they amount to.
+
+    Args:
+        notes: rules that covered nothing.
+        compared: how many numbers were held against a limit.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+    compared: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, 1 failed, 4 something was not comparable, 5 nothing was compared."""
+        if any(verdict.fails for verdict in self.verdicts):
+            return 1
+        if any(verdict.outcome == "not-comparable" for verdict in self.verdicts):
+            return 4
+        return 0 if self.compared else 5
+
+    @property
+    def summary(self) -> str:
+        """The result in one sentence."""
+        counts = {
+            outcome: sum(verdict.outcome == outcome for verdict in self.verdicts)
+            for outcome in OUTCOMES
+        }
+        listing = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n) or "no verdict"
+        words = {
+            0: "Gate passed",
+            1: "Gate failed",
+            4: "Gate undecided: some numbers are not comparable",
+            5: "Gate undecided: nothing was compared",
+        }
+        return f"{words[self.exit_code]} ({listing})."
+
+
+def judge(
+    run: Sequence[CellFacts], baseline: Sequence[CellFacts], rules: Sequence[Rule]
+) -> GateResult:
+    """Holds every cell of the run and of the baseline against the last rule that covers it.
+
+    Args:
+        run, baseline: matched by axes. rules: later ones win, see `tfq_bench.stats.rules`.
+    """
+    judging = _Judge(rules)
+    expected = {cell.identity: cell for cell in baseline}
+    found = {cell.identity: cell for cell in run}
+    for identity, cell in found.items():
+        judging.cell(cell, expected.get(identity))
+    for identity, cell in expected.items():
+        if identity not in found:
+            judging.absent(cell, "the run has no such cell")
+    order = {outcome: number for number, outcome in enumerate(OUTCOMES)}
+    return GateResult(
+        verdicts=tuple(
+            sorted(
+                judging.verdicts,
+                key=lambda v: (not v.fails, order[v.outcome], v.label, v.metric or ""),
+            )
+        ),
+        notes=tuple(judging.notes()),
+        compared=judging.compared,
+    )
+
+
+class _Judge:
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = rules
+        self.used: set[int] = set()
+        self.verdicts: list[Verdict] = []
+        self.compared = 0
+
+    def cell(self, cell: CellFacts, expected: CellFacts | None) -> None:
+        """Judges a cell of the run; `expected` is the baseline's, None when it has none such."""
+        before = len(self.verdicts)
+        if expected is not None:
+            for name, base in expected.values.items():
+                mine = cell.values.get(name)
+                if mine is None:
+                    self._lacking(cell, name, base)
+                elif rule := self._rule(cell.label, mine):
+                    self._judge(cell.label, rule, mine, base)
+        known = expected.values if expected is not None else {}
+        for name, mine in cell.values.items():
+            if name not in known and (rule := self._rule(cell.label, mine)):
+                self._new(cell.label, rule, mine, listed=expected is not None)
+        if cell.status == "failed":
+            lacking = (v for v in self.verdicts[before:] if v.value is None)
+            if not any(v.outcome == "failed" for v in lacking):
+                self._whole(cell, "failed", f"the cell failed: {cell.reason}", fails=True)
+        elif expected is None and cell.status != "skipped":
+            reason = f": {cell.reason}" if cell.reason else ""
+            self._whole(cell, "new", f"the baseline has no such cell{reason}", fails=False)
+
+    def absent(self, cell: CellFacts, reason: str) -> None:
+        """Says which numbers of a baseline's cell are missing."""
+        for name, base in cell.values.items():
+            self._missing(cell.label, name, base, reason)
+
+    def notes(self) -> Iterator[str]:
+        """Rules of the file that covered nothing: most likely a typing error."""
+        for number, rule in enumerate(self.rules):
+            if number not in self.used and not rule.built_in:
+                yield (
+                    f"a rule covers nothing: metric '{rule.metric}', cell '{rule.cell}', "
+                    f"{rule.text}"
+                )
+
+    def _rule(self, label: str, measured: Measured) -> Rule | None:
+        """The last rule that covers the number; None when it is ignored or not covered."""
+        winner: Rule | None = None
+        for number, rule in enumerate(self.rules):
+            if rule.covers(label, measured.metric.definition):
+                self.used.add(number)
+                winner = rule
+        return None if winner is None or winner.kind == "ignore" else winner
+
+    def _lacking(self, cell: CellFacts, name: str, base: Measured) -> None:
+        if cell.status != "failed":
+            reason = cell.reason or "the cell has no such metric"
+            self._missing(cell.label, name, base, f"{cell.status} cell: {reason}")
+        elif rule := self._rule(cell.label, base):
+            message = (
+                f"expected a number as in the baseline ({base.metric.value:.6g}), but the cell "
+                f"failed: {cell.reason}"
+            )
+            self._add("failed", cell.label, rule, None, base, message, fails=True)
+
+    def _missing(self, label: str, name: str, base: Measured, reason: str) -> None:
+        rule = self._rule(label, base)
+        if rule is not None:
+            message = (
+                f"expected '{name}' as in the baseline ({base.metric.value:.6g}), found no "
+                f"number: {reason}"
+            )
+            fails = rule.on_missing == "fail"
+            self._add("missing", label, rule, None, base, message, fails=fails)
+
+    def _new(self, label: str, rule: Rule, mine: Measured, *, listed: bool) -> None:
+        """Judges a number without a baseline; `listed` when it gets a row of its own."""
+        if not math.isfinite(mine.metric.value) or rule.kind in ("band", "at-most", "at-least"):
+            self._judge(label, rule, mine, None)
+        elif listed:
+            message = f"the baseline has no such metric of this cell; found {mine.metric.value:.6g}"
+            self._add("new", label, rule, mine, None, message, fails=False)
+
+    def _judge(self, label: str, rule: Rule, mine: Measured, base: Measured | None) -> None:
+        value = mine.metric.value
+        if not math.isfinite(value):
+            message = f"expected a finite number, found {value}"
+            self._add("failed", label, rule, mine, base, message, fails=True)
+            return
+        if rule.kind == "finite":
+            return
+        difference = None
+        if base is not None:
+            try:
+                difference = delta(mine.metric, base.metric)
+                _check_hardware(rule, mine, base)
+            except NotComparable as error:
+                message = f"{str(error).rstrip('.')}; save a new baseline"
+                self._add("not-comparable", label, rule, mine, base, message, fails=False)
+                return
+            if not math.isfinite(base.metric.value) and rule.kind.startswith(("no-worse", "same")):
+                message = (
+                    f"expected a finite number in the baseline, found {base.metric.value}; "
+                    "save a new baseline"
+                )
+                self._add("failed", label, rule, mine, base, message, fails=True)
+                return
+        self.compared += 1
+        outcome, message = _held(rule, mine, base, difference)
+        fails = outcome == "regressed" or (
+            outcome == "inconclusive" and rule.on_inconclusive == "fail"
+        )
+        self._add(outcome, label, rule, mine, base, message, fails=fails, difference=difference)
+
+    def _whole(self, cell: CellFacts, outcome: Outcome, message: str, *, fails: bool) -> None:
+        if not self._ignores_cell(cell.label):
+            self.verdicts.append(
+                Verdict(
+                    outcome=outcome,
+                    label=cell.label,
+                    metric=None,
+                    fails=fails,
+                    rule="",
+                    message=message,
+                )
+            )
+
+    def _ignores_cell(self, label: str) -> bool:
+        last = False
+        for number, rule in enumerate(self.rules):
+            if rule.metric == "*" and fnmatchcase(label, rule.cell):
+                self.used.add(number)
+                last = rule.kind == "ignore"
+        return last
+
+    def _add(
+        self,
+        outcome: Outcome,
+        label: str,
+        rule: Rule,
+        mine: Measured | None,
+        base: Measured | None,
+        message: str,
+        *,
+        fails: bool,
+        difference: Delta | None = None,
+    ) -> None:
+        known = mine or base
+        assert known is not None
+        self.verdicts.append(
+            Verdict(
+                outcome=outcome,
+                label=label,
+                metric=known.metric.definition.name,
+                fails=fails,
+                rule=rule.text,
+                message=f"{message}. {_definitions(mine, base)}",
+                unit=known.metric.definition.unit,
+                value=None if mine is None else mine.metric.value,
+                baseline=None if base is None else base.metric.value,
+                delta=difference,
+            )
+        )
+
+
+def _check_hardware(rule: Rule, mine: Measured, base: Measured) -> None:
+    if not rule.same_hardware(mine.metric.definition):
+        return
+    if mine.hardware is None or mine.hardware != base.hardware:
+        raise NotComparable(
+            f"expected the baseline's hardware ({base.hardware or 'unknown'}), found "
+            f"{mine.hardware or 'unknown'}"
+        )
+
+
+def _held(
+    rule: Rule, mine: Measured, base: Measured | None, difference: Delta | None
+) -> tuple[Outcome, str]:
+    """The outcome of a finite value under a rule, and expected and found in words."""
+    value, unit = mine.metric.value, mine.metric.definition.unit
+    if rule.kind in ("band", "at-most", "at-least"):
+        low = rule.numbers[0] if rule.kind != "at-most" else -math.inf
+        high = rule.numbers[-1] if rule.kind != "at-least" else math.inf
+        outcome: Outcome = "pass" if low <= value <= high else "regressed"
+        return outcome, f"expected a value {rule.text}{_space(unit)}, found {value:.6g}"
+    assert base is not None
+    assert difference is not None
+    was = base.metric.value
+    if rule.kind == "same":
+        allowed = rule.numbers[1] + rule.numbers[0] * abs(was)
+        outcome = "pass" if abs(difference.value) <= allowed else "regressed"
+        return outcome, f"expected {was:.6g} ± {allowed:.3g}{_space(unit)}, found {value:.6g}"
+    relative = rule.kind == "no-worse-ratio"
+    margin = (rule.numbers[0] - 1) * abs(was) if relative else rule.numbers[0]
+    sign = -1.0 if mine.metric.definition.direction == "higher" else 1.0
+    ends = sorted((sign * difference.low, sign * difference.high))
+    outcome = _side(ends[0], ends[1], margin)
+    bound, word = (was + margin, "at most") if sign > 0 else (was - margin, "at least")
+    return outcome, (
+        f"expected {word} {bound:.6g}{_space(unit)} (baseline {was:.6g}, {rule.text}), found "
+        f"{value:.6g}, difference {_signed(difference)}"
+    )
+
+
+def _side(low: float, high: float, margin: float) -> Outcome:
+    """Where the interval [low, high] of the harm lies: past the margin, below zero, on both."""
+    if low > margin:
+        return "regressed"
+    if high < 0:
+        return "improved"
+    return "inconclusive" if high > margin else "pass"
+
+
+def _signed(difference: Delta) -> str:
+    if difference.interval is None:
+        return f"{difference.value:+.4g} (exact)"
+    kind = "paired" if difference.paired else "unpaired"
+    return f"{difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] ({kind})"
+
+
+def _space(unit: str) -> str:
+    return f" {unit}" if unit else ""
+
+
+def _definitions(mine: Measured | None, base: Measured | None) -> str:
+    ids: Iterable[Any] = dict.fromkeys(m.definition for m in (mine, base) if m is not None)
+    return f"Definition: {' and '.join(ids)}"
