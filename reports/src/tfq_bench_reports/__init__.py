@@ -1,0 +1,1 @@
+"""Reports of tfq-bench runs as one self-contained HTML file."""

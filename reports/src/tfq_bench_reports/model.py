@@ -1,0 +1,230 @@
+"""The view model: what a report says, without a word about HTML.
+
+Text in it is plain and unescaped; templates escape it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tfq_bench.border import MetricDefinition, MetricValue
+from tfq_bench.providers import Execution
+
+__all__ = [
+    "CellView",
+    "Column",
+    "DefinitionView",
+    "DeltaView",
+    "EnvironmentView",
+    "Fallback",
+    "KernelRow",
+    "KernelsView",
+    "Outcome",
+    "Row",
+    "RunView",
+    "Share",
+    "Table",
+    "Trouble",
+    "ValueView",
+]
+
+Outcome = Literal["ok", "partial", "failed", "skipped", "not run"]
+"""`partial`: some metrics are there, and something failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Why a cell has no numbers, or not all of them.
+
+    Args:
+        log: last lines of its log, empty when there is none.
+    """
+
+    status: Outcome
+    reason: str
+    stage: str | None = None
+    reproduce: str | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellView:
+    """One cell of the plan with everything that was measured.
+
+    Args:
+        name: short and unique in the run. label: the full one.
+        group: cells of one group share a full-precision model and may stand in one chart.
+        metrics: by metric name; speeds of simulated cells are left out.
+        reference: key of the cell it is compared with.
+    """
+
+    key: str
+    name: str
+    label: str
+    group: str
+    execution: Execution
+    status: Outcome
+    metrics: Mapping[str, MetricValue] = field(default_factory=dict)
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    reference: str | None = None
+    environment: str = ""
+    plugins: tuple[str, ...] = ()
+    trouble: Trouble | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """True for cells that are compared with full precision."""
+        return self.execution != "full-precision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaView:
+    """Difference to full precision.
+
+    Args:
+        low, high: of its interval in the metric's unit; None without one.
+        word: `better`, `worse`, `no measurable difference`, ... : never colour alone.
+    """
+
+    text: str
+    word: str
+    span: str = ""
+    paired: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueView:
+    """One number in a table. `mark` is set when its definition is not the column's only one."""
+
+    text: str
+    around: str
+    sort: float
+    n: int
+    mark: int | None = None
+    delta: DeltaView | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One metric of a table; `marks` are numbers of its definitions in the glossary."""
+
+    metric: str
+    unit: str
+    direction: str
+    n: str
+    marks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One cell of the run in a table; `note` stands where a value is absent on purpose."""
+
+    cell: CellView
+    values: tuple[ValueView | None, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Metrics of one family."""
+
+    key: str
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRow:
+    """One kernel: how many layers use it, and its share of their multiply-accumulates."""
+
+    kernel: str
+    bits: str
+    layers: int
+    share: float
+    calls: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Part of a network's multiply-accumulates in [0, 1] that runs at some bit width."""
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Layers without a kernel, and why."""
+
+    reason: str
+    layers: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many layers fall back for this reason."""
+        return len(self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelsView:
+    """What one cell really ran."""
+
+    cell: CellView
+    kernels: tuple[KernelRow, ...]
+    shares: tuple[Share, ...]
+    fallbacks: tuple[Fallback, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionView:
+    """A glossary entry; `parameters` is JSON text."""
+
+    number: int
+    id: str
+    definition: MetricDefinition
+    direction: str
+    parameters: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentView:
+    """Where cells ran: a sentence, and every captured fact as (name, value)."""
+
+    id: str
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """Everything a report says about one run, images aside.
+
+    Args:
+        images: how many images a cell has, None when nothing says so.
+        settings: (name, value) of sampling, calibration and timing.
+    """
+
+    name: str
+    plan: str
+    summary: str
+    cells: tuple[CellView, ...]
+    tables: tuple[Table, ...]
+    kernels: tuple[KernelsView, ...]
+    glossary: tuple[DefinitionView, ...]
+    environments: tuple[EnvironmentView, ...]
+    plugins: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    suite: str
+    commands: tuple[str, ...]
+    images: int | None
+    raw_plan: Mapping[str, Any]
+
+    def cell(self, key: str | None) -> CellView | None:
+        """The cell with this key."""
+        return next((cell for cell in self.cells if cell.key == key), None)
