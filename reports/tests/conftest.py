@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from tfq_bench.keys import definition_id
 from tfq_bench.stats.intervals import median_interval, normal_interval
 from tfq_bench.store import records
 from tfq_bench.store.run import RunFolder
+from tfq_bench.testing.plugin_host import plugin_host
 from tfq_bench_reports.renderer import HtmlRenderer
+
+__all__ = ["plugin_host"]
 
 N = 64
 STEPS = 10
@@ -216,12 +220,8 @@ def images_of(spec, side):
     return np.clip(base + spec.noise * scale * noise, 0, 255).astype(np.uint8)
 
 
-def write_run(folder, cells=CELLS, *, side=32, drop=()):
-    """A run folder at `folder` with everything a report reads; returns it.
-
-    Args:
-        drop: names of metrics that are left out.
-    """
+def write_run(folder, cells=CELLS, *, side=32):
+    """A run folder at `folder` with everything a report reads; returns it."""
     plan = {
         "schema": 1,
         "id": "0123456789abcdef",
@@ -265,7 +265,7 @@ def write_run(folder, cells=CELLS, *, side=32, drop=()):
             "plugins": ("tfq-bench==0.1.0", "tfq-bench-cpu==0.1.0"),
         }
         if spec.status == "ok":
-            values = [v for v in values_of(spec, number) if v.definition.name not in drop]
+            values = values_of(spec, number)
             records.append(
                 run.records_path,
                 [
@@ -304,6 +304,14 @@ def write_run(folder, cells=CELLS, *, side=32, drop=()):
                     "INFO lower\nHF_TOKEN=hf_secretvalue\nlast line\n"
                 )
     return run
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The generator of synthetic runs: `write_run`, `Spec`, `CELLS`, `metric`."""
+    return SimpleNamespace(
+        write_run=write_run, Spec=Spec, CELLS=CELLS, metric=metric, sampled=sampled
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfq_bench_reports import numbers
+from tfq_bench_reports import formatting
 from tfq_bench_reports.scale import Scale, fitted
 from tfq_bench_reports.svg import CHARACTER, Frame, axes, chart, mark, px, text
 
@@ -130,12 +130,12 @@ def _labels(scale: Scale) -> list[str]:
         exponents = [str(round(math.log10(value))) for value in scale.ticks]
         return [f"10{exponent.translate(_SUPERSCRIPT)}" for exponent in exponents]
     if scale.log:
-        return [numbers.plain(f"{value:g}") for value in scale.ticks]
+        return [formatting.plain(f"{value:g}") for value in scale.ticks]
     step = scale.ticks[1] - scale.ticks[0] if len(scale.ticks) > 1 else 1.0
     if max(abs(scale.low), abs(scale.high)) >= 1e5 or step < 1e-4:
-        return [numbers.plain(f"{value:.3g}") for value in scale.ticks]
+        return [formatting.plain(f"{value:.3g}") for value in scale.ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [numbers.plain(f"{value + 0.0:.{decimals}f}") for value in scale.ticks]
+    return [formatting.plain(f"{value + 0.0:.{decimals}f}") for value in scale.ticks]
 
 
 def _spread(positions: Sequence[float], frame: Frame) -> list[float]:

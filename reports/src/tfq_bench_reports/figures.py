@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfq_bench.border import Interval, MetricValue
-from tfq_bench_reports import numbers
+from tfq_bench_reports import formatting
 from tfq_bench_reports.charts import Curve, Dot, line_chart, scatter_chart
 from tfq_bench_reports.headline import headline
 from tfq_bench_reports.model import CellView, RunView
@@ -90,7 +90,14 @@ def _groups(run: RunView) -> Iterable[tuple[str, list[CellView]]]:
 def _scatter(
     cells: Sequence[CellView], quality: str, cost: str, key: str, model: str
 ) -> Iterable[Figure]:
-    shown = [cell for cell in cells if quality in cell.metrics and cost in cell.metrics]
+    shown = [
+        cell
+        for cell in cells
+        if all(
+            name in cell.metrics and math.isfinite(cell.metrics[name].value)
+            for name in (quality, cost)
+        )
+    ]
     if len(shown) < 2:
         return
     dots = [_dot(cell, cell.metrics[cost], cell.metrics[quality]) for cell in shown]
@@ -105,7 +112,8 @@ def _scatter(
             key=key,
             title=title,
             description="; ".join(
-                f"{dot.name}: {numbers.number(dot.y)} at {numbers.number(dot.x)}" for dot in dots
+                f"{dot.name}: {formatting.number(dot.y)} at {formatting.number(dot.x)}"
+                for dot in dots
             ),
             x_label=f"{_axis(cost, x.unit)} ({DIRECTIONS[x.direction]})",
             y_label=f"{_axis(quality, y.unit)} ({DIRECTIONS[y.direction]})",
@@ -114,8 +122,8 @@ def _scatter(
 
 
 def _dot(cell: CellView, x: MetricValue, y: MetricValue) -> Dot:
-    x_factor, _ = numbers.scaled(x.definition.unit)
-    y_factor, _ = numbers.scaled(y.definition.unit)
+    x_factor, _ = formatting.scaled(x.definition.unit)
+    y_factor, _ = formatting.scaled(y.definition.unit)
     return Dot(
         name=cell.name,
         execution=cell.execution,
@@ -131,7 +139,7 @@ def _ends(interval: Interval | None, factor: float) -> tuple[float, float] | Non
 
 
 def _axis(name: str, unit: str) -> str:
-    unit = numbers.scaled(unit)[1]
+    unit = formatting.scaled(unit)[1]
     return f"{name}, {unit}" if unit else name
 
 
@@ -161,7 +169,8 @@ def _curve(
             key=key,
             title=title,
             description="; ".join(
-                f"{c.name}: {numbers.number(min(c.y))} to {numbers.number(max(c.y))}" for c in shown
+                f"{c.name}: {formatting.number(min(c.y))} to {formatting.number(max(c.y))}"
+                for c in shown
             ),
             x_label="timestep",
             y_label=words,
@@ -170,8 +179,8 @@ def _curve(
         header=("timestep", *(curve.name for curve in shown)),
         rows=tuple(
             (
-                numbers.number(step),
-                *(numbers.number(table[step]) if step in table else "" for table in tables),
+                formatting.number(step),
+                *(formatting.number(table[step]) if step in table else "" for table in tables),
             )
             for step in steps
         ),

@@ -172,7 +172,8 @@ def _pictures(
 def _difference(image: np.ndarray, reference: np.ndarray, gain: int) -> np.ndarray:
     """uint8 `[H, W]`: mean absolute difference over channels, amplified and clipped."""
     distance = np.abs(image.astype(np.int16) - reference.astype(np.int16)).mean(axis=-1)
-    return np.clip(np.rint(distance * gain), 0, _PEAK).astype(np.uint8)
+    shown: np.ndarray = np.clip(np.rint(distance * gain), 0, _PEAK).astype(np.uint8)
+    return shown
 
 
 def _gain(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> int:

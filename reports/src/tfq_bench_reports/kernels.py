@@ -71,7 +71,7 @@ def _network_macs(cell: CellView, uses: list[Mapping[str, Any]]) -> float:
     The facts list quantized layers only, so their sum alone would hide what stayed float.
     """
     listed = float(sum(use["macs"] for use in uses))
-    low = sum(
+    low: float = sum(
         use["macs"]
         for use in uses
         if use["fallback"] is None and max(use["wbits"], use["abits"]) <= _LOW_BITS

@@ -55,7 +55,7 @@ def mark(x: float, y: float, execution: str) -> str:
         points = f"{px(x)},{px(y - 7)} {px(x + 7)},{px(y)} {px(x)},{px(y + 7)} {px(x - 7)},{px(y)}"
         return f'<polygon points="{points}" class="mark full-precision"/>'
     if execution == "simulated":
-        return f'<circle cx="{px(x)}" cy="{px(y)}" r="5.5" class="mark simulated"/>'
+        return f'<circle cx="{px(x)}" cy="{px(y)}" r="8" class="mark simulated"/>'
     return (
         f'<rect x="{px(x - 5)}" y="{px(y - 5)}" width="10" height="10" rx="1" '
         'class="mark lowered"/>'

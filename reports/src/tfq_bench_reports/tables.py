@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tfq_bench.border import Interval, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.stats.compare import delta
-from tfq_bench_reports import numbers
+from tfq_bench_reports import formatting
 from tfq_bench_reports.model import CellView, Column, DeltaView, Row, Table, ValueView
 
 __all__ = ["DIRECTIONS", "SAME", "compare", "exact", "family", "tables_of"]
@@ -53,7 +53,7 @@ def tables_of(
             known = names[family(value)]
             if name not in known:
                 known.append(name)
-    tables = []
+    tables: list[Table] = []
     for key, (title, note) in _FAMILIES.items():
         columns = sorted(names[key])
         if columns:
@@ -84,21 +84,25 @@ def exact(value: MetricValue) -> bool:
     return value.interval is None and value.n == 1 and not value.definition.volatile
 
 
-def compare(value: MetricValue, reference: MetricValue) -> DeltaView:
-    """`value - reference` with its interval, and what that means in a word."""
+def compare(value: MetricValue, reference: MetricValue, places: int | None = None) -> DeltaView:
+    """`value - reference` with its interval, and what that means in a word.
+
+    Args:
+        places: decimals of exact differences, None for as many as they need.
+    """
     try:
         found = delta(value, reference)
     except NotComparable as error:
         return DeltaView(text="not comparable", word=str(error))
     unit = value.definition.unit
-    factor, _ = numbers.scaled(unit)
+    factor, _ = formatting.scaled(unit)
     interval: Interval | None = found.interval
     spread = None if interval is None else (interval.high - interval.low) / 2 * factor
     certain = exact(value) and exact(reference)
     return DeltaView(
-        text=numbers.signed(found.value * factor, spread),
+        text=formatting.signed(found.value * factor, spread, places),
         word=_word(found.value, interval, value.definition.direction, certain),
-        span="" if interval is None else numbers.around(found.value, interval, factor),
+        span="" if interval is None else formatting.around(found.value, interval, factor),
         paired=found.paired,
         low=None if interval is None else interval.low,
         high=None if interval is None else interval.high,
@@ -128,9 +132,9 @@ def _column(name: str, cells: Iterable[CellView], numbers_of: Mapping[str, int])
     counts = sorted({cell.metrics[name].n for cell in having})
     return Column(
         metric=name,
-        unit=numbers.TIMES
+        unit=formatting.TIMES
         if first.definition.unit == "x"
-        else numbers.scaled(first.definition.unit)[1],
+        else formatting.scaled(first.definition.unit)[1],
         direction=DIRECTIONS[first.definition.direction],
         n=", ".join(map(str, counts)),
         marks=tuple(sorted({numbers_of[cell.definitions[name]] for cell in having})),
@@ -151,15 +155,27 @@ def _rows(
         name: len({cell.definitions[name] for cell in cells if name in cell.metrics}) > 1
         for name in columns
     }
+    places = {name: _places(name, cells) for name in columns}
     for cell in cells:
         reference = by_key.get(cell.reference or "")
         values = tuple(
-            _value(name, cell, reference, numbers_of if several[name] else {}) for name in columns
+            _value(name, cell, reference, numbers_of if several[name] else {}, places[name])
+            for name in columns
         )
         if any(value is not None for value in values):
             yield Row(cell=cell, values=values, note=_note(key, cell))
         elif first and cell.trouble is not None:
             yield Row(cell=cell, values=values, note=cell.trouble.reason)
+
+
+def _places(name: str, cells: Iterable[CellView]) -> int | None:
+    """Decimals of the column, so that digits align; None where intervals decide."""
+    values = [cell.metrics[name] for cell in cells if name in cell.metrics]
+    if any(value.interval is not None for value in values):
+        return None
+    return formatting.decimals(
+        value.value * formatting.scaled(value.definition.unit)[0] for value in values
+    )
 
 
 def _note(key: str, cell: CellView) -> str:
@@ -169,20 +185,24 @@ def _note(key: str, cell: CellView) -> str:
 
 
 def _value(
-    name: str, cell: CellView, reference: CellView | None, marks: Mapping[str, int]
+    name: str,
+    cell: CellView,
+    reference: CellView | None,
+    marks: Mapping[str, int],
+    places: int | None,
 ) -> ValueView | None:
     value = cell.metrics.get(name)
     if value is None:
         return None
-    factor, _ = numbers.scaled(value.definition.unit)
+    factor, _ = formatting.scaled(value.definition.unit)
     interval = value.interval
     spread = None if interval is None else (interval.high - interval.low) / 2 * factor
     other = None if reference is None else reference.metrics.get(name)
     return ValueView(
-        text=numbers.number(value.value * factor, spread),
-        around=numbers.around(value.value, interval, factor),
+        text=formatting.number(value.value * factor, spread, places),
+        around=formatting.around(value.value, interval, factor),
         sort=value.value,
         n=value.n,
         mark=marks.get(cell.definitions[name]),
-        delta=None if other is None else compare(value, other),
+        delta=None if other is None else compare(value, other, places),
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tfq_bench_reports import numbers
+from tfq_bench_reports import formatting
 from tfq_bench_reports.headline import Headline, headline
 from tfq_bench_reports.model import CellView, RunView
 from tfq_bench_reports.tables import SAME, compare
@@ -115,7 +115,9 @@ def _speed(quantized: Sequence[CellView], names: Headline) -> Iterable[Point]:
     name = names.speedup
     timed = _ranked(lowered, name) if name else []
     if timed and name:
-        faster, slower, same = [], [], []
+        faster: list[str] = []
+        slower: list[str] = []
+        same: list[str] = []
         for cell in timed:
             value = cell.metrics[name]
             amount = f"{cell.name} {_amount(cell, name)}"
@@ -151,14 +153,14 @@ def _size(cells: Sequence[CellView], quantized: Sequence[CellView], name: str) -
     for cell in sized:
         by_size.setdefault(cell.metrics[name].value, []).append(cell.name)
     parts = [
-        f"{_listing(who)}: {numbers.quantity(size, 'bytes')}"
-        + (f", {numbers.ratio(before / size)} times smaller" if 0 < size < before else "")
+        f"{_listing(who)}: {formatting.quantity(size, 'bytes')}"
+        + (f", {formatting.ratio(before / size)} times smaller" if 0 < size < before else "")
         for size, who in sorted(by_size.items())
     ]
     yield Point(
         kind="size",
         title="Size",
-        text=f"Full precision takes {numbers.quantity(before, 'bytes')}. {'; '.join(parts)}.",
+        text=f"Full precision takes {formatting.quantity(before, 'bytes')}. {'; '.join(parts)}.",
     )
 
 
@@ -226,12 +228,12 @@ def _ranked(cells: Iterable[CellView], name: str) -> list[CellView]:
 def _amount(cell: CellView, name: str) -> str:
     value = cell.metrics[name]
     unit = value.definition.unit
-    factor, unit_text = numbers.scaled(unit)
+    factor, unit_text = formatting.scaled(unit)
     spread = None if value.interval is None else (value.interval.high - value.interval.low) / 2
-    text = numbers.number(value.value * factor, None if spread is None else spread * factor)
-    around = numbers.around(value.value, value.interval, factor)
+    text = formatting.number(value.value * factor, None if spread is None else spread * factor)
+    around = formatting.around(value.value, value.interval, factor)
     if unit == "x":
-        return f"{text}{numbers.TIMES}" + (f" ({around})" if around else "")
+        return f"{text}{formatting.TIMES}" + (f" ({around})" if around else "")
     around = f" {around}" if around.startswith("±") else f" ({around})" if around else ""
     return f"{name} {text}{around} {unit_text}".rstrip()
 

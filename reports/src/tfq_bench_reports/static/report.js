@@ -6,6 +6,7 @@
 
   const keyOf = (row, column) => {
     const cell = row.cells[column];
+    if (!cell) return null; // a cell without numbers has its reason in one wide column
     if (!("sort" in cell.dataset)) return cell.textContent.trim().toLowerCase();
     if (cell.dataset.sort === "" || cell.dataset.sort === "nan") return null;
     return cell.dataset.sort === "inf" ? Infinity : cell.dataset.sort === "-inf" ? -Infinity : Number(cell.dataset.sort);

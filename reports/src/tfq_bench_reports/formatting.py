@@ -6,6 +6,7 @@ A minus is the true minus sign, so that columns of tabular digits align.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from tfq_bench.border import Interval
 
@@ -13,6 +14,7 @@ __all__ = [
     "MINUS",
     "TIMES",
     "around",
+    "decimals",
     "number",
     "plain",
     "quantity",
@@ -25,6 +27,7 @@ __all__ = [
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 _MEGA = 1e6
+_MOST = 6  # decimals
 _TINY, _HUGE = 1e-3, 1e6
 
 
@@ -42,13 +45,20 @@ def quantity(value: float, unit: str) -> str:
     return f"{text} {name}".rstrip()
 
 
-def number(value: float, spread: float | None = None) -> str:
-    """`value` rounded to two digits of `spread`, or to four significant digits without one."""
+def number(value: float, spread: float | None = None, places: int | None = None) -> str:
+    """`value` rounded to two digits of `spread`, or to four significant digits without one.
+
+    Args:
+        places: decimals to print when there is no spread.
+    """
+    if places is not None and not spread:
+        return plain(f"{value:.{places}f}")
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
-    if value and (abs(value) < _TINY or abs(value) >= _HUGE):
+    fits = bool(spread) and _decimals(value, spread) < _MOST
+    if value and not fits and (abs(value) < _TINY or abs(value) >= _HUGE):
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
     if value == int(value) and not spread:
@@ -59,14 +69,25 @@ def number(value: float, spread: float | None = None) -> str:
     return plain(text)
 
 
+def decimals(values: Iterable[float]) -> int | None:
+    """How many decimals show all exact values of a column alike; None when no number does."""
+    needed = 0
+    for value in values:
+        text = number(value)
+        if not math.isfinite(value) or "e" in text:
+            return None
+        needed = max(needed, len(text.partition(".")[2]))
+    return needed
+
+
 def ratio(value: float) -> str:
     """A ratio of two exact numbers, to two or three significant digits."""
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def signed(value: float, spread: float | None = None) -> str:
+def signed(value: float, spread: float | None = None, places: int | None = None) -> str:
     """Like `number`, with a plus sign where it is positive."""
-    text = number(value, spread)
+    text = number(value, spread, places)
     return f"+{text}" if value > 0 else text
 
 
@@ -96,5 +117,5 @@ def plain(text: str) -> str:
 
 def _decimals(value: float, spread: float | None) -> int:
     if spread and math.isfinite(spread) and spread > 0:
-        return min(6, max(0, 1 - math.floor(math.log10(spread))))
-    return min(6, max(0, 3 - math.floor(math.log10(abs(value))))) if value else 0
+        return min(_MOST, max(0, 1 - math.floor(math.log10(spread))))
+    return min(_MOST, max(0, 3 - math.floor(math.log10(abs(value))))) if value else 0
