@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.providers import Execution
@@ -70,7 +70,6 @@ class CellView:
     definitions: Mapping[str, str] = field(default_factory=dict)
     reference: str | None = None
     environment: str = ""
-    plugins: tuple[str, ...] = ()
     trouble: Trouble | None = None
 
     @property
@@ -84,7 +83,7 @@ class DeltaView:
     """Difference to full precision.
 
     Args:
-        low, high: of its interval in the metric's unit; None without one.
+        span: its interval, empty without one.
         word: `better`, `worse`, `no measurable difference`, ... : never colour alone.
     """
 
@@ -92,8 +91,6 @@ class DeltaView:
     word: str
     span: str = ""
     paired: bool = False
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +220,6 @@ class RunView:
     suite: str
     commands: tuple[str, ...]
     images: int | None
-    raw_plan: Mapping[str, Any]
 
     def cell(self, key: str | None) -> CellView | None:
         """The cell with this key."""

@@ -104,8 +104,6 @@ def compare(value: MetricValue, reference: MetricValue, places: int | None = Non
         word=_word(found.value, interval, value.definition.direction, certain),
         span="" if interval is None else formatting.around(found.value, interval, factor),
         paired=found.paired,
-        low=None if interval is None else interval.low,
-        high=None if interval is None else interval.high,
     )
 
 

@@ -59,7 +59,6 @@ def read_run(run: RunFolder) -> RunView:
         suite=redact(_suite_text(run)),
         commands=("tfq-bench run suite.toml", f"tfq-bench report runs/{name}"),
         images=_image_count(plan),
-        raw_plan=plan,
     )
 
 
@@ -103,7 +102,6 @@ def _cell(
         },
         reference=planned.get("reference"),
         environment=next((record.environment for record in records), ""),
-        plugins=tuple(sorted({plugin for record in records for plugin in record.plugins})),
         trouble=trouble,
     )
 
