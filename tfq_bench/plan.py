@@ -106,6 +106,7 @@ class Plan:
                 "device": self.spec.device,
                 "threads": self.spec.threads,
             },
+            "folder": str(self.spec.folder),
             "sampling": dict(self.spec.sampling),
             "calibration": dict(self.spec.calibration),
             "timing": dict(self.spec.timing),

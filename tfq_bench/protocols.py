@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from tfq_bench.executors.base import Done, Start, Work
+    from tfq_bench.pipeline.tasks import Task
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 
 __all__ = [
@@ -255,8 +257,15 @@ class Metric(Protocol):
 class Executor(Protocol):
     """Places tasks on slots. See `tfq_bench.executors`."""
 
-    def run(self, tasks: Sequence[Any], work: Callable[..., Any]) -> None:
-        """Runs every task whose dependencies succeeded."""
+    def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:
+        """Runs every task whose dependencies succeeded.
+
+        Args:
+            tasks: dependencies first.
+            work: runs one task in the calling process.
+            start: called before a task runs.
+            done: called once per task, also for those that a failure keeps from starting.
+        """
 
 
 class Renderer(Protocol):

@@ -41,7 +41,7 @@ def test_only_the_layer_that_differs_shows(loaded, round_to_nearest):
     """Each layer gets the simulation's input, so one wrong weight does not spread."""
     state = round_to_nearest(8, 8)
     one, two = simulate(loaded, state), simulate(loaded, state)
-    two.network.first.conv1.weight += 0.1
+    two.network.first.conv1.weight_0 += 1
     found = layer_parities(loaded, one, two, step=3)
     assert list(state.layers) == sorted(found, key=list(state.layers).index)
     assert [name for name, parity in found.items() if parity.max_abs > 0] == ["first.conv1"]

@@ -140,7 +140,7 @@ class WrongBackend(SimulateBackend):
 
     def lower(self, loaded, state):
         lowered = super().lower(loaded, state)
-        lowered.network.conv_out.weight.mul_(1.1)
+        lowered.network.conv_out.weight_0.mul_(1.1)
         return lowered
 
 

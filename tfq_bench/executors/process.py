@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench.errors import StoreError
 from tfq_bench.executors.base import Done, Outcome, Queue, Start, Work
 
 if TYPE_CHECKING:
@@ -94,9 +95,16 @@ class ProcessExecutor:
 
 
 def _reason(code: int, report: Path) -> str | None:
-    """Why a child failed, None when it did not."""
+    """Why a child failed, None when it did not.
+
+    Raises:
+        StoreError: the run folder is damaged or full, so no other task would fare better.
+    """
     if report.exists():
-        reason: str | None = json.loads(report.read_text("utf-8"))["reason"]
+        outcome = json.loads(report.read_text("utf-8"))
+        if outcome["fatal"]:
+            raise StoreError(outcome["reason"])
+        reason: str | None = outcome["reason"]
         return reason
     if code < 0:
         return f"worker lost: its process was ended by signal {-code}"

@@ -70,9 +70,9 @@ def measure(
 def _milliseconds(call: Callable[[], None], device: str) -> float:
     if device.startswith("cuda"):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()  # type: ignore[no-untyped-call]
+        start.record()
         call()
-        end.record()  # type: ignore[no-untyped-call]
+        end.record()
         torch.cuda.synchronize()
         return float(start.elapsed_time(end))
     before = time.perf_counter()

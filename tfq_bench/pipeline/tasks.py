@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["STAGES", "Stage", "Task", "tasks_of", "unfinished"]
+__all__ = ["STAGES", "Stage", "Task", "tasks_of", "tasks_of_cell", "unfinished"]
 
 Stage = Literal["calibrate", "quantize", "lower", "sample", "measure", "evaluate"]
 STAGES: tuple[Stage, ...] = ("calibrate", "quantize", "lower", "sample", "measure", "evaluate")
@@ -51,12 +51,13 @@ def tasks_of(plan: Plan) -> tuple[Task, ...]:
     tasks: dict[str, Task] = {}
     cells = sorted(plan.runnable(), key=lambda planned: planned.reference is not None)
     for planned in cells:
-        for task in _tasks_of_cell(plan, planned):
+        for task in tasks_of_cell(plan, planned):
             tasks.setdefault(task.id, task)
     return tuple(tasks.values())
 
 
-def _tasks_of_cell(plan: Plan, planned: PlannedCell) -> list[Task]:
+def tasks_of_cell(plan: Plan, planned: PlannedCell) -> list[Task]:
+    """The tasks of one cell, dependencies first; the reference cell's are only named in needs."""
     keys, cell = planned.keys, planned.cell.key
     gmac = plan.gmac[planned.cell.model.name]
     steps = int(plan.spec.sampling["steps"])

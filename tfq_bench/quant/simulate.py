@@ -1,7 +1,14 @@
 """A quantized state in float arithmetic: the same integers as the kernels, on any device.
 
-Each layer's input is quantized and dequantized, its weight is dequantized once, and the layer
-then runs in float32. Padding with zeros is exact, because 0 has a code (the zero point).
+Each layer multiplies codes less their zero points, as float32 numbers, and scales the sums:
+
+    y = (sum_i (q_i - z) * (w_i - z_w)) * s * s_w + bias
+
+Integers below 2^24 are exact in float32, so the sums are those of the kernels, in whatever order
+they are added, and the epilogue rounds in the same places. This matters: were each product rounded,
+sums would differ in the last bit, a few values would fall on the other side of a rounding border in
+the next layer, and after some fifty layers simulation and kernels would be as far apart as
+quantization noise is large. Padding with zeros is exact, because 0 has a code (the zero point).
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from torch import Tensor, nn
 
 from tfq_bench.errors import LoweringError
 from tfq_bench.protocols import KernelUse, Lowered, StepCursor
-from tfq_bench.quant.affine import fake_quantize
+from tfq_bench.quant.affine import per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 
 if TYPE_CHECKING:
@@ -27,10 +34,9 @@ KERNEL = "fp32 on dequantized integers"
 
 
 class SimulatedLayer(nn.Module):
-    """A layer that computes in float32 on dequantized integers.
+    """A layer that computes in float32 on integers.
 
-    The parts of a split layer are quantized apart and joined before one product with the joined
-    weight; this equals the sum over the parts' products.
+    A split layer is the sum over its parts, the bias added in the first.
 
     Args:
         original: the layer it stands for; gives stride, padding, dilation, groups and device.
@@ -41,7 +47,6 @@ class SimulatedLayer(nn.Module):
         LoweringError: `layer` does not fit `original`.
     """
 
-    weight: Tensor
     bias: Tensor | None
 
     def __init__(
@@ -53,20 +58,27 @@ class SimulatedLayer(nn.Module):
     ) -> None:
         super().__init__()
         device = original.weight.device
-        weight = layer.dequantized_weight()
-        if weight.shape != original.weight.shape:
+        shape = list(layer.parts[0].weight.shape)
+        shape[1] = sum(part.weight.shape[1] for part in layer.parts)
+        if shape != list(original.weight.shape):
             raise LoweringError(
                 f"layer '{layer.name}': the network's weight has shape "
-                f"{tuple(original.weight.shape)}, the state's {tuple(weight.shape)}."
+                f"{tuple(original.weight.shape)}, the state's {tuple(shape)}."
             )
         if len(layer.parts) > 1 and getattr(original, "groups", 1) != 1:
             raise LoweringError(f"layer '{layer.name}': a grouped convolution cannot be split.")
-        self.register_buffer("weight", weight.to(device))
+        # Broadcasts over the output: channels are its second or its last dimension.
+        self._wide = (-1, 1, 1) if layer.kind == "conv2d" else (-1,)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.float().to(device))
         self._bits: list[int | None] = []
         for number, part in enumerate(layer.parts):
             table = part.activation
             self._bits.append(None if table is None else table.bits)
+            integers = part.weight.float() - per_channel(part.zero_point, part.weight)
+            self.register_buffer(f"weight_{number}", integers.to(device))
+            self.register_buffer(
+                f"weight_scale_{number}", part.scale.to(device).reshape(self._wide)
+            )
             if table is not None:
                 self.register_buffer(f"scale_{number}", table.scale.to(device))
                 self.register_buffer(f"zero_point_{number}", table.zero_point.to(device))
@@ -82,25 +94,35 @@ class SimulatedLayer(nn.Module):
         if self._executed is not None:
             self._executed[KERNEL] = self._executed.get(KERNEL, 0) + 1
         if len(self._bits) == 1:
-            y = self._quantize(x, 0)
-        else:
-            pieces = torch.split(x, self._widths, dim=self._channel_dim)
-            y = torch.cat(
-                [self._quantize(piece, number) for number, piece in enumerate(pieces)],
-                dim=self._channel_dim,
-            )
-        return apply_layer(self._geometry[0], y, self.weight, self.bias).to(x.dtype)
+            return self._part(x, 0).to(x.dtype)
+        pieces = torch.split(x, self._widths, dim=self._channel_dim)
+        y = self._part(pieces[0], 0)
+        for number in range(1, len(pieces)):
+            y += self._part(pieces[number], number)
+        return y.to(x.dtype)
 
-    def _quantize(self, x: Tensor, number: int) -> Tensor:
+    def _part(self, x: Tensor, number: int) -> Tensor:
+        weight: Tensor = getattr(self, f"weight_{number}")
+        weight_scale: Tensor = getattr(self, f"weight_scale_{number}")
         bits = self._bits[number]
         if bits is None:
-            return x.float()
-        scale: Tensor = getattr(self, f"scale_{number}")
-        zero_point: Tensor = getattr(self, f"zero_point_{number}")
-        if scale.numel() > 1:
-            scale = scale.index_select(0, self._step.index)
-            zero_point = zero_point.index_select(0, self._step.index)
-        return fake_quantize(x, scale, zero_point, bits)
+            y = apply_layer(self._geometry[0], x.float(), weight, None)
+        else:
+            scale: Tensor = getattr(self, f"scale_{number}")
+            zero_point: Tensor = getattr(self, f"zero_point_{number}")
+            if scale.numel() > 1:
+                scale = scale.index_select(0, self._step.index)
+                zero_point = zero_point.index_select(0, self._step.index)
+            codes = x.float().mul(scale.reciprocal()).round_().add_(zero_point)
+            codes = codes.clamp_(0, 2**bits - 1).sub_(zero_point)
+            y = apply_layer(self._geometry[0], codes, weight, None).mul_(scale)
+        y = y.mul_(weight_scale)
+        if self.bias is not None and number == 0:
+            y = y.add_(self.bias.reshape(self._wide))
+        if y.dim() == 4:
+            # The layout of the kernels: norms that follow add in the order of memory.
+            y = y.contiguous(memory_format=torch.channels_last)
+        return y
 
 
 def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:

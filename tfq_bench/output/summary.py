@@ -1,0 +1,64 @@
+"""The table that ends a run: a row per cell, the first number of each metric as columns."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from tfq_bench.output.terminal import number, table
+
+if TYPE_CHECKING:
+    from tfq_bench.border import Record
+    from tfq_bench.plan import Plan
+    from tfq_bench.store.artefacts import ArtefactStore
+
+__all__ = ["summary"]
+
+
+def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> str:
+    """A plain table as wide as the terminal; columns that do not fit are left to the report."""
+    found: dict[str, dict[str, Record]] = {}
+    for record in records:
+        if record.metric is not None:
+            found.setdefault(record.cell, {})[record.metric.definition.name] = record
+    columns = _columns(plan, store)
+    width = shutil.get_terminal_size((120, 24)).columns
+    for count in range(len(columns), -1, -1):
+        text = table(["cell", *columns[:count]], _rows(plan, found, columns[:count], records))
+        if max(map(len, text.splitlines())) <= width or count == 0:
+            break
+    left_out = columns[count:]
+    return text if not left_out else f"{text}\nIn the report: {', '.join(left_out)}."
+
+
+def _columns(plan: Plan, store: ArtefactStore) -> list[str]:
+    """The first number that each metric of the suite gives for any cell."""
+    names: list[str] = []
+    for position in range(len(plan.metrics)):
+        for planned in plan.runnable():
+            key = planned.keys.evaluate[position]
+            values = store.result("evaluate", key)["values"] if store.has("evaluate", key) else []
+            if values:
+                names.append(values[0]["definition"]["name"])
+                break
+    return list(dict.fromkeys(names))
+
+
+def _rows(
+    plan: Plan,
+    found: dict[str, dict[str, Record]],
+    columns: list[str],
+    records: tuple[Record, ...],
+) -> list[list[str]]:
+    status = {r.cell: r.status for r in records if r.status != "ok"}
+    rows = []
+    for planned in plan.cells:
+        key = planned.cell.key
+        row = [planned.cell.label]
+        for name in columns:
+            record = found.get(key, {}).get(name)
+            row.append(number(record.metric.value) if record and record.metric else "")
+        if key in status:
+            row[1:] = [status[key], *[""] * (len(columns) - 1)] if columns else []
+        rows.append(row)
+    return rows

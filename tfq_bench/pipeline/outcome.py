@@ -1,0 +1,64 @@
+"""Records of a cell, made from its artefacts alone, so that any order of tasks gives the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfq_bench.border import Record
+from tfq_bench.keys import definition_id
+from tfq_bench.plan import cell_axes
+from tfq_bench.store.records import metric_from_json
+
+if TYPE_CHECKING:
+    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.store.artefacts import ArtefactStore
+
+__all__ = ["failure_record", "metric_records", "skip_record"]
+
+
+def metric_records(
+    plan: Plan, planned: PlannedCell, store: ArtefactStore, environment: str
+) -> list[Record]:
+    """One record per number that the cell's finished metrics gave, in suite order."""
+    return [
+        _record(plan, planned, environment, status="ok", metric=metric)
+        for key in planned.keys.evaluate
+        if store.has("evaluate", key)
+        for metric in map(metric_from_json, store.result("evaluate", key)["values"])
+    ]
+
+
+def failure_record(
+    plan: Plan, planned: PlannedCell, environment: str, *, stage: str, reason: str, reproduce: str
+) -> Record:
+    """What became of a cell that could not go on."""
+    return _record(
+        plan,
+        planned,
+        environment,
+        status="failed",
+        stage=stage,
+        reason=reason,
+        reproduce=reproduce,
+        log=f"logs/{planned.cell.key}.log",
+    )
+
+
+def skip_record(plan: Plan, planned: PlannedCell, environment: str) -> Record:
+    """Why a cell was left out."""
+    return _record(plan, planned, environment, status="skipped", reason=planned.skip)
+
+
+def _record(plan: Plan, planned: PlannedCell, environment: str, **fields: object) -> Record:
+    metric = fields.get("metric")
+    return Record(
+        run=plan.id,
+        cell=planned.cell.key,
+        label=planned.cell.label,
+        axes=cell_axes(planned.cell),
+        execution=planned.execution,
+        environment=environment,
+        plugins=planned.plugins,
+        definition=definition_id(metric.definition) if metric is not None else None,  # type: ignore[attr-defined]
+        **fields,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,192 @@
+"""A plan is carried out: what is unfinished goes to an executor, facts become records.
+
+Nothing is remembered but artefacts and records. The same command therefore goes on where it was
+stopped, and a finished run is found finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from tfq_bench.errors import StoreError, TfqError
+from tfq_bench.executors.base import Outcome
+from tfq_bench.pipeline.cell import cell_log, run_task
+from tfq_bench.pipeline.outcome import failure_record, metric_records, skip_record
+from tfq_bench.pipeline.tasks import Task, tasks_of, tasks_of_cell, unfinished
+from tfq_bench.pipeline.workbench import Workbench
+from tfq_bench.store.records import append, read
+
+if TYPE_CHECKING:
+    from tfq_bench.border import Record
+    from tfq_bench.host import PluginTable
+    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.protocols import Executor, Progress
+    from tfq_bench.store.run import RunFolder
+
+__all__ = ["Watcher", "carry_out", "perform"]
+
+log = logging.getLogger("tfq_bench.run")
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes: the terminal, usually."""
+
+    def begin(self, tasks: tuple[Task, ...], finished: int) -> None:
+        """`tasks` are to do; `finished` others were found done."""
+
+    def start(self, task: Task) -> None:
+        """A task starts."""
+
+    def progress(self, task: Task, fraction: float, text: str) -> None:
+        """A task in this process is at `fraction`."""
+
+    def done(self, outcome: Outcome) -> None:
+        """A task ended."""
+
+
+def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress) -> Outcome:
+    """Runs one task in this process, logging to its cell's log.
+
+    Raises:
+        StoreError: the run folder itself is damaged or full; going on would not help.
+    """
+    with cell_log(folder.log_path(task.cell)):
+        try:
+            run_task(bench, task, progress)
+        except StoreError:
+            log.exception("%s", task.stage)
+            raise
+        except TfqError as error:
+            log.exception("%s", task.stage)
+            return Outcome(task=task, reason=str(error))
+        except Exception as error:
+            log.exception("%s", task.stage)
+            return Outcome(task=task, reason=f"{type(error).__name__}: {error}")
+    return Outcome(task=task)
+
+
+def carry_out(
+    plan: Plan,
+    table: PluginTable,
+    folder: RunFolder,
+    executor: Executor,
+    *,
+    environment: str,
+    watcher: Watcher,
+) -> tuple[PlannedCell, ...]:
+    """Does what is unfinished of `plan` and returns the cells that failed.
+
+    Args:
+        environment: id of the environment, already stored in `folder`.
+    """
+    store = folder.artefacts
+    tasks = tasks_of(plan)
+    todo = unfinished(tasks, store)
+    watcher.begin(todo, len(tasks) - len(todo))
+    run = _Run(plan, table, folder, environment, {task.id for task in todo})
+    benches: list[Workbench] = []
+
+    def work(task: Task) -> Outcome:
+        if not benches:
+            benches.append(Workbench(plan, table, store))
+        return perform(
+            benches[0], task, folder, lambda fraction, text: watcher.progress(task, fraction, text)
+        )
+
+    def start(task: Task) -> None:
+        run.start(task)
+        watcher.start(task)
+
+    def done(outcome: Outcome) -> None:
+        watcher.done(outcome)
+        run.done(outcome)
+
+    run.settle(plan.cells)
+    if todo:
+        executor.run(todo, work, start=start, done=done)
+    return tuple(run.failed.values())
+
+
+class _Run:
+    """Which cells are complete, and their records."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        table: PluginTable,
+        folder: RunFolder,
+        environment: str,
+        todo: set[str],
+    ) -> None:
+        self._plan = plan
+        self._table = table
+        self._folder = folder
+        self._environment = environment
+        self._open = {
+            planned.cell.key: {task.id for task in tasks_of_cell(plan, planned)} & todo
+            for planned in plan.runnable()
+        }
+        self._started: set[str] = set()
+        self.failed: dict[str, PlannedCell] = {}
+
+    def settle(self, cells: Iterable[PlannedCell]) -> None:
+        """Makes sure that skipped and finished cells have their records."""
+        for planned in cells:
+            if planned.skip is not None:
+                self._append([skip_record(self._plan, planned, self._environment)])
+            elif not self._open[planned.cell.key]:
+                self._append(self._metrics(planned))
+
+    def start(self, task: Task) -> None:
+        for planned in self._plan.runnable():
+            key = planned.cell.key
+            if task.id in self._open[key] and key not in self._started:
+                self._started.add(key)
+                self._table.notify("tfq_cell_started", cell=planned.cell)
+
+    def done(self, outcome: Outcome) -> None:
+        for planned in self._plan.runnable():
+            key = planned.cell.key
+            if outcome.task.id not in self._open[key]:
+                continue
+            self._open[key].discard(outcome.task.id)
+            if outcome.reason is not None:
+                self._fail(planned, outcome)
+            elif not self._open[key] and key not in self.failed:
+                records = self._metrics(planned)
+                self._append(records)
+                self._table.notify("tfq_cell_finished", cell=planned.cell, records=records)
+
+    def _fail(self, planned: PlannedCell, outcome: Outcome) -> None:
+        if planned.cell.key in self.failed:
+            return
+        self.failed[planned.cell.key] = planned
+        assert outcome.reason is not None
+        stage = (outcome.blocked or outcome.task.id).partition("-")[0]
+        record = failure_record(
+            self._plan,
+            planned,
+            self._environment,
+            stage=stage,
+            reason=outcome.reason,
+            reproduce=f"tfq-bench cell {self._folder.path} {planned.cell.key}",
+        )
+        self._append([*self._metrics(planned), record])
+        self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
+
+    def _metrics(self, planned: PlannedCell) -> list[Record]:
+        return metric_records(self._plan, planned, self._folder.artefacts, self._environment)
+
+    def _append(self, records: list[Record]) -> None:
+        """Appends what is not there yet; where it ran first is what stays on record."""
+        known = {_content(record) for record in read(self._folder.records_path)}
+        fresh = [record for record in records if _content(record) not in known]
+        if fresh:
+            append(self._folder.records_path, fresh)
+
+
+def _content(record: Record) -> str:
+    return repr(dataclasses.replace(record, environment=""))
