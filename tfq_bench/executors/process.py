@@ -36,16 +36,16 @@ class ProcessExecutor:
     """Fresh processes on a fixed number of slots.
 
     Args:
+        run_folder: where plan and suite are written.
         slots: tasks at the same time; an exclusive task waits for all others and runs alone.
     """
 
-    def __init__(self, *, slots: int) -> None:
+    def __init__(self, run_folder: Path, *, slots: int) -> None:
+        self.run_folder = run_folder
         self.slots = slots
-        self.run_folder: Path | None = None
 
     def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:  # noqa: ARG002
         """Runs `tasks`; see the package for the contract. `work` is not used: children run it."""
-        assert self.run_folder is not None
         queue = Queue(tasks)
         running: dict[subprocess.Popen[bytes], tuple[Task, Path]] = {}
         with tempfile.TemporaryDirectory(prefix="tfq-bench-") as scratch:
@@ -84,7 +84,6 @@ class ProcessExecutor:
         return chosen
 
     def _spawn(self, task: Task, report: Path) -> subprocess.Popen[bytes]:
-        assert self.run_folder is not None
         command = [sys.executable, "-m", "tfq_bench", *cell_command(self.run_folder, task)]
         return subprocess.Popen(
             [*command, "--outcome", str(report), "--die-with", str(os.getpid())],

@@ -42,26 +42,37 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, suite_text: str, plan_json: Mapping[str, Any]) -> RunFolder:
-        """A run at `path`; one that is there already keeps its records and artefacts.
+    def prepare(cls, path: Path) -> RunFolder:
+        """A folder that can hold a run, made if absent; a run that is there stays as it is.
 
         Raises:
-            StoreError: `path` holds something other than a run, or cannot be written.
+            StoreError: `path` holds something other than a run, a run of another schema, or
+                cannot be written.
         """
         try:
-            foreign = path.exists() and not (path / "plan.json").exists() and _has_content(path)
+            if (path / "plan.json").exists():
+                return cls.open(path)
+            if path.exists() and _has_content(path):
+                raise StoreError(
+                    f"expected a run folder or nothing at '{path}', found other files. "
+                    "Choose another folder."
+                )
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise explain(error, path) from error
-        if foreign:
-            raise StoreError(
-                f"expected a run folder or nothing at '{path}', found other files. "
-                "Choose another folder."
-            )
-        if (path / "plan.json").exists():
-            cls.open(path)  # a run of another schema is not overwritten
-        write_atomically(path / "suite.toml", suite_text)
-        write_atomically(path / "plan.json", json.dumps(plan_json, indent=1) + "\n")
         return cls(path)
+
+    def write(self, suite_text: str, plan_json: Mapping[str, Any]) -> None:
+        """Writes suite and plan; records and artefacts stay. Hold the lease."""
+        write_atomically(self.path / "suite.toml", suite_text)
+        write_atomically(self.path / "plan.json", json.dumps(plan_json, indent=1) + "\n")
+
+    @classmethod
+    def create(cls, path: Path, suite_text: str, plan_json: Mapping[str, Any]) -> RunFolder:
+        """`prepare` and `write` in one."""
+        run = cls.prepare(path)
+        run.write(suite_text, plan_json)
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -1,0 +1,146 @@
+"""`tfq-bench cell`: the tasks of one cell of a run, in this process.
+
+A run's worker processes are this command, and so is a failure repeated by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfq_bench.errors import NothingToDo, StoreError, SuiteError, UsageError
+from tfq_bench.host import PluginTable, discover
+from tfq_bench.planner import make_plan
+from tfq_bench.store.run import RunFolder
+from tfq_bench.suite import parse_suite
+
+if TYPE_CHECKING:
+    from tfq_bench.executors.base import Outcome
+    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.plan import Plan
+
+__all__ = ["HELP", "NAME", "add_arguments", "execute"]
+
+NAME = "cell"
+HELP = (
+    "Run the unfinished tasks of one cell, or one of them, in this process. "
+    "'tfq-bench run' afterwards takes the results into the records."
+)
+
+PR_SET_PDEATHSIG = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the run, the cell, `--stage`, `--shard` and what executors pass."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("cell", metavar="CELL", help="key of the cell, or how it begins")
+    parser.add_argument(
+        "--stage",
+        choices=("calibrate", "quantize", "lower", "sample", "measure", "evaluate"),
+        help="only this stage",
+    )
+    parser.add_argument("--shard", type=int, metavar="I", help="only this shard of stage sample")
+    parser.add_argument("--outcome", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--die-with", type=int, metavar="PID", help=argparse.SUPPRESS)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the tasks; 0 when all ended well, 3 when one failed."""
+    if args.shard is not None and args.stage != "sample":
+        raise UsageError("--shard needs --stage sample.")
+    if args.die_with is not None:
+        _die_with(args.die_with)
+    folder = RunFolder.open(args.run)
+    table = discover()
+    try:
+        outcome = _run(args, folder, _same_plan(folder, table), table)
+    except StoreError as error:
+        if args.outcome is not None:
+            _report(args.outcome, str(error), fatal=True)
+        raise
+    if args.outcome is not None:
+        _report(args.outcome, outcome.reason, fatal=False)
+    if outcome.reason is None:
+        return 0
+    log = folder.log_path(outcome.task.cell)
+    print(f"{outcome.task.stage} failed: {outcome.reason}\nlog: {log}", file=sys.stderr)
+    return 3
+
+
+def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
+    """The plan of the run, made anew from its suite.
+
+    Raises:
+        SuiteError: what is installed now, or here, gives another plan.
+    """
+    stored = folder.plan()
+    suite = folder.path / "suite.toml"
+    try:
+        text = suite.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read '{suite}': {error}. Run the suite again.") from error
+    plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
+    if plan.id != stored["id"]:
+        raise SuiteError(
+            f"'{folder.path}' was planned as {stored['id']}; with what is installed now its suite "
+            f"gives plan {plan.id}. 'tfq-bench run' plans it anew."
+        )
+    return plan
+
+
+def _run(args: argparse.Namespace, folder: RunFolder, plan: Plan, table: PluginTable) -> Outcome:
+    from tfq_bench.pipeline.run import perform
+    from tfq_bench.pipeline.tasks import unfinished
+    from tfq_bench.pipeline.workbench import Workbench
+
+    todo = unfinished(_chosen(args, plan), folder.artefacts)
+    if not todo:
+        raise NothingToDo("every task that was asked for is finished; there is nothing to repeat.")
+    bench = Workbench(plan, table, folder.artefacts)
+    for task in todo:
+        if args.outcome is None:
+            print(f"{task.stage}{'' if task.shard is None else f', shard {task.shard}'}")
+        outcome = perform(bench, task, folder, lambda *_: None)
+        if outcome.reason is not None:
+            break
+    return outcome
+
+
+def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
+    from tfq_bench.pipeline.tasks import tasks_of_cell
+
+    planned = plan.find(args.cell)
+    if planned.skip is not None:
+        raise UsageError(f"the cell '{planned.cell.label}' is left out: {planned.skip}")
+    chosen = [
+        task
+        for task in tasks_of_cell(plan, planned)
+        if args.stage in (None, task.stage) and args.shard in (None, task.shard)
+    ]
+    if not chosen:
+        raise UsageError(
+            f"the cell '{planned.cell.label}' has no such task; it has "
+            f"{len(plan.shards)} shards, from 0."
+        )
+    return tuple(chosen)
+
+
+def _report(path: Path, reason: str | None, *, fatal: bool) -> None:
+    """What the executor reads; whole or not there."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps({"reason": reason, "fatal": fatal}))
+    beside.replace(path)
+
+
+def _die_with(parent: int) -> None:
+    """Asks Linux to end this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise UsageError(f"the process {parent} that started this worker is gone.")

@@ -1,0 +1,108 @@
+"""`tfq-bench plan`: what a run would do, without doing any of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfq_bench.host import discover
+from tfq_bench.planner import make_plan
+from tfq_bench.suite import load_suite
+
+if TYPE_CHECKING:
+    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.plan import Plan
+
+__all__ = ["HELP", "NAME", "add_arguments", "execute"]
+
+NAME = "plan"
+HELP = "Show the cells of a suite, what is left out and why, and what it will cost. Runs nothing."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the suite, `--run` and `--json`."""
+    parser.add_argument("suite", metavar="SUITE", help="name of a packaged suite, or a .toml file")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        help="run folder to look for finished work in (default: runs/NAME OF THE SUITE)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the plan."""
+    from tfq_bench.pipeline.tasks import tasks_of, unfinished
+    from tfq_bench.store.artefacts import ArtefactStore
+
+    spec = load_suite(args.suite)
+    plan = make_plan(spec, discover())
+    store = ArtefactStore((args.run or Path("runs") / spec.name) / "artefacts")
+    tasks = tasks_of(plan)
+    todo = unfinished(tasks, store)
+    if args.json:
+        print(json.dumps(_to_json(plan, tasks, todo), indent=2))
+    else:
+        print(_text(plan, tasks, todo))
+    return 0
+
+
+def _to_json(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> dict[str, object]:
+    return {
+        **plan.to_json(),
+        "tasks": {"all": len(tasks), "unfinished": len(todo)},
+        "cost": {"gmac": _cost(tasks), "gmac_unfinished": _cost(todo)},
+    }
+
+
+def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
+    from tfq_bench.output.terminal import number, table
+
+    shares = _shares(tasks)
+    rows = [
+        [
+            planned.cell.key,
+            planned.cell.label,
+            planned.execution,
+            "skipped" if planned.skip else number(shares.get(planned.cell.key, 0.0) / 1e3),
+        ]
+        for planned in plan.cells
+    ]
+    sampling = plan.spec.sampling
+    lines = [
+        f"{plan.spec.name}: {plan.spec.summary}",
+        f"{sampling['images']} images a cell, {sampling['steps']} sampler steps, "
+        f"device {plan.spec.device}, {plan.spec.threads} threads, plan {plan.id}",
+        "",
+        table(["cell", "label", "execution", "TMAC"], rows),
+        *(f"skipped: {p.cell.label}: {p.skip}" for p in plan.cells if p.skip),
+        *(_excluded(plan)),
+        "",
+        f"{len(tasks)} tasks, {number(_cost(tasks) / 1e3)} TMAC (1e12 multiply-accumulates); "
+        f"{len(tasks) - len(todo)} found finished, {number(_cost(todo) / 1e3)} TMAC to do.",
+        "Work that cells share, such as one calibration for all widths, is counted with the first.",
+    ]
+    return "\n".join(lines)
+
+
+def _excluded(plan: Plan) -> list[str]:
+    return [
+        "excluded: "
+        + ", ".join(f"{key} = {value}" for key, value in rule.patterns.items())
+        + f": {rule.reason}"
+        for rule in plan.spec.excludes
+    ]
+
+
+def _cost(tasks: tuple[Task, ...]) -> float:
+    return sum(task.weight for task in tasks)
+
+
+def _shares(tasks: tuple[Task, ...]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for task in tasks:
+        shares[task.cell] = shares.get(task.cell, 0.0) + task.weight
+    return shares

@@ -1,0 +1,106 @@
+"""`tfq-bench run`: carries a suite out, or goes on with it, and ends with a table and a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfq_bench.errors import SuiteError, UsageError
+from tfq_bench.host import PluginTable, discover
+from tfq_bench.planner import make_plan
+from tfq_bench.store.run import RunFolder
+from tfq_bench.suite import load_suite
+
+if TYPE_CHECKING:
+    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.protocols import Executor
+
+__all__ = ["HELP", "NAME", "add_arguments", "execute"]
+
+NAME = "run"
+HELP = "Run a suite. What is finished is not done again, so the same command goes on after a stop."
+
+EXIT_FAILED_CELLS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the suite, `--run`, `--executor`, `--slots`, `--renderer` and `--no-report`."""
+    parser.add_argument("suite", metavar="SUITE", help="name of a packaged suite, or a .toml file")
+    parser.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME OF THE SUITE)"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("inline", "process"),
+        default="inline",
+        help="inline: in this process (default); process: a fresh process for each task",
+    )
+    parser.add_argument(
+        "--slots", type=int, metavar="N", help="tasks at the same time, with --executor process (1)"
+    )
+    parser.add_argument(
+        "--renderer", default="html", metavar="NAME", help="which renderer writes the report (html)"
+    )
+    parser.add_argument("--no-report", action="store_true", help="write no report")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the suite; 0 when every planned cell is finished, 3 when one failed."""
+    if args.slots is not None and (args.executor != "process" or args.slots < 1):
+        raise UsageError("--slots needs --executor process and a number from 1.")
+    spec = load_suite(args.suite)
+    table = discover()
+    renderer = None if args.no_report else table.get("renderer", args.renderer)
+    plan = make_plan(spec, table)
+    folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
+    with folder.lease():
+        folder.write(spec.text, plan.to_json())
+        failed = _carry_out(plan, table, folder, _executor(args, folder))
+        if renderer is not None:
+            target = folder.path / f"report{renderer.suffix}"
+            table.create(renderer).render([folder.path], target)
+            print(f"\nReport: {target}")
+    return EXIT_FAILED_CELLS if failed else 0
+
+
+def _executor(args: argparse.Namespace, folder: RunFolder) -> Executor:
+    if args.executor == "process":
+        from tfq_bench.executors.process import ProcessExecutor
+
+        return ProcessExecutor(folder.path, slots=args.slots or 1)
+    from tfq_bench.executors.inline import InlineExecutor
+
+    return InlineExecutor()
+
+
+def _carry_out(
+    plan: Plan, table: PluginTable, folder: RunFolder, executor: Executor
+) -> tuple[PlannedCell, ...]:
+    import torch
+
+    from tfq_bench.environment import capture
+    from tfq_bench.output.progress import ProgressLines
+    from tfq_bench.output.summary import summary
+    from tfq_bench.pipeline.run import carry_out
+
+    if plan.spec.device == "cuda" and not torch.cuda.is_available():
+        raise SuiteError(
+            f"suite '{plan.spec.name}' asks for device 'cuda', and torch finds no GPU here. Write "
+            "'device = \"cpu\"' under [suite], or run it on a machine with a GPU."
+        )
+    torch.set_num_threads(plan.spec.threads)
+    environment = folder.add_environment(capture(table))
+    failed = carry_out(
+        plan, table, folder, executor, environment=environment, watcher=ProgressLines(plan)
+    )
+    records = folder.records()
+    print(summary(plan, folder.artefacts, records))
+    for planned in plan.cells:
+        if planned.skip is not None:
+            print(f"skipped: {planned.cell.label}: {planned.skip}")
+    for record in records:
+        if record.status == "failed":
+            print(f"failed: {record.label} at {record.stage}: {record.reason}")
+            print(f"  log: {folder.path / (record.log or '')}\n  repeat: {record.reproduce}")
+    return failed
