@@ -204,7 +204,11 @@ class MetricProvider(Provider):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorProvider(Provider):
-    """A way to place tasks on slots. The factory is called with the options."""
+    """A way to place tasks on slots. The factory is called with `run: Path` and the options.
+
+    `run` is the run folder, with plan and suite written. An option `slots` is what
+    `tfq-bench run --slots` sets.
+    """
 
     kind: ClassVar[str] = "executor"
 

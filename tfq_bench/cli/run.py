@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tfq_bench.errors import SuiteError, UsageError
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.planner import make_plan
+from tfq_bench.providers import OptionValue, Provider, parse_options
 from tfq_bench.store.run import RunFolder
 from tfq_bench.suite import load_suite
 
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--executor",
-        choices=("inline", "process"),
         default="inline",
+        metavar="NAME",
         help="inline: in this process (default); process: a fresh process for each task",
     )
     parser.add_argument(
@@ -47,16 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every planned cell is finished, 3 when one failed."""
-    if args.slots is not None and (args.executor != "process" or args.slots < 1):
-        raise UsageError("--slots needs --executor process and a number from 1.")
     spec = load_suite(args.suite)
     table = discover()
+    executor = table.get("executor", args.executor)
+    options = _executor_options(executor, args.slots)
     renderer = None if args.no_report else table.get("renderer", args.renderer)
     plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
         folder.write(spec.text, plan.to_json())
-        failed = _carry_out(plan, table, folder, _executor(args, folder))
+        failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
         if renderer is not None:
             target = folder.path / f"report{renderer.suffix}"
             table.create(renderer).render([folder.path], target)
@@ -64,14 +65,13 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_FAILED_CELLS if failed else 0
 
 
-def _executor(args: argparse.Namespace, folder: RunFolder) -> Executor:
-    if args.executor == "process":
-        from tfq_bench.executors.process import ProcessExecutor
-
-        return ProcessExecutor(folder.path, slots=args.slots or 1)
-    from tfq_bench.executors.inline import InlineExecutor
-
-    return InlineExecutor()
+def _executor_options(provider: Provider, slots: int | None) -> dict[str, OptionValue]:
+    if slots is not None and all(option.name != "slots" for option in provider.options):
+        raise UsageError(
+            f"--slots: the executor '{provider.name}' has no slots; --executor process has."
+        )
+    given: dict[str, object] = {} if slots is None else {"slots": slots}
+    return parse_options(provider.options, given, f"executor '{provider.name}'")
 
 
 def _carry_out(

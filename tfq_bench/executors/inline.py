@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING
 from tfq_bench.executors.base import Done, Queue, Start, Work
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tfq_bench.pipeline.tasks import Task
 
 __all__ = ["InlineExecutor"]
 
 
 class InlineExecutor:
-    """One slot, no processes."""
+    """One slot, no processes.
+
+    Args:
+        run: the run folder; not needed here.
+    """
+
+    def __init__(self, run: Path) -> None:
+        pass
 
     def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:
         """Runs `tasks` in order; see the package for the contract."""

@@ -36,12 +36,12 @@ class ProcessExecutor:
     """Fresh processes on a fixed number of slots.
 
     Args:
-        run_folder: where plan and suite are written.
+        run: the run folder; plan and suite are written in it.
         slots: tasks at the same time; an exclusive task waits for all others and runs alone.
     """
 
-    def __init__(self, run_folder: Path, *, slots: int) -> None:
-        self.run_folder = run_folder
+    def __init__(self, run: Path, *, slots: int) -> None:
+        self.run_folder = run
         self.slots = slots
 
     def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:  # noqa: ARG002

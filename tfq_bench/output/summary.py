@@ -39,7 +39,7 @@ def _columns(plan: Plan, store: ArtefactStore) -> list[str]:
             key = planned.keys.evaluate[position]
             values = store.result("evaluate", key)["values"] if store.has("evaluate", key) else []
             if values:
-                names.append(values[0]["definition"]["name"])
+                names.append(values[0]["name"])
                 break
     return list(dict.fromkeys(names))
 
