@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tfq_bench.output.terminal import number, table
 
 if TYPE_CHECKING:
-    from tfq_bench.border import Record
+    from tfq_bench.border import Cell, Record
     from tfq_bench.plan import Plan
     from tfq_bench.store.artefacts import ArtefactStore
 
@@ -54,7 +54,7 @@ def _rows(
     rows = []
     for planned in plan.cells:
         key = planned.cell.key
-        row = [planned.cell.label]
+        row = [_label(plan, planned.cell)]
         for name in columns:
             record = found.get(key, {}).get(name)
             row.append(number(record.metric.value) if record and record.metric else "")
@@ -62,3 +62,9 @@ def _rows(
             row[1:] = [status[key], *[""] * (len(columns) - 1)] if columns else []
         rows.append(row)
     return rows
+
+
+def _label(plan: Plan, cell: Cell) -> str:
+    """The cell's label, without the model where there is only one."""
+    models = {repr(planned.cell.model) for planned in plan.cells}
+    return cell.label if len(models) > 1 else cell.label.removeprefix(f"{cell.model.name} / ")

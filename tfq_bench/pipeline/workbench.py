@@ -41,6 +41,8 @@ class Workbench:
         self._loaded: dict[str, LoadedModel] = {}
         self._lowered: tuple[str, Lowered] | None = None
         torch.set_num_threads(plan.spec.threads)
+        # Full precision means float32: cuDNN would round to TF32's ten bits unasked.
+        torch.backends.cudnn.allow_tf32 = False
 
     def create(self, kind: str, component: Component, **extra: Any) -> Any:
         """A provider's object with the component's options."""
