@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tfq_bench.border import FULL_PRECISION, Cell, Scheme
-from tfq_bench.errors import SuiteError
+from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.providers import BackendProvider, QuantizerProvider
 from tfq_bench.suite import Entry, Exclude
 
@@ -15,14 +15,20 @@ __all__ = ["matches", "schemes", "unsupported"]
 
 
 def matches(exclude: Exclude, cell: Cell) -> bool:
-    """Whether every pattern of an exclusion matches the cell."""
+    """Whether every pattern of an exclusion matches the cell.
+
+    A component written as `distribution:name` matches patterns for either form.
+    """
     names = {
         "model": cell.model.name,
         "quantizer": cell.quantizer.name,
         "scheme": cell.scheme.label,
         "backend": cell.backend.name,
     }
-    return all(fnmatchcase(names[key], pattern) for key, pattern in exclude.patterns.items())
+    return all(
+        fnmatchcase(names[key], pattern) or fnmatchcase(names[key].rpartition(":")[2], pattern)
+        for key, pattern in exclude.patterns.items()
+    )
 
 
 def schemes(entry: Entry, provider: QuantizerProvider) -> Iterator[Scheme]:
@@ -36,17 +42,17 @@ def schemes(entry: Entry, provider: QuantizerProvider) -> Iterator[Scheme]:
         for abits in _bits(
             entry.given.get("abits", provider.abits[0]), "abits", provider.abits, where
         ):
-            for policy in _as_list(entry.given.get("policy", provider.policies[0])):
+            for policy in _listed(entry.given.get("policy", provider.policies[0]), "policy", where):
                 if policy not in provider.policies:
                     raise SuiteError(
-                        f"{where}: policy must be one of {', '.join(provider.policies)}, "
-                        f"found {policy!r}."
+                        f"{where}: no policy is called {policy!r}; "
+                        f"{nearest(str(policy), provider.policies)}"
                     )
                 yield Scheme(wbits=wbits, abits=abits, policy=policy)
 
 
 def _bits(value: object, name: str, offered: tuple[int, ...], where: str) -> list[int]:
-    values = _as_list(value)
+    values = _listed(value, name, where)
     for bits in values:
         if not isinstance(bits, int) or isinstance(bits, bool) or bits not in offered:
             raise SuiteError(
@@ -56,7 +62,9 @@ def _bits(value: object, name: str, offered: tuple[int, ...], where: str) -> lis
     return values
 
 
-def _as_list(value: object) -> list[Any]:
+def _listed(value: object, name: str, where: str) -> list[Any]:
+    if value == []:
+        raise SuiteError(f"{where}: {name} is an empty list; name a value or leave the key out.")
     return value if isinstance(value, list) else [value]
 
 

@@ -1,36 +1,62 @@
 """Content keys: the same inputs give the same key, on any machine, on any day.
 
 A key is the head of a SHA-256 over canonical JSON. Worker counts, host names, paths and dates are
-never among the inputs.
+never among the inputs; a file is represented by what is in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfq_bench.border import MetricDefinition
 
-__all__ = ["canonical", "definition_id", "digest"]
+__all__ = ["canonical", "content_digest", "definition_id", "digest"]
 
 
 def canonical(value: Any) -> str:
-    """`value` as JSON with sorted keys and no spaces.
+    """`value` as JSON with sorted keys and no spaces; any mapping is an object, a tuple a list.
 
     Raises:
         ValueError: for NaN and infinities, which JSON cannot say.
-        TypeError: for anything that is not JSON.
+        TypeError: for anything that is not JSON, keys other than text among it.
     """
     return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        # json would write the keys 1 and "1" alike, and different contents would share a key.
+        if strangers := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"keys must be text, found {strangers[0]!r}")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def digest(value: Any, length: int = 16) -> str:
     """The first `length` hexadecimal digits of the SHA-256 of `canonical(value)`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of every file in a folder.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+    """
+    if path.is_dir():
+        files = sorted(item for item in path.rglob("*") if item.is_file())
+        return digest({f.relative_to(path).as_posix(): content_digest(f) for f in files}, 64)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def definition_id(definition: MetricDefinition) -> str:

@@ -73,7 +73,10 @@ class PlannedCell:
             "execution": self.execution,
             "reference": self.reference,
             "plugins": list(self.plugins),
-            "keys": asdict(self.keys),
+            "keys": {
+                stage: list(keys) if isinstance(keys, tuple) else keys
+                for stage, keys in asdict(self.keys).items()
+            },
         }
 
 

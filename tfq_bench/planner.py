@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench import __version__
 from tfq_bench.border import Cell, Component, Scheme
-from tfq_bench.errors import LoweringError, NothingToDo, SuiteError
+from tfq_bench.errors import (
+    AssetError,
+    BrokenPlugin,
+    LoweringError,
+    NothingToDo,
+    SuiteError,
+    TfqError,
+    nearest,
+)
 from tfq_bench.grid import matches, schemes, unsupported
-from tfq_bench.keys import digest
+from tfq_bench.keys import content_digest, digest
 from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys
 from tfq_bench.providers import (
     BackendProvider,
@@ -37,9 +46,10 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
     """The plan of a suite with what is installed.
 
     Raises:
-        SuiteError: an unknown provider or option, impossible bits, a policy that is not offered.
-        LoweringError: a backend that this machine cannot run and the suite does not call optional.
-        AssetError: a metric or model without its files.
+        SuiteError: an unknown provider or option, impossible bits, a policy that is not offered,
+            or a backend that this machine cannot run and the suite does not call optional.
+        AssetError: a metric or model without its files, or an option that names no file.
+        BrokenPlugin: a model's code raises while it is asked what it is.
         NothingToDo: no cell is left.
     """
     return _Planner(spec, table).plan()
@@ -63,6 +73,7 @@ class _Planner:
         self.spec = spec
         self.table = table
         self.gmac: dict[str, float] = {}
+        self.digests: dict[str, str] = {}
         images, shard = int(spec.sampling["images"]), int(spec.sampling["shard"])
         self.shards = tuple(
             (start, min(start + shard, images)) for start in range(0, images, shard)
@@ -70,14 +81,18 @@ class _Planner:
 
     def plan(self) -> Plan:
         metrics = tuple(self._component("metric", entry) for entry in self.spec.metrics)
+        _refuse_equal_metrics(metrics)
         for component in metrics:  # missing weights are told before any work starts
             self.table.create(self.table.get("metric", component.name), **component.options)
+        for entry in self.spec.backends:  # wrong ones are told even where no cell would use them
+            self._component("backend", entry)
         cells = tuple(
             planned for entry in self.spec.models for planned in self._model_cells(entry, metrics)
         )
         _refuse_twins(cells)
         if not any(planned.skip is None for planned in cells):
-            reasons = "; ".join(sorted({p.skip for p in cells if p.skip})) or "no combination"
+            skips = sorted({p.skip for p in cells if p.skip})
+            reasons = "; ".join(skips) or "its [[exclude]] tables leave nothing"
             raise NothingToDo(f"suite '{self.spec.name}' has no cell to run: {reasons}.")
         return Plan(
             id=digest(
@@ -108,27 +123,31 @@ class _Planner:
             for name, value in options.items()
         }
 
+    def _content(self, provider: Provider, options: Mapping[str, OptionValue]) -> dict[str, Any]:
+        """The options as they enter keys: a file counts by its bytes, not by where it lies."""
+        content: dict[str, Any] = dict(options)
+        for option in provider.options:
+            if option.kind != "path" or not options[option.name]:
+                continue
+            path = str(options[option.name])
+            if path not in self.digests:
+                try:
+                    self.digests[path] = content_digest(Path(path))
+                except OSError as error:
+                    raise AssetError(
+                        f"{provider.kind} '{provider.name}': option '{option.name}' names {path}, "
+                        f"which cannot be read: {error.strerror}. Correct the path; a relative one "
+                        "starts at the suite's folder."
+                    ) from error
+            content[option.name] = self.digests[path]
+        return content
+
     def _model_cells(self, entry: Entry, metrics: tuple[Component, ...]) -> Iterator[PlannedCell]:
         component = self._component("model", entry)
         provider = self.table.get("model", entry.name)
         assert isinstance(provider, ModelProvider)
         self.gmac[component.name] = provider.gmac
-        model = self.table.create(provider, **component.options)
-        name = str(self.spec.sampling["sampler"]) or provider.samplers[0]
-        if name not in provider.samplers:
-            raise SuiteError(
-                f"[sampling]: model '{entry.name}' has no sampler '{name}', "
-                f"only {', '.join(provider.samplers)}."
-            )
-        sampler = model.sampler(name, int(self.spec.sampling["steps"]))
-        basis = {
-            "model": model.digest,
-            "plugin": self.table.distribution_of(provider),
-            "host": __version__,
-            "sampler": sampler.definition,
-            "device": self.spec.device,
-            "threads": self.spec.threads,
-        }
+        basis = self._basis(entry, component, provider)
         drafts = list(self._drafts(component, basis, provider))
         full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
         reference = self._samples(full.lower) if full else None
@@ -155,9 +174,40 @@ class _Planner:
                 plugins=tuple(sorted({*draft.plugins, *self._metric_plugins(metrics)})),
             )
 
-    def _drafts(
-        self, model: Component, basis: Mapping[str, Any], provider: ModelProvider
-    ) -> Iterator[_Draft]:
+    def _basis(self, entry: Entry, component: Component, provider: ModelProvider) -> str:
+        """Digest of what every key of the model's cells depends on."""
+        name = str(self.spec.sampling["sampler"]) or provider.samplers[0]
+        if name not in provider.samplers:
+            raise SuiteError(
+                f"[sampling]: model '{entry.name}' has no sampler '{name}'; "
+                f"{nearest(name, provider.samplers)}"
+            )
+        model = self.table.create(provider, **component.options)
+        plugin = self.table.distribution_of(provider)
+        steps = int(self.spec.sampling["steps"])
+        paths = {option.name for option in provider.options if option.kind == "path"}
+        try:
+            return digest(
+                {
+                    "model": model.digest,  # covers what its files hold
+                    "options": {k: v for k, v in component.options.items() if k not in paths},
+                    "plugin": plugin,
+                    "host": __version__,
+                    "sampler": name,
+                    "sampler definition": model.sampler(name, steps).definition,
+                    "device": self.spec.device,
+                    "threads": self.spec.threads,
+                }
+            )
+        except TfqError:
+            raise
+        except Exception as error:
+            raise BrokenPlugin(
+                f"model '{entry.name}' ({plugin}) cannot say what it is: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+
+    def _drafts(self, model: Component, basis: str, provider: ModelProvider) -> Iterator[_Draft]:
         for entry in self.spec.quantizers:
             method = self.table.get("quantizer", entry.name)
             assert isinstance(method, QuantizerProvider)
@@ -168,17 +218,14 @@ class _Planner:
                     calibrate, quantize = self._quantize_keys(
                         basis, method, quantizer, scheme, seed
                     )
-                    for backend, options, skip in self._backends(full, scheme):
+                    for backend, component, skip in self._backends(full, scheme):
                         used = (provider, method, *([backend] if backend else []))
                         plugins = tuple(self.table.distribution_of(p) for p in used)
-                        component = Component(
-                            name=backend.name if backend else EAGER, options=options
-                        )
                         lower = digest(
                             {
                                 "quantize": quantize,
-                                "backend": component.name,
-                                "options": component.options,
+                                "backend": backend.name if backend else EAGER,
+                                "options": backend and self._content(backend, component.options),
                                 "plugin": plugins[-1],
                             }
                         )
@@ -203,9 +250,9 @@ class _Planner:
 
     def _backends(
         self, full: bool, scheme: Scheme
-    ) -> Iterator[tuple[BackendProvider | None, Mapping[str, OptionValue], str | None]]:
+    ) -> Iterator[tuple[BackendProvider | None, Component, str | None]]:
         if full:
-            yield None, {}, None
+            yield None, Component(name=EAGER), None
             return
         if not self.spec.backends:
             raise SuiteError(
@@ -215,11 +262,12 @@ class _Planner:
         for entry in self.spec.backends:
             provider = self.table.get("backend", entry.name)
             assert isinstance(provider, BackendProvider)
-            options = self._component("backend", entry).options
+            component = self._component("backend", entry)
             skip = unsupported(provider, scheme, self.spec.device)
             if skip is None:
                 try:
-                    self.table.create(provider, **options).check(device=self.spec.device)
+                    backend = self.table.create(provider, **component.options)
+                    backend.check(device=self.spec.device)
                 except LoweringError as error:
                     if not entry.optional:
                         raise SuiteError(
@@ -227,27 +275,27 @@ class _Planner:
                             "Leave it out, or write 'optional = true' in its [[backend]] table."
                         ) from error
                     skip = str(error)
-            yield provider, options, skip
+            yield provider, component, skip
 
     def _quantize_keys(
         self,
-        basis: Mapping[str, Any],
+        basis: str,
         provider: QuantizerProvider,
         quantizer: Component,
         scheme: Scheme,
         seed: int,
     ) -> tuple[str | None, str]:
         if scheme.label == "FP":
-            return None, digest({**basis, "scheme": "FP"})
+            return None, digest({"basis": basis, "scheme": "FP"})
         # Bits and policy are not part of it: what a method must see may not depend on them, so
         # that all widths of one method share one pass over the sampler.
         calibrate = digest(
             {
-                **basis,
+                "basis": basis,
                 "calibration": self.spec.calibration,
                 "seed": seed,
-                "quantizer": quantizer.name,
-                "options": quantizer.options,
+                "quantizer": provider.name,
+                "options": self._content(provider, quantizer.options),
                 "quantizer plugin": self.table.distribution_of(provider),
             }
         )
@@ -262,7 +310,9 @@ class _Planner:
         return calibrate, quantize
 
     def _sampling(self) -> dict[str, Any]:
-        return {k: v for k, v in self.spec.sampling.items() if k not in ("images", "shard")}
+        # The sampler is in the basis, where its default has a name; images and shard are ranges.
+        left = ("sampler", "images", "shard")
+        return {key: value for key, value in self.spec.sampling.items() if key not in left}
 
     def _samples(self, lower: str) -> tuple[str, ...]:
         return tuple(
@@ -280,8 +330,8 @@ class _Planner:
         provider = self.table.get("metric", metric.name)
         return digest(
             {
-                "metric": metric.name,
-                "options": metric.options,
+                "metric": provider.name,
+                "options": self._content(provider, metric.options),
                 "plugin": self.table.distribution_of(provider),
                 "samples": samples,
                 "reference": reference,
@@ -291,6 +341,15 @@ class _Planner:
 
     def _metric_plugins(self, metrics: tuple[Component, ...]) -> set[str]:
         return {self.table.distribution_of(self.table.get("metric", m.name)) for m in metrics}
+
+
+def _refuse_equal_metrics(metrics: tuple[Component, ...]) -> None:
+    for number, metric in enumerate(metrics):
+        if metric in metrics[:number]:
+            raise SuiteError(
+                f"the suite asks twice for the metric '{metric.name}' with equal options; "
+                "remove one of them."
+            )
 
 
 def _refuse_twins(cells: tuple[PlannedCell, ...]) -> None:

@@ -37,5 +37,9 @@ def noise(
     """Standard normal float32 `[len(indices), *shape]`, row by row from each index's generator."""
     import torch
 
-    rows = [torch.randn(shape, generator=generator(seed, purpose, i)) for i in indices]
+    rows = [
+        # Explicit, because a plugin may have changed torch's defaults for the process.
+        torch.randn(shape, generator=generator(seed, purpose, i), dtype=torch.float32, device="cpu")
+        for i in indices
+    ]
     return torch.stack(rows).to(device)

@@ -9,6 +9,7 @@ checked when the plan is made, because only then is it known what is installed.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ SECTIONS = {"suite": HEAD, "sampling": SAMPLING, "calibration": CALIBRATION, "ti
 AXES = ("model", "quantizer", "backend", "metric")
 TOP = ("schema", *SECTIONS, *AXES, "seeds", "exclude")
 EXCLUDE_KEYS = ("model", "quantizer", "scheme", "backend", "reason")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,15 +139,16 @@ def load_suite(name_or_path: str) -> SuiteSpec:
     if name_or_path in packaged:
         return parse_suite(packaged[name_or_path], f"suite '{name_or_path}'", Path.cwd())
     path = Path(name_or_path)
-    if path.suffix != ".toml" and not path.exists():
-        raise SuiteError(
-            f"no packaged suite and no file is called '{name_or_path}'; "
-            f"{nearest(name_or_path, packaged)} A path to a .toml file works too."
-        )
     try:
+        if path.suffix != ".toml" and not path.exists():
+            raise SuiteError(
+                f"no packaged suite and no file is called '{name_or_path}'; "
+                f"{nearest(name_or_path, packaged)} A path to a .toml file works too."
+            )
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"cannot read the suite {path}: {error}.") from error
+        cause = getattr(error, "strerror", None) or error
+        raise SuiteError(f"cannot read the suite {path}: {cause}.") from error
     return parse_suite(text, str(path), path.resolve().parent)
 
 
@@ -161,14 +164,16 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beyond TOMLDecodeError: absurd numbers, depth
         raise SuiteError(f"{where}: not valid TOML: {error}.") from error
     for key in data:
         if key not in TOP:
             raise SuiteError(f"{where}: unknown key '{key}'; {nearest(key, TOP)}")
-    if data.get("schema") != SCHEMA:
+    schema = data.get("schema")
+    if schema != SCHEMA or isinstance(schema, bool):
+        found = "no such key" if schema is None else repr(schema)
         raise SuiteError(
-            f"{where}: expected 'schema = {SCHEMA}', found {data.get('schema')!r}; "
+            f"{where}: expected 'schema = {SCHEMA}' at the top, found {found}; "
             "this version of tfq-bench reads no other."
         )
     sections = {
@@ -178,6 +183,11 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
     head = sections["suite"]
     if not head["name"]:
         raise SuiteError(f"{where} [suite]: 'name' is missing; it names the run folder.")
+    if not re.fullmatch(NAME, str(head["name"])):
+        raise SuiteError(
+            f"{where} [suite]: 'name' names the run folder, so it must be letters, digits, '.', "
+            f"'_' and '-', at most 100, found {head['name']!r}."
+        )
     entries = {axis: _entries(data, axis, where) for axis in AXES}
     for axis in ("model", "quantizer", "metric"):
         if not entries[axis]:
@@ -205,13 +215,20 @@ def _table(data: Mapping[str, Any], name: str, where: str) -> dict[str, object]:
     table = data.get(name, {})
     if not isinstance(table, dict):
         raise SuiteError(f"{where}: '{name}' must be a table [{name}], found {table!r}.")
+    for key in ("schema", "seeds"):
+        if key in table:
+            raise SuiteError(
+                f"{where} [{name}]: '{key}' belongs to the top of the file, above every table."
+            )
     return table
 
 
 def _tables(data: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
     tables = data.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise SuiteError(f"{where}: '{name}' must be a list of tables [[{name}]].")
+        raise SuiteError(
+            f"{where}: '{name}' must be a list of tables [[{name}]], found {tables!r}."
+        )
     return tables
 
 
@@ -219,12 +236,19 @@ def _entries(data: Mapping[str, Any], axis: str, where: str) -> tuple[Entry, ...
     entries = []
     for number, table in enumerate(_tables(data, axis, where), 1):
         given = dict(table)
-        name = given.pop("name", None)
-        if not isinstance(name, str):
+        if "name" not in given:
             raise SuiteError(f"{where} [[{axis}]] number {number}: 'name' is missing.")
+        name = given.pop("name")
+        if not isinstance(name, str):
+            raise SuiteError(
+                f"{where} [[{axis}]] number {number}: 'name' must be text, found {name!r}."
+            )
         optional = given.pop("optional", False) if axis == "backend" else False
         if not isinstance(optional, bool):
-            raise SuiteError(f"{where} [[{axis}]] '{name}': 'optional' must be true or false.")
+            raise SuiteError(
+                f"{where} [[{axis}]] '{name}': 'optional' must be true or false, "
+                f"found {optional!r}."
+            )
         entries.append(Entry(name=name, given=given, optional=optional))
     return tuple(entries)
 
@@ -274,10 +298,16 @@ def json_schema() -> dict[str, Any]:
             "properties": {option.name: _option_schema(option) for option in options},
         }
     properties["suite"]["required"] = ["name"]
+    properties["suite"]["properties"]["name"]["pattern"] = f"^{NAME}$"
     for axis in AXES:
         properties[axis] = {"type": "array", "items": entry}
     for axis in ("model", "quantizer", "metric"):
         properties[axis] = {**properties[axis], "minItems": 1}
+    optional = {"type": "boolean", "description": "Leave it out where the machine lacks it."}
+    properties["backend"] = {
+        "type": "array",
+        "items": {**entry, "properties": {**entry["properties"], "optional": optional}},
+    }
     properties["seeds"] = {
         "type": "array",
         "minItems": 1,
@@ -291,7 +321,10 @@ def json_schema() -> dict[str, Any]:
             "additionalProperties": False,
             "required": ["reason"],
             "minProperties": 2,
-            "properties": {key: {"type": "string"} for key in EXCLUDE_KEYS},
+            "properties": {
+                **{key: {"type": "string"} for key in EXCLUDE_KEYS},
+                "reason": {"type": "string", "minLength": 1},
+            },
         },
     }
     return {
