@@ -1,11 +1,87 @@
 """Fixtures of the host's own tests."""
 
 import os
+import types
 
 # Before torch is imported: tiny networks gain nothing from threads, and busy machines lose a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
+
 # Imported, not named in `pytest_plugins`: that is refused below the root folder of a checkout.
 from tfq_bench.testing.plugin_host import plugin_host
 
-__all__ = ["plugin_host"]
+__all__ = ["plugin_host", "project", "tiny_suite"]
+
+SUITE = """\
+schema = 1
+seeds = [0]
+
+[suite]
+name = "tiny"
+threads = 1
+
+[sampling]
+sampler = "{sampler}"
+steps = {steps}
+images = {images}
+batch = {batch}
+shard = {shard}
+
+[calibration]
+images = 2
+batch = 2
+
+[timing]
+batch = 1
+warmup = 0
+rounds = 3
+
+[[model]]
+name = "tiny"
+
+[[quantizer]]
+name = "fp"
+
+[[quantizer]]
+name = "rtn"
+wbits = {wbits}
+abits = 8
+
+[[backend]]
+name = "simulate"
+"""
+
+
+@pytest.fixture
+def tiny_suite(plugin_host, tmp_path):
+    """A function that writes a suite of the model `tiny` and returns its path."""
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+
+    def write(*, metrics=("paired", "timing", "bits"), wbits=(8,), more="", **sampling):
+        values = {"sampler": "ddim", "steps": 3, "images": 4, "batch": 2, "shard": 2, **sampling}
+        tables = "".join(f'\n[[metric]]\nname = "{name}"\n' for name in metrics)
+        path = tmp_path / "tiny.toml"
+        path.write_text(f"{SUITE.format(wbits=list(wbits), **values)}{tables}\n{more}")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def project(tiny_suite, tmp_path):
+    """A function that plans a tiny suite: its plan, plugin table, run folder and workbench."""
+    from tfq_bench.host import discover
+    from tfq_bench.pipeline.workbench import Workbench
+    from tfq_bench.planner import make_plan
+    from tfq_bench.store.run import RunFolder
+    from tfq_bench.suite import load_suite
+
+    def make(name="run", **options):
+        spec, table = load_suite(str(tiny_suite(**options))), discover()
+        plan = make_plan(spec, table)
+        folder = RunFolder.create(tmp_path / name, spec.text, plan.to_json())
+        bench = Workbench(plan, table, folder.artefacts)
+        return types.SimpleNamespace(plan=plan, table=table, folder=folder, bench=bench)
+
+    return make

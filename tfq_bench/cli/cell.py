@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import NothingToDo, StoreError, SuiteError, UsageError
+from tfq_bench.errors import NothingToDo, StoreError, SuiteError, TfqError, UsageError
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.planner import make_plan
 from tfq_bench.store.run import RunFolder
@@ -56,11 +56,16 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("--shard needs --stage sample.")
     if args.die_with is not None:
         _die_with(args.die_with)
-    folder = RunFolder.open(args.run)
-    table = discover()
     try:
+        folder = RunFolder.open(args.run)
+        table = discover()
         outcome = _run(args, folder, _same_plan(folder, table), table)
-    except StoreError as error:
+    except NothingToDo:
+        if args.outcome is None:
+            raise
+        _report(args.outcome, None, fatal=False)  # somebody else was faster
+        return 0
+    except TfqError as error:
         if args.outcome is not None:
             _report(args.outcome, str(error), fatal=True)
         raise

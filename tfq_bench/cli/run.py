@@ -91,9 +91,11 @@ def _carry_out(
         )
     torch.set_num_threads(plan.spec.threads)
     environment = folder.add_environment(capture(table))
-    failed = carry_out(
-        plan, table, folder, executor, environment=environment, watcher=ProgressLines(plan)
-    )
+    watcher = ProgressLines(plan)
+    try:
+        failed = carry_out(plan, table, folder, executor, environment=environment, watcher=watcher)
+    finally:
+        watcher.close()
     records = folder.records()
     print(summary(plan, folder.artefacts, records))
     for planned in plan.cells:

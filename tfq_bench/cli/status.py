@@ -31,7 +31,7 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     from tfq_bench.output.terminal import table
 
-    headers = ["cell", "label", "status", "stages", "reason"]
+    headers = ["cell", "label", "status", "results", "reason"]
     rows = [
         [c["key"], c["label"], c["status"], f"{c['finished']}/{c['all']}", c["reason"] or ""]
         for c in cells

@@ -18,12 +18,12 @@ class Outcome:
 
     Args:
         reason: why it failed, None when it succeeded.
-        blocked: id of the task whose failure kept this one from starting, else None.
+        blocked: the task whose failure, directly or not, kept this one from starting, else None.
     """
 
     task: Task
     reason: str | None = None
-    blocked: str | None = None
+    blocked: Task | None = None
 
 
 Work = Callable[["Task"], Outcome]
@@ -39,13 +39,13 @@ class Queue:
     def __init__(self, tasks: tuple[Task, ...]) -> None:
         self.waiting = list(tasks)
         self._open = {task.id for task in tasks}
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, Outcome] = {}
 
     def finish(self, outcome: Outcome) -> None:
         """Takes note of how a task ended."""
         self._open.discard(outcome.task.id)
         if outcome.reason is not None:
-            self._failed[outcome.task.id] = outcome.reason
+            self._failed[outcome.task.id] = outcome
 
     def blocked(self) -> list[Outcome]:
         """Outcomes of waiting tasks that can never start; they leave the queue."""
@@ -54,7 +54,10 @@ class Queue:
             broken = next((need for need in task.needs if need in self._failed), None)
             if broken is not None:
                 self.waiting.remove(task)
-                outcome = Outcome(task=task, reason=self._failed[broken], blocked=broken)
+                cause = self._failed[broken]
+                outcome = Outcome(
+                    task=task, reason=cause.reason, blocked=cause.blocked or cause.task
+                )
                 self.finish(outcome)
                 outcomes.append(outcome)
         return outcomes

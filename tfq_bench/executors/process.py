@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import StoreError
+from tfq_bench.errors import TfqError
 from tfq_bench.executors.base import Done, Outcome, Queue, Start, Work
+from tfq_bench.store.disk import explain
+from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Task
@@ -85,24 +87,31 @@ class ProcessExecutor:
 
     def _spawn(self, task: Task, report: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tfq_bench", *cell_command(self.run_folder, task)]
-        return subprocess.Popen(
-            [*command, "--outcome", str(report), "--die-with", str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        log = RunFolder(self.run_folder).log_path(task.cell)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as stderr:  # what a crash leaves is found where it is looked for
+                return subprocess.Popen(
+                    [*command, "--outcome", str(report), "--die-with", str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                )
+        except OSError as error:
+            raise explain(error, log) from error
 
 
 def _reason(code: int, report: Path) -> str | None:
     """Why a child failed, None when it did not.
 
     Raises:
-        StoreError: the run folder is damaged or full, so no other task would fare better.
+        TfqError: the run folder is damaged or full, or what is installed has changed, so that no
+            other task would fare better.
     """
     if report.exists():
         outcome = json.loads(report.read_text("utf-8"))
         if outcome["fatal"]:
-            raise StoreError(outcome["reason"])
+            raise TfqError(outcome["reason"])
         reason: str | None = outcome["reason"]
         return reason
     if code < 0:

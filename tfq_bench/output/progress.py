@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -37,8 +38,10 @@ class ProgressLines:
         """Says how much there is to do."""
         self._total = sum(task.weight for task in tasks)
         self._count = len(tasks)
-        if finished:
-            self._line(f"{finished} tasks found finished, {len(tasks)} to do")
+        if not tasks:
+            self._line(f"all {finished} tasks are finished; nothing to compute")
+        elif finished:
+            self._line(f"{finished} tasks are finished, {len(tasks)} to do")
         else:
             self._line(f"{len(tasks)} tasks to do")
 
@@ -59,32 +62,48 @@ class ProgressLines:
         task = outcome.task
         self._ended += 1
         self._finished += task.weight
-        what = f"{task.stage} of {self._labels[task.cell]}"
-        if task.shard is not None:
-            what += f", shard {task.shard}"
+        where = f"{self._position(self._ended)} {self._labels[task.cell]}: {_words(task)}"
         if outcome.blocked is not None:
-            self._line(f"not started: {what}, because {outcome.blocked} failed")
+            cause = f"{_words(outcome.blocked)} of {self._labels[outcome.blocked.cell]}"
+            self._line(f"{where} not started, because {cause} failed")
         elif outcome.reason is not None:
-            self._line(f"FAILED {what}: {outcome.reason}")
+            self._line(f"{where} FAILED: {outcome.reason}")
+        elif self._ended == self._count:
+            self._line(f"{where} (took {duration(time.monotonic() - self._begin)} in all)")
         else:
-            self._line(f"[{self._ended}/{self._count}] {what}{self._left(0.0)}")
+            self._line(f"{where}{self._left(0.0)}")
+
+    def close(self) -> None:
+        """Takes the live line away, so that what is printed next starts a line of its own."""
+        if self._live:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+
+    def _position(self, number: int) -> str:
+        return f"[{number:>{len(str(self._count))}}/{self._count}]"
 
     def _left(self, extra: float) -> str:
         done = self._finished + extra
         left = self._total - done
         if done <= 0 or left <= 0:
             return ""
-        return f" (about {duration((time.monotonic() - self._begin) * left / done)} left)"
+        seconds = (time.monotonic() - self._begin) * left / done
+        return f" (about {duration(seconds)} left)" if seconds >= 1 else ""
 
     def _draw(self, task: Task, fraction: float, text: str) -> None:
         left = self._left(fraction * task.weight)
-        line = f"[{self._ended}/{self._count}] {self._labels[task.cell]}: {text} {fraction:.0%}"
-        self._stream.write(f"\r\x1b[2K{line}{left}")
+        place = f"{self._position(self._ended + 1)} {self._labels[task.cell]}"
+        line = f"{place}: {text} {fraction:.0%}{left}"
+        self._stream.write(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}")
         self._stream.flush()
 
     def _line(self, text: str) -> None:
         self._stream.write(f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
+
+
+def _words(task: Task) -> str:
+    return task.stage if task.shard is None else f"{task.stage}, shard {task.shard}"
 
 
 def duration(seconds: float) -> str:

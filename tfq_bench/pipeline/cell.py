@@ -12,12 +12,12 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import CalibrationNeeds
-from tfq_bench.errors import MetricError, TfqError
+from tfq_bench.errors import MetricError, StoreError, TfqError
 from tfq_bench.pipeline.calibrate import capture, save_calibration
 from tfq_bench.pipeline.evaluate import CellInputs
 from tfq_bench.pipeline.lower import lowering_facts
@@ -25,6 +25,7 @@ from tfq_bench.pipeline.measure import measure
 from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw, save_images
 from tfq_bench.seeds import derive
+from tfq_bench.store.disk import explain
 from tfq_bench.store.records import metric_to_json
 
 if TYPE_CHECKING:
@@ -78,17 +79,18 @@ def _calibrate(bench: Workbench, planned: PlannedCell, task: Task, progress: Pro
 
 
 def _quantize(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
-    with bench.store.create("quantize", task.outputs[0]) as folder:
-        if planned.execution == "full-precision":
+    if planned.execution == "full-precision":
+        with bench.store.create("quantize", task.outputs[0]) as folder:
             _write_result(folder, {"seconds": 0.0, "calibration_samples": 0})
-            return
-        state, facts = quantize(
-            bench.quantizer(planned),
-            bench.loaded(planned),
-            bench.calibration(planned),
-            seed=planned.cell.seed,
-            progress=progress,
-        )
+        return
+    state, facts = quantize(
+        bench.quantizer(planned),
+        bench.loaded(planned),
+        bench.calibration(planned),
+        seed=planned.cell.seed,
+        progress=progress,
+    )
+    with bench.store.create("quantize", task.outputs[0]) as folder:
         state.save(folder / "state")
         _write_result(folder, facts)
 
@@ -141,6 +143,9 @@ def _evaluate(bench: Workbench, planned: PlannedCell, task: Task, progress: Prog
             continue
         try:
             values = bench.create("metric", component).evaluate(inputs)
+            result = {"values": [metric_to_json(value) for value in values]}
+        except StoreError:
+            raise  # the run folder is at fault, not the metric
         except TfqError as error:
             failures.append(f"metric '{component.name}': {error}")
             continue
@@ -149,7 +154,7 @@ def _evaluate(bench: Workbench, planned: PlannedCell, task: Task, progress: Prog
             failures.append(f"metric '{component.name}' raised {type(error).__name__}: {error}")
             continue
         with bench.store.create("evaluate", key) as folder:
-            _write_result(folder, {"values": [metric_to_json(value) for value in values]})
+            _write_result(folder, result)
     if failures:
         raise MetricError("; ".join(failures))
 
@@ -170,9 +175,16 @@ def _write_result(folder: Path, result: Any) -> None:
 
 @contextmanager
 def cell_log(path: Path) -> Iterator[None]:
-    """Everything logged under `tfq_bench` goes to the cell's log file while inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Everything logged under `tfq_bench` goes to the cell's log file while inside.
+
+    Raises:
+        StoreError: disk full, no permission.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise explain(error, path) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("tfq_bench")
     level = root.level
@@ -183,4 +195,12 @@ def cell_log(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short: what is wrong is told by the artefact that fails."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Nothing; logging would print a traceback."""

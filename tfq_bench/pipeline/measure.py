@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._C import _autograd, _profiler
 
 from tfq_bench.pipeline.calibrate import timestep_tensor
 from tfq_bench.seeds import noise
@@ -101,14 +102,24 @@ def _peak_bytes(call: Callable[[], None], device: str) -> int:
         call()
         torch.cuda.synchronize()
         return int(torch.cuda.max_memory_allocated() - before)
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
+    # The newer profiler writes to stderr from C++, whatever its log level.
+    _autograd._enable_profiler_legacy(
+        _profiler.ProfilerConfig(
+            _profiler.ProfilerState.CPU,
+            False,  # shapes
+            True,  # memory
+            False,  # stacks
+            False,  # operations
+            False,  # modules
+            _profiler._ExperimentalConfig(),
+        )
+    )
+    try:
         call()
+    finally:
+        threads = _autograd._disable_profiler_legacy()
     live = peak = 0
-    assert profile.profiler is not None
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
+    for event in (event for thread in threads for event in thread):
+        live += event.cpu_memory_usage()  # 0 for what neither allocates nor frees
+        peak = max(peak, live)
     return peak

@@ -29,7 +29,14 @@ def metric_records(
 
 
 def failure_record(
-    plan: Plan, planned: PlannedCell, environment: str, *, stage: str, reason: str, reproduce: str
+    plan: Plan,
+    planned: PlannedCell,
+    environment: str,
+    *,
+    stage: str,
+    reason: str,
+    reproduce: str,
+    log: str,
 ) -> Record:
     """What became of a cell that could not go on."""
     return _record(
@@ -40,7 +47,7 @@ def failure_record(
         stage=stage,
         reason=reason,
         reproduce=reproduce,
-        log=f"logs/{planned.cell.key}.log",
+        log=log,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,7 +63,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
         except TfqError as error:
             log.exception("%s", task.stage)
             return Outcome(task=task, reason=str(error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("%s", task.stage)
             return Outcome(task=task, reason=f"{type(error).__name__}: {error}")
     return Outcome(task=task)
@@ -165,14 +166,19 @@ class _Run:
             return
         self.failed[planned.cell.key] = planned
         assert outcome.reason is not None
-        stage = (outcome.blocked or outcome.task.id).partition("-")[0]
+        cause = outcome.blocked or outcome.task  # of another cell when work is shared
+        reason, repeat = outcome.reason, planned.cell.key
+        if all(cause.id != task.id for task in tasks_of_cell(self._plan, planned)):
+            label, repeat = self._plan.find(cause.cell).cell.label, cause.cell
+            reason = f"it needs '{label}', which failed at {cause.stage}: {reason}"
         record = failure_record(
             self._plan,
             planned,
             self._environment,
-            stage=stage,
-            reason=outcome.reason,
-            reproduce=f"tfq-bench cell {self._folder.path} {planned.cell.key}",
+            stage=cause.stage,
+            reason=reason,
+            reproduce=f"tfq-bench cell {shlex.quote(str(self._folder.path))} {repeat}",
+            log=self._folder.log_path(cause.cell).relative_to(self._folder.path).as_posix(),
         )
         self._append([*self._metrics(planned), record])
         self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)

@@ -1,0 +1,128 @@
+"""Fresh processes on slots; a worker that is lost fails its task with words."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tfq_bench.errors import TfqError
+from tfq_bench.executors.process import ProcessExecutor, cell_command
+
+WORKER = """
+import json, os, pathlib, signal, sys, time
+name, report = sys.argv[1:]
+here = pathlib.Path(__file__).parent
+(here / f"{name}.begin").write_text("")
+if name.startswith("waits"):
+    while not (here / "other.begin").exists():
+        time.sleep(0.01)
+if name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if name == "silent":
+    print("last words", file=sys.stderr)
+    sys.exit(9)
+reason = "boom" if name in ("fails", "fatal") else None
+pathlib.Path(report).write_text(json.dumps({"reason": reason, "fatal": name == "fatal"}))
+"""
+
+
+@pytest.fixture
+def executor(tmp_path, monkeypatch):
+    """A function that makes an executor whose children are a small script, not the tool."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    real = subprocess.Popen
+
+    def popen(command, **options):
+        name, report = command[5], command[command.index("--outcome") + 1]
+        return real([sys.executable, str(script), name, report], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    return lambda slots=1: ProcessExecutor(tmp_path, slots=slots)
+
+
+def test_outcomes_come_back(executor, task, life):
+    """A child's reason is the task's, and blocks what needs it."""
+    events = life(executor(), [task("good"), task("fails"), task("never", "fails")])
+    assert [
+        ("done", "good", None, None),
+        ("done", "fails", "boom", None),
+        ("done", "never", "boom", "fails"),
+    ] == [event for event in events if event[0] == "done"]
+    assert ("start", "never") not in events
+
+
+def test_a_worker_that_is_killed_fails_its_task_only(executor, task, life):
+    """Out of memory, for instance: the signal is named, and the next task runs."""
+    events = life(executor(), [task("killed"), task("good")])
+    assert ("done", "killed", "worker lost: its process was ended by signal 9", None) in events
+    assert ("done", "good", None, None) in events
+
+
+def test_a_worker_without_an_outcome(executor, task, life, tmp_path):
+    """Its last words are in the cell's log."""
+    events = life(executor(), [task("silent")])
+    assert "worker lost: its process ended with code 9 and left no outcome" == events[-1][2]
+    assert "last words" in (tmp_path / "logs" / "silent.log").read_text()
+
+
+def test_a_fatal_outcome_ends_the_run(executor, task, life):
+    """A damaged run folder would fail every other task too."""
+    with pytest.raises(TfqError, match="boom"):
+        life(executor(), [task("fatal"), task("good")])
+
+
+def test_slots_run_side_by_side(executor, task, life):
+    """With two slots a task that waits for another one ends; with one slot it never would."""
+    events = life(executor(slots=2), [task("waits"), task("other")])
+    assert {("start", "waits"), ("start", "other")} == set(events[:2])
+    assert {("done", "waits", None, None), ("done", "other", None, None)} == set(events[2:])
+
+
+def test_one_slot_runs_one_task(executor, task, life):
+    """A task starts when the one before has ended."""
+    assert ["start", "done"] * 3 == [
+        event[0] for event in life(executor(), [task("a"), task("b"), task("c")])
+    ]
+
+
+def test_an_exclusive_task_runs_alone(executor, task, life):
+    """Nothing starts beside a timing, and it starts beside nothing."""
+    tasks = [task("a"), task("timing", exclusive=True), task("b"), task("c")]
+    events = [event[:2] for event in life(executor(slots=3), tasks)]
+    at = events.index(("start", "timing"))
+    assert [("start", "a"), ("done", "a")] == events[:at]
+    assert ("done", "timing") == events[at + 1]
+
+
+def test_children_are_ended_when_the_run_is(executor, task, tmp_path):
+    """An interrupted run leaves no process behind."""
+    children = []
+
+    def interrupt(outcome):
+        raise KeyboardInterrupt
+
+    class Noting(ProcessExecutor):
+        def _spawn(self, task, report):
+            children.append(super()._spawn(task, report))
+            return children[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        Noting(tmp_path, slots=2).run(
+            (task("waits"), task("good")), None, start=lambda _: None, done=interrupt
+        )
+    assert 2 == len(children)
+    for child in children:
+        assert child.returncode is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(child.pid, 0)
+
+
+def test_the_command_is_what_a_person_would_type(task, tmp_path):
+    """A task is named by run, cell, stage and shard."""
+    one = task("key")
+    shard = dataclasses.replace(one, stage="sample", shard=3)
+    assert ["cell", "run", "key", "--stage", "lower"] == cell_command("run", one)
+    assert ["--stage", "sample", "--shard", "3"] == cell_command("run", shard)[3:]

@@ -1,0 +1,67 @@
+"""What a quantizer returns is checked against the model before anything is built on it."""
+
+import dataclasses
+
+import pytest
+
+from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.errors import QuantizationError
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.pipeline.quantize import FullPrecision, quantize
+from tfq_bench.quant.rtn import RoundToNearest
+from tfq_bench.testing.tiny import load_tiny
+
+
+def run(change=lambda state: state):
+    """The state of round-to-nearest, changed before it is handed over."""
+    loaded = load_tiny()
+    method = RoundToNearest(
+        scheme=Scheme(wbits=8, abits=8),
+        weights="minmax",
+        activations="minmax",
+        symmetric_weights=True,
+        calibration_steps=2,
+    )
+
+    class Changed:
+        def quantize(self, *args, **kwargs):
+            return change(method.quantize(*args, **kwargs))
+
+    needs = method.calibration_needs(loaded, images=2)
+    data = capture(loaded, needs, seed=0, batch=2, progress=lambda *_: None)
+    return quantize(Changed(), loaded, data, seed=0, progress=lambda *_: None)
+
+
+def test_state_and_what_it_cost():
+    """The facts say how many states were looked at and how long it took."""
+    state, facts = run()
+    assert {"seconds", "calibration_samples"} == set(facts)
+    assert 2 * 2 == facts["calibration_samples"]
+    assert facts["seconds"] > 0
+    assert state.layers
+
+
+def test_layers_that_the_model_lacks():
+    """A state for another network is refused, with a name from it."""
+
+    def add(state):
+        layer = next(iter(state.layers.values()))
+        return dataclasses.replace(state, layers={**state.layers, "stranger": layer})
+
+    with pytest.raises(QuantizationError, match="stranger"):
+        run(add)
+
+
+def test_other_timesteps():
+    """A state for another sampler is refused."""
+    with pytest.raises(QuantizationError, match="made for 2 timesteps"):
+        run(lambda state: dataclasses.replace(state, timesteps=(1, 2)))
+
+
+def test_full_precision_wants_nothing_and_quantizes_nothing():
+    """The reference has no calibration and a state without layers."""
+    method = FullPrecision(scheme=Scheme())
+    loaded = load_tiny()
+    assert CalibrationNeeds() == method.calibration_needs(loaded, images=8)
+    state = method.quantize(loaded, None, generator=None, progress=None)
+    assert ({}, "fp") == (dict(state.layers), state.method)
