@@ -34,7 +34,7 @@ def counting(loaded):
 
 
 def plain_sampler(image, sampler="ddim"):
-    """x of every step for one image, by a sampler loop written without the harness."""
+    """The x of every step for one image, by a sampler loop written without the harness."""
     loaded = load_tiny(steps=STEPS, sampler=sampler)
     x = noise(SEED, "calibration", [image], (3, 8, 8), device="cpu")
     states = []

@@ -102,7 +102,7 @@ def test_log_that_cannot_be_written(tmp_path):
     """A run folder without room for a log is told in words."""
     (tmp_path / "logs").write_text("a file")
     with (
-        pytest.raises(StoreError, match="cannot write '.*logs/c.log'"),
+        pytest.raises(StoreError, match=r"cannot write '.*logs/c.log'"),
         cell_log(tmp_path / "logs" / "c.log"),
     ):
         pass

@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     if debug:
         logging.basicConfig(level=logging.DEBUG)
+    elif logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Short())
     try:
         with contextlib.ExitStack() as stack:
             args = _parse(argv)
@@ -186,6 +188,16 @@ def _blocking(args: argparse.Namespace) -> Iterator[None]:
             os.environ.pop("TFQ_BENCH_BLOCK", None)
         else:
             os.environ["TFQ_BENCH_BLOCK"] = before
+
+
+class _Short(logging.Formatter):
+    """A warning as one line: the cause in words, without its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`tfq-bench: message: cause`."""
+        cause = record.exc_info[1] if record.exc_info else None
+        end = "" if cause is None else f": {type(cause).__name__}: {cause}"
+        return f"tfq-bench: {record.getMessage()}{end}"
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

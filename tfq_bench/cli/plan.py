@@ -81,8 +81,9 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
         *(f"skipped: {p.cell.label}: {p.skip}" for p in plan.cells if p.skip),
         *(_excluded(plan)),
         "",
-        f"{len(tasks)} tasks, {number(_cost(tasks) / 1e3)} TMAC (1e12 multiply-accumulates); "
-        f"{len(tasks) - len(todo)} found finished, {number(_cost(todo) / 1e3)} TMAC to do.",
+        f"{len(tasks) - len(todo)} of {len(tasks)} tasks are finished; "
+        f"{number(_cost(todo) / 1e3)} of {number(_cost(tasks) / 1e3)} TMAC to do "
+        "(1e12 multiply-accumulates).",
         "Work that cells share, such as one calibration for all widths, is counted with the first.",
     ]
     return "\n".join(lines)

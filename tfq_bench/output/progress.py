@@ -23,12 +23,15 @@ class ProgressLines:
 
     The estimate is what the finished work took, scaled to the work that is left; work is counted
     in expected multiply-accumulates.
+
+    Args:
+        stream: where to; None for standard error.
     """
 
-    def __init__(self, plan: Plan, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
         self._labels = {planned.cell.key: planned.cell.label for planned in plan.cells}
-        self._stream = stream
-        self._live = stream.isatty() and not os.environ.get("CI")
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and not os.environ.get("CI")
         self._begin = time.monotonic()
         self._total = self._finished = 0.0
         self._count = self._ended = 0
@@ -41,9 +44,9 @@ class ProgressLines:
         if not tasks:
             self._line(f"all {finished} tasks are finished; nothing to compute")
         elif finished:
-            self._line(f"{finished} tasks are finished, {len(tasks)} to do")
+            self._line(f"{finished} of {len(tasks) + finished} tasks are finished already")
         else:
-            self._line(f"{len(tasks)} tasks to do")
+            self._line(f"{len(tasks)} task{'s' if len(tasks) > 1 else ''} to do")
 
     def start(self, task: Task) -> None:
         """Shows which task runs now."""

@@ -1,0 +1,116 @@
+"""Killed at any moment, the same command goes on, and the records are those of a quiet run."""
+
+import signal
+
+import pytest
+
+from tfq_bench.pipeline.tasks import STAGES
+from tfq_bench.store.run import RunFolder
+
+KILLER = """
+import os, signal
+from pathlib import Path
+
+WHERE, DONE = os.environ.get("KILL_AT"), Path(__file__).with_suffix(".done")
+
+def die():
+    DONE.write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if WHERE and not DONE.exists():
+    from tfq_bench.store import artefacts, records
+
+    seal, write = artefacts._write_manifest, records._write
+
+    def sealing(folder, stage, key):
+        if stage == WHERE:
+            die()
+        seal(folder, stage, key)
+
+    def writing(descriptor, content, offset):
+        if WHERE == "records":
+            write(descriptor, content[: len(content) // 2], offset)
+            die()
+        write(descriptor, content, offset)
+
+    artefacts._write_manifest, records._write = sealing, writing
+"""
+
+
+@pytest.fixture
+def killer(plugin_host):
+    """A plugin that kills its process once, where KILL_AT says."""
+    plugin_host.install("killer", KILLER, distribution="killer-dist")
+
+
+def half_written(folder):
+    """Artefacts that were begun and not finished."""
+    return list(folder.glob("artefacts/*/.new-*"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_the_midst_of_a_stage(killer, apart, run, facts, tmp_path, stage):
+    """Everything is written but the seal; the next run removes it and makes it anew."""
+    assert -signal.SIGKILL == apart("killed", env={"KILL_AT": stage}).returncode
+    abandoned = half_written(tmp_path / "killed")
+    assert [stage] == [path.parent.name for path in abandoned]
+    before = {path: path.stat().st_mtime_ns for path in _sealed(tmp_path / "killed")}
+    resumed = run("killed")
+    assert [] == half_written(resumed.path)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert facts(run("quiet")) == facts(resumed)
+
+
+def test_killed_while_records_are_written(killer, apart, run, facts, tmp_path):
+    """Half a line is left; it is removed, and what it said is written again."""
+    assert -signal.SIGKILL == apart("killed", env={"KILL_AT": "records"}).returncode
+    assert not (tmp_path / "killed" / "records.jsonl").read_bytes().endswith(b"\n")
+    resumed = run("killed")
+    assert facts(run("quiet")) == facts(resumed)
+    assert b"" == resumed.records_path.read_bytes().rpartition(b"\n")[2]
+
+
+def test_a_worker_that_is_killed(killer, apart, run, facts, tmp_path):
+    """Its cell fails with the signal, the run ends with 3, and the same command mends it."""
+    ended = apart("killed", "--executor", "process", env={"KILL_AT": "calibrate"})
+    assert 3 == ended.returncode
+    assert "worker lost: its process was ended by signal 9" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+    failed = [r for r in RunFolder.open(tmp_path / "killed").records() if r.status == "failed"]
+    assert ["calibrate"] == [record.stage for record in failed]
+    assert facts(run("quiet")) == facts(run("killed"))
+
+
+def test_workers_end_with_the_run(plugin_host, apart, run, facts, tmp_path):
+    """A run that is killed while its workers work leaves no process that writes on."""
+    plugin_host.install("parricide", PARRICIDE, distribution="parricide-dist")
+    ended = apart("killed", "--executor", "process", "--slots", "2", env={"KILL_PARENT": "lower"})
+    assert -signal.SIGKILL == ended.returncode
+    assert facts(run("quiet")) == facts(run("killed"))
+
+
+PARRICIDE = """
+import os, signal, sys, time
+from pathlib import Path
+
+WHERE, DONE = os.environ.get("KILL_PARENT"), Path(__file__).with_suffix(".done")
+
+if WHERE and "--stage" in sys.argv and not DONE.exists():
+    from tfq_bench.store import artefacts
+
+    seal = artefacts._write_manifest
+
+    def sealing(folder, stage, key):
+        if stage == WHERE:
+            DONE.write_text("")
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+            raise SystemExit("still alive")
+        seal(folder, stage, key)
+
+    artefacts._write_manifest = sealing
+"""
+
+
+def _sealed(folder):
+    return list(folder.glob("artefacts/*/*/manifest.json"))
