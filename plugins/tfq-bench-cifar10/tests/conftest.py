@@ -1,11 +1,21 @@
-"""A data file of sixteen training and four test images, in the format of the real one."""
+"""A small data file in the format of the real one, a training of two steps, random weights."""
 
+import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save
+
+from tfq_bench.testing.plugin_host import plugin_host
+from tfq_bench_cifar10 import model, train
+from tfq_bench_cifar10.network import build_unet
+
+__all__ = ["plugin_host"]
 
 
 def jpegs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,3 +52,37 @@ def data_file(arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("data") / "cifar10.npz"
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of two steps on the CPU."""
+    out = tmp_path_factory.mktemp("train") / "run"
+    words = ["--data", str(data_file), "--out", str(out), "--device", "cpu"]
+    train.main([*words, "--steps", "2", "--batch", "4"])
+    return out
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the embedded one, with random float16 weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        values = build_unet().state_dict()
+    content = save({name: value.half().contiguous() for name, value in values.items()})
+    (folder / "unet-ddpm.safetensors").write_bytes(content)
+    stated = {"weights_sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "provenance.json").write_text(json.dumps(stated))
+    return folder
+
+
+@pytest.fixture
+def embed(monkeypatch: pytest.MonkeyPatch):
+    """Lets the files in a folder stand in for the embedded weights: `embed(folder)`."""
+
+    def put(folder: Path) -> None:
+        monkeypatch.setattr(model, "UNET", folder / "unet-ddpm.safetensors")
+        monkeypatch.setattr(model, "PROVENANCE", folder / "provenance.json")
+
+    return put

@@ -1,16 +1,13 @@
-"""Training in sessions, its checkpoint and the export of the weights."""
+"""Training in sessions."""
 
 import hashlib
-import json
 import math
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tfq_bench_cifar10 import train as training
 from tfq_bench_cifar10.checkpoint import load_checkpoint, save_checkpoint
-from tfq_bench_cifar10.export import export, thinned
 from tfq_bench_cifar10.network import alphas_cumprod, build_unet
 
 
@@ -18,14 +15,6 @@ def session(data_file, out, steps, *more):
     """Runs one session up to `steps` on the CPU."""
     words = ["--data", data_file, "--out", out, "--steps", steps, "--batch", 4, "--device", "cpu"]
     return training.train(training.arguments().parse_args([*map(str, words), *more]))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(data_file, tmp_path_factory):
-    """A training of two steps."""
-    out = tmp_path_factory.mktemp("train") / "run"
-    session(data_file, out, 2)
-    return out
 
 
 def test_a_session_changes_the_weights_and_fits_its_files(checkpoint, data_file):
@@ -79,16 +68,6 @@ def test_other_data_is_refused_without_a_traceback(checkpoint, data_file, tmp_pa
     assert "expected a checkpoint trained on this data" in capsys.readouterr().err
 
 
-def test_a_save_that_is_cut_off_leaves_the_last_checkpoint(tmp_path):
-    """Until state.json is replaced, the previous checkpoint loads whole."""
-    save_checkpoint(tmp_path, {"model": {"w": torch.ones(3)}}, {"step": 1})
-    with pytest.raises(TypeError):
-        save_checkpoint(tmp_path, {"model": {"w": torch.zeros(3)}}, {"step": 2, "bad": object()})
-    groups, state = load_checkpoint(tmp_path)
-    assert state == {"step": 1}
-    assert groups["model"]["w"].tolist() == [1.0, 1.0, 1.0]
-
-
 def test_the_learning_rate_warms_up_and_falls_to_zero():
     """The rate rises linearly over 500 steps and follows a half cosine over the budget."""
     assert pytest.approx(0.002) == training._learning_rate(1.0, 0, 0.0)
@@ -108,34 +87,3 @@ def test_a_diverged_loss_stops_before_it_is_saved():
     """NaN is an error that says what to do."""
     with pytest.raises(ValueError, match="lower --lr"):
         training._check_finite(math.nan, 200)
-
-
-def test_the_export_is_the_average_in_float16_with_its_provenance(checkpoint, tmp_path):
-    """The exported file loads into the network and its digest and facts are recorded."""
-    export(checkpoint, tmp_path / "weights", "abc123")
-    path = tmp_path / "weights" / "unet-ddpm.safetensors"
-    weights, facts = load_file(path), json.loads((path.parent / "provenance.json").read_text())
-    build_unet().load_state_dict(weights, strict=True)
-    average = load_checkpoint(checkpoint)[0]["ema"]
-    assert all(torch.equal(value.half(), weights[name]) for name, value in average.items())
-    assert path.stat().st_size < 16_000_000
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["weights_sha256"]
-    assert tuple(facts[key] for key in ("commit", "steps", "images", "seed")) == ("abc123", 2, 8, 0)
-
-
-def test_a_diverged_average_is_not_exported(checkpoint, tmp_path):
-    """A weight that is no finite float16 number stops the export and names its tensor."""
-    groups, state = load_checkpoint(checkpoint)
-    groups["ema"]["conv_in.bias"] = torch.full((64,), 1e6)
-    save_checkpoint(tmp_path / "bad", groups, state)
-    with pytest.raises(ValueError, match=r"found others in conv_in\.bias"):
-        export(tmp_path / "bad", tmp_path / "weights", "abc123")
-    assert not (tmp_path / "weights").exists()
-
-
-def test_a_long_curve_is_thinned_to_its_ends():
-    """At most 200 points stay, the first and the last among them."""
-    curve = [[step, 0.5] for step in range(1234)]
-    short = thinned(curve)
-    assert len(short) == 200
-    assert (short[0], short[-1]) == ([0, 0.5], [1233, 0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Cifar10Model"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 UNET = WEIGHTS / "unet-ddpm.safetensors"
+PROVENANCE = WEIGHTS / "provenance.json"
 
 
 class Cifar10Model:
@@ -30,21 +32,29 @@ class Cifar10Model:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the embedded weights."""
-        try:
-            return hashlib.sha256(UNET.read_bytes()).hexdigest()
-        except FileNotFoundError:
-            raise api.AssetError(
-                f"the embedded weights are missing, expected {UNET}; reinstall tfq-bench-cifar10."
-            ) from None
+        """SHA-256 of the embedded weights.
+
+        Raises:
+            AssetError: they are missing, or not those that the provenance describes.
+        """
+        return hashlib.sha256(_embedded()).hexdigest()
 
     def load(self, *, device: str, dtype: torch.dtype) -> nn.Module:
-        """The network with the embedded float16 weights, converted to `dtype`."""
-        from safetensors.torch import load_file
+        """The network with the embedded float16 weights, converted to `dtype`.
 
-        network = build_unet()
-        network.load_state_dict(load_file(UNET))
-        return network.to(device, dtype).eval().requires_grad_(False)
+        Raises:
+            AssetError: as for `digest`.
+        """
+        from safetensors.torch import load
+
+        weights = load(_embedded())
+        # Made without values and given converted ones: a diffusers network warns when it is cast,
+        # and fresh values would be drawn from torch's global generator.
+        with torch.device("meta"):
+            network = build_unet()
+        converted = {name: value.to(device, dtype) for name, value in weights.items()}
+        network.load_state_dict(converted, assign=True)
+        return network.eval().requires_grad_(False)
 
     def predict(
         self,
@@ -83,3 +93,27 @@ class Cifar10Model:
         """Statistics of the 50,000 training images for `extractor`, if they are embedded."""
         path = WEIGHTS / f"reference-{extractor}.safetensors"
         return path if path.exists() else None
+
+
+def _embedded() -> bytes:
+    """The weights as a safetensors file, checked against the digest in their provenance."""
+    try:
+        content = UNET.read_bytes()
+        stated = json.loads(PROVENANCE.read_text("utf-8"))["weights_sha256"]
+    except FileNotFoundError as error:
+        raise api.AssetError(
+            f"the embedded weights are missing, expected {error.filename}; reinstall "
+            "tfq-bench-cifar10."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise api.AssetError(
+            f"{PROVENANCE}: expected JSON with the key weights_sha256, found none "
+            f"({type(error).__name__}); reinstall tfq-bench-cifar10."
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != stated:
+        raise api.AssetError(
+            f"{UNET}: expected the SHA-256 {stated} of {PROVENANCE.name}, found {found}. The file "
+            "was changed or cut off; reinstall tfq-bench-cifar10."
+        )
+    return content

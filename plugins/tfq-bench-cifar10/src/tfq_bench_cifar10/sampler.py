@@ -26,7 +26,7 @@ class Ddim:
     Args:
         name: `ddim` for evenly spaced timesteps i * (1000 // steps), `ddim-quadratic` for
             (i * sqrt(800) / (steps - 1))^2 (arXiv:2010.02502, appendix D.2).
-        steps: 1..1000 (uniform), 2..250 (quadratic; more would repeat timesteps).
+        steps: 1..1000 (uniform), 2..29 (quadratic; more would repeat timestep 0).
 
     Raises:
         ValueError: a number of steps out of range.
@@ -35,10 +35,16 @@ class Ddim:
     stochastic = False
 
     def __init__(self, name: str, steps: int) -> None:
+        fewest = 2 if name == "ddim-quadratic" else 1
+        if steps < fewest:
+            raise ValueError(
+                f"{name} cannot place {steps} distinct steps in 0..{TRAIN_STEPS - 1}; it takes "
+                f"{fewest} or more."
+            )
         if name == "ddim-quadratic":
             ascending = (np.linspace(0, np.sqrt(TRAIN_STEPS * 0.8), steps) ** 2).astype(int)
         else:
-            ascending = np.arange(steps) * (TRAIN_STEPS // max(steps, 1))
+            ascending = np.arange(steps) * (TRAIN_STEPS // steps)
         times = sorted({int(t) for t in ascending}, reverse=True)
         if len(times) != steps or times[0] >= TRAIN_STEPS:
             raise ValueError(f"{name} cannot place {steps} distinct steps in 0..{TRAIN_STEPS - 1}.")

@@ -1,0 +1,93 @@
+"""DDIM against diffusers' scheduler and against the equation, in float64."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from tfq_bench_cifar10.network import alphas_cumprod
+from tfq_bench_cifar10.sampler import Ddim
+
+
+@pytest.fixture
+def tensors():
+    """Makes float64 noise `[2, 3, 32, 32]`, the same for the same seed."""
+
+    def make(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn((2, 3, 32, 32), generator=generator, dtype=torch.float64)
+
+    return make
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10, 50, 1000])
+def test_uniform_steps_are_those_of_diffusers(tensors, steps):
+    """The same timesteps and, at each of up to fifty, the same next state to 1e-12."""
+    scheduler = DDIMScheduler(clip_sample=True, timestep_spacing="leading")
+    scheduler.alphas_cumprod = alphas_cumprod()  # its own are float32
+    scheduler.set_timesteps(steps)
+    sampler = Ddim("ddim", steps)
+    assert scheduler.timesteps.tolist() == list(sampler.timesteps)
+    for index in range(0, steps, math.ceil(steps / 50)):
+        x, epsilon = tensors(2 * index), tensors(2 * index + 1)
+        expected = scheduler.step(epsilon, sampler.timesteps[index], x).prev_sample
+        found = sampler.step(x, epsilon, index, None)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_quadratic_timesteps_are_squares_up_to_800():
+    """Step i of 11 is 8 i^2, where its float64 square is not cut below an integer."""
+    found = Ddim("ddim-quadratic", 11).timesteps[::-1]
+    expected = [8 * i * i for i in range(11)]
+    assert all(e - f in (0, 1) for e, f in zip(expected, found, strict=True))
+    gaps = [b - a for a, b in pairwise(found)]
+    assert gaps == sorted(gaps)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddim-quadratic"])
+def test_each_step_is_equation_12(tensors, name):
+    """Every step goes to the next timestep of its own list, the last one to the clipped image."""
+    sampler, signal = Ddim(name, 9), alphas_cumprod()
+    for index, t in enumerate(sampler.timesteps):
+        x, epsilon = tensors(index), tensors(100 + index)
+        now = signal[t]
+        after = (
+            signal[sampler.timesteps[index + 1]] if index < 8 else torch.ones((), dtype=now.dtype)
+        )
+        image = ((x - (1 - now).sqrt() * epsilon) / now.sqrt()).clamp(-1, 1)
+        expected = after.sqrt() * image + (1 - after).sqrt() * epsilon
+        found = sampler.step(x, epsilon, index, None)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddim-quadratic"])
+def test_a_perfect_prediction_leads_to_the_image(tensors, name):
+    """With the true noise at every step, the image comes back: no step misses the next one."""
+    sampler = Ddim(name, 20)
+    image, epsilon = tensors(0).clamp(-1, 1), tensors(1)
+    signal = alphas_cumprod()[sampler.timesteps[0]]
+    x = signal.sqrt() * image + (1 - signal).sqrt() * epsilon
+    for index in range(20):
+        x = sampler.step(x, epsilon, index, None)
+    torch.testing.assert_close(x, image, rtol=0, atol=1e-9)
+
+
+def test_float32_states_stay_float32_and_close(tensors):
+    """Coefficients in float64 do not promote the state; the error is that of float32."""
+    sampler = Ddim("ddim", 10)
+    for index in range(10):
+        x, epsilon = tensors(index), tensors(100 + index)
+        found = sampler.step(x.float(), epsilon.float(), index, None)
+        assert torch.float32 == found.dtype
+        expected = sampler.step(x, epsilon, index, None)
+        # x / sqrt(alpha-bar) magnifies rounding where little signal is left, at most 158 times.
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-4)
+
+
+def test_definition_tells_spacings_apart():
+    """Two samplers with other timesteps have other definitions."""
+    definitions = [Ddim(name, 5).definition for name in ("ddim", "ddim-quadratic")]
+    assert definitions[0]["timesteps"] == [800, 600, 400, 200, 0]
+    assert definitions[0] != definitions[1]
