@@ -80,7 +80,7 @@ def test_result_goes_to_output_and_progress_to_error(start):
     code, out, err = start(metrics=("paired", "timing", "bits"))
     assert 0 == code
     assert ["cell", "psnr", "latency-ms", "mean-weight-bits"] == out.splitlines()[0].split()
-    assert 4 == len(out.splitlines())
+    assert 5 == len(out.splitlines())
     first, *rest = err.splitlines()
     assert f"{len(rest)} tasks to do" == first
     assert all(line.startswith("[") and "] tiny / " in line for line in rest)

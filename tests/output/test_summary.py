@@ -27,17 +27,22 @@ def shown(project, monkeypatch):
 
 def test_first_number_of_each_metric(shown):
     """Full precision has no distance to itself; the only model is not repeated in every row."""
-    head, _, full, quantized = shown()
+    head, _, full, quantized, _ = shown()
     assert ["cell", "psnr", "mean-weight-bits"] == head.split()
     assert ["fp", "FP", "/", "eager", "32"] == full.split()
     assert quantized.startswith("rtn W8A8 / simulate ")
     assert "8" == quantized.split()[-1]
 
 
+def test_number_of_images_is_told(shown):
+    """How far a table can be trusted depends on it."""
+    assert "6 images a cell." == shown(images=6)[-1]
+
+
 def test_columns_that_do_not_fit_are_named(shown):
     """A narrow terminal gets fewer columns, never broken lines."""
     lines = shown(width=30)
-    assert "In the report: mean-weight-bits." == lines[-1]
+    assert "4 images a cell. In the report: mean-weight-bits." == lines[-1]
     assert "psnr" in lines[0]
     assert all(len(line) <= 30 for line in lines[:-1])
 

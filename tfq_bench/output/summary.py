@@ -27,8 +27,10 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
         text = table(["cell", *columns[:count]], _rows(plan, found, columns[:count], records))
         if max(map(len, text.splitlines())) <= width or count == 0:
             break
-    left_out = columns[count:]
-    return text if not left_out else f"{text}\nIn the report: {', '.join(left_out)}."
+    note = f"{plan.spec.sampling['images']} images a cell."
+    if left_out := columns[count:]:
+        note += f" In the report: {', '.join(left_out)}."
+    return f"{text}\n{note}"
 
 
 def _columns(plan: Plan, store: ArtefactStore) -> list[str]:

@@ -48,7 +48,8 @@ def run_task(bench: Workbench, task: Task, progress: Progress) -> None:
     if all(bench.store.has(task.stage, key) for key in task.outputs):
         return
     planned = bench.plan.find(task.cell)
-    log.info("%s of %s", task.stage, planned.cell.label)
+    shard = "" if task.shard is None else f", shard {task.shard}"
+    log.info("%s%s of %s", task.stage, shard, planned.cell.label)
     _STAGES[task.stage](bench, planned, task, progress)
 
 
