@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --version end here
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted.", EXIT_INTERRUPTED, debug)
+        message = "interrupted; what is finished is kept, and the same command goes on."
+        return _fail(message, EXIT_INTERRUPTED, debug)
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
