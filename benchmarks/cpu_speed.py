@@ -49,7 +49,7 @@ def main() -> int:
     print()
     print(
         f"{args.model}, batch {args.batch}, {args.threads} threads, {args.rounds} interleaved "
-        f"rounds, torch {torch.__version__}, {_processor()}, "
+        f"rounds, medians with {_level(args.rounds)}, torch {torch.__version__}, {_processor()}, "
         f"{'default malloc' if args.plain_malloc else 'malloc thresholds raised'}."
     )
     for note in notes:
@@ -120,14 +120,14 @@ def _contestants(loaded, args, x) -> tuple[dict[str, Callable], list[str]]:
         notes.append(f"{name}: inductor with freezing, {time.perf_counter() - begin:.0f} s once.")
         calls[name] = candidate
     for wbits in (8, 4):
-        lowered = _lowered(loaded, wbits)
+        lowered, remark = _lowered(loaded, wbits)
         lowered.step.set(step)
         lowered.executed.clear()
         name = f"cpu W{wbits}A8"
         calls[name] = call(lowered.network, x)
         calls[name]()
         fallbacks = sum(use.fallback is not None for use in lowered.kernels)
-        notes.append(f"{name}: executed {lowered.executed}, {fallbacks} fallbacks.")
+        notes.append(f"{name}: executed {lowered.executed}, {fallbacks} fallbacks; {remark}.")
     for candidate in calls.values():
         for _ in range(3):
             candidate()
@@ -135,12 +135,14 @@ def _contestants(loaded, args, x) -> tuple[dict[str, Callable], list[str]]:
 
 
 def _lowered(loaded, wbits):
-    """Round-to-nearest at W`wbits`A8, calibrated on the model's own trajectory."""
+    """Round-to-nearest at W`wbits`A8, calibrated on the model's own trajectory; and its parity."""
     import torch
 
     from tfq_bench.api import Scheme
     from tfq_bench.pipeline.calibrate import capture
+    from tfq_bench.quant.parity import network_parity
     from tfq_bench.quant.rtn import RoundToNearest
+    from tfq_bench.quant.simulate import simulate
     from tfq_bench_cpu.backend import CpuBackend
 
     quantizer = RoundToNearest(scheme=Scheme(wbits=wbits, abits=8))
@@ -149,7 +151,24 @@ def _lowered(loaded, wbits):
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         state = quantizer.quantize(loaded, data, generator=generator, progress=lambda *_: None)
-    return CpuBackend().lower(loaded, state)
+    lowered = CpuBackend().lower(loaded, state)
+    parity = network_parity(loaded, simulate(loaded, state), lowered)
+    remark = (
+        f"relative distance to the simulation {parity.relative:.2g}; sums at most "
+        f"{_largest_sum(state):,} (float32 counts to {2**24:,})"
+    )
+    return lowered, remark
+
+
+def _largest_sum(state) -> int:
+    """What no sum of a state's layers can exceed, whatever the input: 255 times the weights'."""
+    from tfq_bench_cpu.layers import int8_weight
+
+    return max(
+        255 * int(int8_weight(part).long().abs().flatten(1).sum(1).max())
+        for layer in state.layers.values()
+        for part in layer.parts
+    )
 
 
 def _interleaved(calls, rounds) -> dict[str, list[float]]:
@@ -174,34 +193,38 @@ def _sqnr_db(reference, output) -> float:
     return math.inf if error == 0 else 10 * math.log10(signal / error)
 
 
-def _median_interval(values: list[float]) -> tuple[float, float]:
-    """A distribution-free 95 % interval of the median, from order statistics."""
-    ordered, n = sorted(values), len(values)
-    half = 0.98 * n**0.5  # 1.96 standard deviations of a Binomial(n, 1/2)
-    low = max(0, int(n / 2 - half))
-    return ordered[low], ordered[n - 1 - low]
-
-
 def _table(times, quality) -> str:
-    """Median and interval of the time, median of the ratio within a round, SQNR."""
+    """Medians with their intervals: of the time, and of the ratios within a round; SQNR."""
     rows = [
-        "| network | ms | 95 % interval | x FP32 eager | x FP32 compiled | SQNR dB |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| network | ms | x FP32 eager | x FP32 compiled | SQNR dB |",
+        "|---|---:|---:|---:|---:|",
     ]
     for name, values in times.items():
-        low, high = _median_interval(values)
-        ratios = [_ratio(times.get(base), values) for base in (BASELINE, "FP32 compiled")]
-        rows.append(
-            f"| {name} | {statistics.median(values):.1f} | {low:.1f} to {high:.1f} | "
-            f"{' | '.join(ratios)} | {quality[name]:.1f} |"
-        )
+        cells = [_median(values, 1)]
+        for base in (BASELINE, "FP32 compiled"):
+            known = times.get(base)
+            ratios = known and [b / v for b, v in zip(known, values, strict=True)]
+            cells.append("-" if not ratios else "1" if base == name else _median(ratios, 2))
+        rows.append(f"| {name} | {' | '.join(cells)} | {quality[name]:.1f} |")
     return "\n".join(rows)
 
 
-def _ratio(base: list[float] | None, values: list[float]) -> str:
-    if base is None:
-        return "-"
-    return f"{statistics.median(b / v for b, v in zip(base, values, strict=True)):.2f}"
+def _median(values: list[float], digits: int) -> str:
+    """`median [low, high]`, the interval from order statistics."""
+    from tfq_bench.stats.intervals import median_interval
+
+    text, interval = f"{statistics.median(values):.{digits}f}", median_interval(values)
+    if interval is None:
+        return text
+    return f"{text} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _level(rounds: int) -> str:
+    """How sure the intervals are: few rounds do not reach 95 %."""
+    from tfq_bench.stats.intervals import median_interval
+
+    interval = median_interval(range(rounds))
+    return "no intervals" if interval is None else f"{interval.level:.0%} intervals"
 
 
 def _processor() -> str:

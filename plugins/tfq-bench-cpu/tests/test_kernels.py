@@ -68,6 +68,22 @@ def test_linear_sums_are_those_of_integers(generator, shape, zero_point):
     assert expected.tolist() == found.long().tolist()
 
 
+@pytest.mark.parametrize("kind", ["conv2d", "linear"])
+def test_sums_beyond_float32_integers_are_exact_and_rounded_once(generator, kind):
+    """2,304 products reach 4.4 times 2^24: the int32 sum is exact, its float32 the nearest one."""
+    code = 255 - codes(generator, 5, 2304) % 16
+    weight = 127 - weights(generator, 17, 2304).abs() % 16
+    sums = code.long() @ weight.long().T
+    assert sums.min() > 3.5 * 2**24
+    if kind == "linear":
+        found = kernels.linear(code, 1.0, 0, kernels.pack_linear(weight), torch.ones(17), None)
+    else:
+        packed = kernels.pack_conv2d(weight[..., None, None], ONE_BY_ONE)
+        code = code[..., None, None]
+        found = kernels.conv2d(code, 1.0, 0, packed, torch.ones(17), None, ONE_BY_ONE).flatten(1)
+    assert torch.equal(sums.float(), found)
+
+
 def test_scales_and_bias_are_applied_in_float32(generator):
     """Scale * channel scale * sum + bias, to float32 accuracy, in both kernels."""
     code, weight = codes(generator, 5, 48), weights(generator, 17, 48)
