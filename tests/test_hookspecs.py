@@ -1,5 +1,8 @@
 """Hooks are documented, and the host's own providers keep their promises."""
 
+import inspect
+import textwrap
+
 import pytest
 
 from tfq_bench import api, hookspecs
@@ -10,10 +13,9 @@ HOOKS = (*hookspecs.REGISTRATIONS, *hookspecs.OBSERVERS)
 @pytest.mark.parametrize("name", HOOKS)
 def test_example_in_the_docstring_is_a_valid_implementation(plugin_host, name):
     """The example of each hook, pasted into a module, is a plugin without faults."""
-    doc = getattr(hookspecs, name).__doc__
-    example = doc.split("Example::")[1]
-    lines = [line[8:] for line in example.splitlines()]
-    plugin_host.install("example", "from tfq_bench import api\n" + "\n".join(lines))
+    doc = inspect.getdoc(getattr(hookspecs, name))  # Python 3.13 strips the indent itself
+    example = textwrap.dedent(doc.split("Example::")[1])
+    plugin_host.install("example", f"from tfq_bench import api\n{example}")
     plugin = next(p for p in plugin_host.discover().plugins if p.name == "example")
     assert ("ok", "") == (plugin.status, plugin.reason)
     assert (name in hookspecs.REGISTRATIONS) == bool(plugin.providers)
