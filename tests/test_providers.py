@@ -8,7 +8,7 @@ from tfq_bench.providers import parse_options
 OPTIONS = (
     api.Option(name="mode", kind="str", default="fast", choices=("fast", "exact"), help="Mode."),
     api.Option(name="steps", kind="int", default=4, minimum=1, maximum=8, help="Steps."),
-    api.Option(name="rate", kind="float", default=0.5, help="Rate."),
+    api.Option(name="rate", kind="float", default=0.5, minimum=0, help="Rate."),
     api.Option(name="deep", kind="bool", default=False, help="Deep."),
 )
 
@@ -28,9 +28,10 @@ def test_malformed_factory_is_refused(factory):
 
 
 def test_options_are_complete_and_sorted():
-    """Defaults fill what was not given; an int is a float; the order is that of the names."""
+    """Defaults fill what was not given; an int becomes a float; the order is that of the names."""
     parsed = parse_options(OPTIONS, {"rate": 1, "mode": "exact"}, "here")
-    assert [("deep", False), ("mode", "exact"), ("rate", 1), ("steps", 4)] == list(parsed.items())
+    expected = "[('deep', False), ('mode', 'exact'), ('rate', 1.0), ('steps', 4)]"
+    assert expected == str(list(parsed.items()))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,9 @@ def test_options_are_complete_and_sorted():
     [
         ({"stps": 2}, "here: unknown option 'stps'; did you mean 'steps'"),
         ({"steps": 9}, "'steps' must lie in [1, 8], found 9"),
+        ({"rate": -1}, "'rate' must be at least 0, found -1"),
+        ({"rate": float("nan")}, "'rate' must be a finite number, found nan"),
+        ({"rate": 10**400}, "'rate' must be a finite number, found 1000"),
         ({"steps": True}, "'steps' must be of type int, found True"),
         ({"steps": "2"}, "'steps' must be of type int, found '2'"),
         ({"mode": "slow"}, "'mode' must be one of 'fast', 'exact', found 'slow'"),
@@ -49,3 +53,26 @@ def test_wrong_option_says_what_was_expected_and_found(given, message):
     with pytest.raises(api.SuiteError) as caught:
         parse_options(OPTIONS, given, "here")
     assert message in str(caught.value)
+
+
+def test_unknown_option_of_what_has_none():
+    """Where nothing can be set, the message says so; keys of the suite itself are offered too."""
+    with pytest.raises(api.SuiteError, match=r"^here: unknown option 'x'; it has none\.$"):
+        parse_options((), {"x": 1}, "here")
+    with pytest.raises(api.SuiteError, match="did you mean 'wbits'"):
+        parse_options(OPTIONS, {"wbit": 1}, "here", also=("wbits",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (api.ModelProvider, "samplers"),
+        (api.QuantizerProvider, "wbits"),
+        (api.QuantizerProvider, "abits"),
+        (api.QuantizerProvider, "policies"),
+    ],
+)
+def test_a_list_whose_first_is_the_default_cannot_be_empty(kind, name):
+    """A provider that leaves the default open is refused when it is described."""
+    with pytest.raises(api.BrokenPlugin, match=f"{kind.kind} 'odd': {name} is empty"):
+        kind(name="odd", summary="", factory="a:B", **{name: ()})

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -197,8 +198,10 @@ def test_schema_file_is_current():
 
 @pytest.mark.parametrize("name", packaged_suites())
 def test_packaged_suites_are_sound(name):
-    """Every suite that ships can be loaded by its name, which is also its own."""
-    assert name == load_suite(name).name
+    """Every suite that ships can be loaded by its name, which is also its own, and is valid."""
+    spec = load_suite(name)
+    assert name == spec.name
+    jsonschema.Draft202012Validator(json_schema()).validate(tomllib.loads(spec.text))
 
 
 def test_paths_are_relative_to_the_suite(tmp_path, monkeypatch):

@@ -49,6 +49,7 @@ class PlannedCell:
     """A cell, what is known about it before it runs, and why it is left out if it is.
 
     Args:
+        axes: see `cell_axes`; files among the options are named by their content.
         reference: key of the full-precision cell it is compared with, None for that cell itself
             or when the suite has none.
         skip: reason, None when it will run.
@@ -56,6 +57,7 @@ class PlannedCell:
     """
 
     cell: Cell
+    axes: Mapping[str, str]
     execution: Execution
     keys: StageKeys
     reference: str | None
@@ -67,7 +69,7 @@ class PlannedCell:
         return {
             "key": self.cell.key,
             "label": self.cell.label,
-            "axes": cell_axes(self.cell),
+            "axes": dict(self.axes),
             "status": "skipped" if self.skip else "planned",
             "reason": self.skip,
             "execution": self.execution,

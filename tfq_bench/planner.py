@@ -1,20 +1,17 @@
 """A suite and the installed plugins become a plan.
 
 Planning runs nothing: it may import a model's plugin to learn the digest of its weights, but loads
-no network. Each key is made of everything that its stage's result depends on.
+no network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from tfq_bench import __version__
 from tfq_bench.border import Cell, Component, Scheme
 from tfq_bench.errors import (
-    AssetError,
     BrokenPlugin,
     LoweringError,
     NothingToDo,
@@ -23,8 +20,9 @@ from tfq_bench.errors import (
     nearest,
 )
 from tfq_bench.grid import matches, schemes, unsupported
-from tfq_bench.keys import content_digest, digest
-from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys
+from tfq_bench.inspection import cause
+from tfq_bench.keys import digest
+from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
 from tfq_bench.providers import (
     BackendProvider,
     Execution,
@@ -34,12 +32,16 @@ from tfq_bench.providers import (
     QuantizerProvider,
     parse_options,
 )
+from tfq_bench.stage_keys import KeyMaker
 from tfq_bench.suite import Entry, SuiteSpec
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
 
 __all__ = ["make_plan"]
+
+GRID = {"quantizer": ("wbits", "abits", "policy"), "backend": ("optional",)}
+"""Keys of an entry that the suite itself reads; every other is an option of the provider."""
 
 
 def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
@@ -49,7 +51,7 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
         SuiteError: an unknown provider or option, impossible bits, a policy that is not offered,
             or a backend that this machine cannot run and the suite does not call optional.
         AssetError: a metric or model without its files, or an option that names no file.
-        BrokenPlugin: a model's code raises while it is asked what it is.
+        BrokenPlugin: a plugin's code raises while it is asked what it is or where it runs.
         NothingToDo: no cell is left.
     """
     return _Planner(spec, table).plan()
@@ -60,6 +62,7 @@ class _Draft:
     """A cell before the keys that depend on the reference cell are known."""
 
     cell: Cell
+    axes: dict[str, str]
     execution: Execution
     calibrate: str | None
     quantize: str
@@ -73,11 +76,11 @@ class _Planner:
         self.spec = spec
         self.table = table
         self.gmac: dict[str, float] = {}
-        self.digests: dict[str, str] = {}
         images, shard = int(spec.sampling["images"]), int(spec.sampling["shard"])
         self.shards = tuple(
             (start, min(start + shard, images)) for start in range(0, images, shard)
         )
+        self.keys = KeyMaker(spec, table, self.shards)
 
     def plan(self) -> Plan:
         metrics = tuple(self._component("metric", entry) for entry in self.spec.metrics)
@@ -110,10 +113,17 @@ class _Planner:
             gmac=self.gmac,
         )
 
-    def _component(self, kind: str, entry: Entry, drop: tuple[str, ...] = ()) -> Component:
+    def _component(self, kind: str, entry: Entry) -> Component:
         provider = self.table.get(kind, entry.name)
-        given = {key: value for key, value in entry.given.items() if key not in drop}
-        options = parse_options(provider.options, given, f"[[{kind}]] '{entry.name}'")
+        where, grid = f"[[{kind}]] '{entry.name}'", GRID.get(kind, ())
+        given = {key: value for key, value in entry.given.items() if key not in grid}
+        known = {option.name for option in provider.options}
+        for key in ("schema", "seeds"):  # TOML gives what stands below a table to that table
+            if key in given and key not in known:
+                raise SuiteError(
+                    f"{where}: '{key}' belongs to the top of the file, above every table."
+                )
+        options = parse_options(provider.options, given, where, also=grid)
         return Component(name=entry.name, options=self._paths(provider, options))
 
     def _paths(self, provider: Provider, options: dict[str, OptionValue]) -> dict[str, OptionValue]:
@@ -123,41 +133,20 @@ class _Planner:
             for name, value in options.items()
         }
 
-    def _content(self, provider: Provider, options: Mapping[str, OptionValue]) -> dict[str, Any]:
-        """The options as they enter keys: a file counts by its bytes, not by where it lies."""
-        content: dict[str, Any] = dict(options)
-        for option in provider.options:
-            if option.kind != "path" or not options[option.name]:
-                continue
-            path = str(options[option.name])
-            if path not in self.digests:
-                try:
-                    self.digests[path] = content_digest(Path(path))
-                except OSError as error:
-                    raise AssetError(
-                        f"{provider.kind} '{provider.name}': option '{option.name}' names {path}, "
-                        f"which cannot be read: {error.strerror}. Correct the path; a relative one "
-                        "starts at the suite's folder."
-                    ) from error
-            content[option.name] = self.digests[path]
-        return content
-
     def _model_cells(self, entry: Entry, metrics: tuple[Component, ...]) -> Iterator[PlannedCell]:
         component = self._component("model", entry)
         provider = self.table.get("model", entry.name)
         assert isinstance(provider, ModelProvider)
         self.gmac[component.name] = provider.gmac
-        basis = self._basis(entry, component, provider)
-        drafts = list(self._drafts(component, basis, provider))
+        drafts = list(self._drafts(provider, component, self._basis(provider, component)))
         full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
-        reference = self._samples(full.lower) if full else None
+        reference = self.keys.samples(full.lower) if full else None
         for draft in drafts:
-            # The latency of a simulated network says nothing, so it is not measured.
-            timed = draft.execution != "simulated"
-            measure = digest({"lower": draft.lower, "timing": self.spec.timing}) if timed else None
-            samples = self._samples(draft.lower)
+            measure = self.keys.measure(draft.lower, draft.execution)
+            samples = self.keys.samples(draft.lower)
             yield PlannedCell(
                 cell=draft.cell,
+                axes=draft.axes,
                 execution=draft.execution,
                 keys=StageKeys(
                     calibrate=draft.calibrate,
@@ -166,7 +155,8 @@ class _Planner:
                     sample=samples,
                     measure=measure,
                     evaluate=tuple(
-                        self._evaluate(metric, samples, reference, measure) for metric in metrics
+                        self.keys.evaluate(metric, samples, reference, measure)
+                        for metric in metrics
                     ),
                 ),
                 reference=full.cell.key if full and draft is not full else None,
@@ -174,79 +164,73 @@ class _Planner:
                 plugins=tuple(sorted({*draft.plugins, *self._metric_plugins(metrics)})),
             )
 
-    def _basis(self, entry: Entry, component: Component, provider: ModelProvider) -> str:
-        """Digest of what every key of the model's cells depends on."""
-        name = str(self.spec.sampling["sampler"]) or provider.samplers[0]
-        if name not in provider.samplers:
+    def _basis(self, provider: ModelProvider, component: Component) -> str:
+        sampler = str(self.spec.sampling["sampler"]) or provider.samplers[0]
+        if sampler not in provider.samplers:
             raise SuiteError(
-                f"[sampling]: model '{entry.name}' has no sampler '{name}'; "
-                f"{nearest(name, provider.samplers)}"
+                f"[sampling]: model '{component.name}' has no sampler '{sampler}'; "
+                f"{nearest(sampler, provider.samplers)}"
             )
         model = self.table.create(provider, **component.options)
-        plugin = self.table.distribution_of(provider)
-        steps = int(self.spec.sampling["steps"])
-        paths = {option.name for option in provider.options if option.kind == "path"}
-        try:
-            return digest(
-                {
-                    "model": model.digest,  # covers what its files hold
-                    "options": {k: v for k, v in component.options.items() if k not in paths},
-                    "plugin": plugin,
-                    "host": __version__,
-                    "sampler": name,
-                    "sampler definition": model.sampler(name, steps).definition,
-                    "device": self.spec.device,
-                    "threads": self.spec.threads,
-                }
-            )
-        except TfqError:
-            raise
-        except Exception as error:
-            raise BrokenPlugin(
-                f"model '{entry.name}' ({plugin}) cannot say what it is: "
-                f"{type(error).__name__}: {error}."
-            ) from error
+        return self.keys.basis(provider, component, model, sampler)
 
-    def _drafts(self, model: Component, basis: str, provider: ModelProvider) -> Iterator[_Draft]:
+    def _drafts(self, provider: ModelProvider, model: Component, basis: str) -> Iterator[_Draft]:
         for entry in self.spec.quantizers:
             method = self.table.get("quantizer", entry.name)
             assert isinstance(method, QuantizerProvider)
-            quantizer = self._component("quantizer", entry, drop=("wbits", "abits", "policy"))
+            quantizer = self._component("quantizer", entry)
             for scheme in schemes(entry, method):
                 full = scheme.label == "FP"
                 for seed in self.spec.seeds[:1] if full else self.spec.seeds:
-                    calibrate, quantize = self._quantize_keys(
-                        basis, method, quantizer, scheme, seed
-                    )
+                    calibrate, quantize = self.keys.quantize(basis, method, quantizer, scheme, seed)
                     for backend, component, skip in self._backends(full, scheme):
-                        used = (provider, method, *([backend] if backend else []))
-                        plugins = tuple(self.table.distribution_of(p) for p in used)
-                        lower = digest(
-                            {
-                                "quantize": quantize,
-                                "backend": backend.name if backend else EAGER,
-                                "options": backend and self._content(backend, component.options),
-                                "plugin": plugins[-1],
-                            }
-                        )
+                        lower = self.keys.lower(quantize, backend, component)
                         cell = Cell(
-                            key=digest({"lower": lower, "sampling": self._sampling()}),
+                            key=self.keys.cell(lower),
                             model=model,
                             quantizer=quantizer,
                             scheme=scheme,
                             backend=component,
                             seed=seed,
                         )
-                        if not any(matches(exclude, cell) for exclude in self.spec.excludes):
-                            yield _Draft(
-                                cell=cell,
-                                execution=backend.execution if backend else "full-precision",
-                                calibrate=calibrate,
-                                quantize=quantize,
-                                lower=lower,
-                                skip=skip,
-                                plugins=plugins,
-                            )
+                        if any(matches(exclude, cell) for exclude in self.spec.excludes):
+                            continue
+                        used = (provider, method, *([backend] if backend else []))
+                        yield _Draft(
+                            cell=cell,
+                            axes=self._axes(cell, provider, method, backend),
+                            execution=backend.execution if backend else "full-precision",
+                            calibrate=calibrate,
+                            quantize=quantize,
+                            lower=lower,
+                            skip=skip,
+                            plugins=tuple(self.table.distribution_of(p) for p in used),
+                        )
+
+    def _axes(
+        self,
+        cell: Cell,
+        model: ModelProvider,
+        quantizer: QuantizerProvider,
+        backend: BackendProvider | None,
+    ) -> dict[str, str]:
+        # Runs are compared by axes, so a file is named there by its content too: the same suite
+        # in another folder has the same axes.
+        def portable(provider: Provider | None, component: Component) -> Component:
+            return (
+                replace(component, options=self.keys.content(provider, component))
+                if provider
+                else component
+            )
+
+        return cell_axes(
+            replace(
+                cell,
+                model=portable(model, cell.model),
+                quantizer=portable(quantizer, cell.quantizer),
+                backend=portable(backend, cell.backend),
+            )
+        )
 
     def _backends(
         self, full: bool, scheme: Scheme
@@ -275,69 +259,14 @@ class _Planner:
                             "Leave it out, or write 'optional = true' in its [[backend]] table."
                         ) from error
                     skip = str(error)
+                except TfqError:
+                    raise
+                except (Exception, SystemExit) as error:
+                    raise BrokenPlugin(
+                        f"backend '{entry.name}' ({self.table.distribution_of(provider)}) cannot "
+                        f"say whether it runs here: {cause(error)}."
+                    ) from error
             yield provider, component, skip
-
-    def _quantize_keys(
-        self,
-        basis: str,
-        provider: QuantizerProvider,
-        quantizer: Component,
-        scheme: Scheme,
-        seed: int,
-    ) -> tuple[str | None, str]:
-        if scheme.label == "FP":
-            return None, digest({"basis": basis, "scheme": "FP"})
-        # Bits and policy are not part of it: what a method must see may not depend on them, so
-        # that all widths of one method share one pass over the sampler.
-        calibrate = digest(
-            {
-                "basis": basis,
-                "calibration": self.spec.calibration,
-                "seed": seed,
-                "quantizer": provider.name,
-                "options": self._content(provider, quantizer.options),
-                "quantizer plugin": self.table.distribution_of(provider),
-            }
-        )
-        quantize = digest(
-            {
-                "calibrate": calibrate,
-                "wbits": scheme.wbits,
-                "abits": scheme.abits,
-                "policy": scheme.policy,
-            }
-        )
-        return calibrate, quantize
-
-    def _sampling(self) -> dict[str, Any]:
-        # The sampler is in the basis, where its default has a name; images and shard are ranges.
-        left = ("sampler", "images", "shard")
-        return {key: value for key, value in self.spec.sampling.items() if key not in left}
-
-    def _samples(self, lower: str) -> tuple[str, ...]:
-        return tuple(
-            digest({"lower": lower, "sampling": self._sampling(), "shard": shard})
-            for shard in self.shards
-        )
-
-    def _evaluate(
-        self,
-        metric: Component,
-        samples: tuple[str, ...],
-        reference: tuple[str, ...] | None,
-        measure: str | None,
-    ) -> str:
-        provider = self.table.get("metric", metric.name)
-        return digest(
-            {
-                "metric": provider.name,
-                "options": self._content(provider, metric.options),
-                "plugin": self.table.distribution_of(provider),
-                "samples": samples,
-                "reference": reference,
-                "measure": measure,
-            }
-        )
 
     def _metric_plugins(self, metrics: tuple[Component, ...]) -> set[str]:
         return {self.table.distribution_of(self.table.get("metric", m.name)) for m in metrics}

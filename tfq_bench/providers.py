@@ -6,6 +6,7 @@ planning a suite import neither torch nor the plugin's own code.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -84,19 +85,47 @@ class Option:
             raise SuiteError(
                 f"{where}: option '{self.name}' must be one of {listing}, found {value!r}."
             )
+        if self.kind == "float":
+            number = _finite(value)  # 1 and 1.0 are one value, and have one key
+            if number is None:
+                raise SuiteError(
+                    f"{where}: option '{self.name}' must be a finite number, found {value!r}."
+                )
+            value = number
         if isinstance(value, int | float) and not isinstance(value, bool):
             low, high = self.minimum, self.maximum
             if (low is not None and value < low) or (high is not None and value > high):
                 raise SuiteError(
-                    f"{where}: option '{self.name}' must lie in [{low}, {high}], found {value!r}."
+                    f"{where}: option '{self.name}' must {_range(low, high)}, found {value!r}."
                 )
         return value
 
 
+def _finite(value: float | str) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:  # TOML has whole numbers of any length
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if high is None:
+        return f"be at least {low}"
+    return f"be at most {high}" if low is None else f"lie in [{low}, {high}]"
+
+
 def parse_options(
-    options: tuple[Option, ...], given: dict[str, object], where: str
+    options: tuple[Option, ...],
+    given: dict[str, object],
+    where: str,
+    *,
+    also: tuple[str, ...] = (),
 ) -> dict[str, OptionValue]:
     """Every option of a provider with its given or default value, sorted by name.
+
+    Args:
+        also: other keys that may stand at the same place, for the message about an unknown one.
 
     Raises:
         SuiteError: for an unknown name (with the nearest known ones) or a value out of range.
@@ -104,9 +133,11 @@ def parse_options(
     known = {option.name: option for option in options}
     for name in given:
         if name not in known:
-            raise SuiteError(f"{where}: unknown option '{name}'; {nearest(name, known)}")
+            names = (*known, *also)
+            hint = nearest(name, names) if names else "it has none."
+            raise SuiteError(f"{where}: unknown option '{name}'; {hint}")
     return {
-        name: known[name].parse(given[name], where) if name in given else known[name].default
+        name: known[name].parse(given.get(name, known[name].default), where)
         for name in sorted(known)
     }
 
@@ -146,6 +177,14 @@ class Provider:
             )
 
 
+def _refuse_empty(provider: Provider, *names: str) -> None:
+    for name in names:
+        if not getattr(provider, name):
+            raise BrokenPlugin(
+                f"{provider.kind} '{provider.name}': {name} is empty; its first is the default."
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProvider(Provider):
     """A diffusion model. The factory is called with the options and returns a `Model`.
@@ -159,6 +198,10 @@ class ModelProvider(Provider):
 
     samplers: tuple[str, ...] = ("ddim",)
     gmac: float = 1.0
+
+    def __post_init__(self) -> None:
+        Provider.__post_init__(self)  # slots: `super()` would name the class without them
+        _refuse_empty(self, "samplers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +218,10 @@ class QuantizerProvider(Provider):
     wbits: tuple[int, ...] = (8,)
     abits: tuple[int, ...] = (8,)
     policies: tuple[str, ...] = ("uniform",)
+
+    def __post_init__(self) -> None:
+        Provider.__post_init__(self)
+        _refuse_empty(self, "wbits", "abits", "policies")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,13 +47,21 @@ HEAD = (
         kind="int",
         default=2,
         minimum=1,
+        maximum=1024,
         help="CPU threads of each task; fixed by the suite, because sums may depend on it.",
     ),
 )
 SAMPLING = (
     Option(name="sampler", kind="str", default="", help="Empty for the model's default."),
-    Option(name="steps", kind="int", default=20, minimum=1, help="Sampler steps."),
-    Option(name="images", kind="int", default=64, minimum=2, help="Images per cell, exactly."),
+    Option(name="steps", kind="int", default=20, minimum=1, maximum=10_000, help="Sampler steps."),
+    Option(
+        name="images",
+        kind="int",
+        default=64,
+        minimum=2,
+        maximum=1_000_000,
+        help="Images per cell, exactly.",
+    ),
     Option(name="batch", kind="int", default=16, minimum=1, help="Images per network call."),
     Option(name="shard", kind="int", default=64, minimum=1, help="Images per task."),
     Option(name="seed", kind="int", default=0, minimum=0, help="Of the noise; shared by cells."),
@@ -346,6 +354,8 @@ def _option_schema(option: Option) -> dict[str, Any]:
         schema["enum"] = list(option.choices)
     if option.minimum is not None:
         schema["minimum"] = int(option.minimum)
+    if option.maximum is not None:
+        schema["maximum"] = int(option.maximum)
     return schema
 
 

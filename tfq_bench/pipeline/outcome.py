@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.border import Record
 from tfq_bench.keys import definition_id
-from tfq_bench.plan import cell_axes
 from tfq_bench.store.records import metric_from_json
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _record(plan: Plan, planned: PlannedCell, environment: str, **fields: object
         run=plan.id,
         cell=planned.cell.key,
         label=planned.cell.label,
-        axes=cell_axes(planned.cell),
+        axes=planned.axes,
         execution=planned.execution,
         environment=environment,
         plugins=planned.plugins,
