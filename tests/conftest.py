@@ -2,6 +2,8 @@
 
 import os
 import types
+from dataclasses import replace
+from pathlib import Path
 
 # Before torch is imported: tiny networks gain nothing from threads, and busy machines lose a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,7 +13,7 @@ import pytest
 # Imported, not named in `pytest_plugins`: that is refused below the root folder of a checkout.
 from tfq_bench.testing.plugin_host import plugin_host
 
-__all__ = ["plugin_host", "project", "tiny_suite"]
+__all__ = ["plugin_host", "project", "small_plan", "tiny_suite"]
 
 SUITE = """\
 schema = 1
@@ -83,5 +85,38 @@ def project(tiny_suite, tmp_path):
         folder = RunFolder.create(tmp_path / name, spec.text, plan.to_json())
         bench = Workbench(plan, table, folder.artefacts)
         return types.SimpleNamespace(plan=plan, table=table, folder=folder, bench=bench)
+
+    return make
+
+
+SMALL = """\
+schema = 1
+suite.name = "small"
+sampling = {sampler = "ddim", steps = 3, images = 4, batch = 2, shard = 2}
+model = [{name = "tiny"}]
+quantizer = [{name = "fp"}, {name = "crude", wbits = [8, 4]}]
+backend = [{name = "simulate"}, {name = "box"}]
+metric = [{name = "bits"}, {name = "score"}]
+"""
+
+
+@pytest.fixture
+def small_plan(plugin_host, tmp_path):
+    """A function that plans a small suite with fields of its `SuiteSpec` changed.
+
+    `tiny` and what `small_plugin.py` offers are installed; tables of numbers are changed in part.
+    """
+    from tfq_bench.planner import make_plan
+    from tfq_bench.suite import parse_suite
+
+    source = Path(__file__).with_name("small_plugin.py").read_text("utf-8")
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+    plugin_host.install("small", source, distribution="odd-dist")
+
+    def make(folder=tmp_path, **changes):
+        spec = parse_suite(SMALL, "small.toml", folder)
+        for name in {"sampling", "calibration", "timing"} & set(changes):
+            changes[name] = {**getattr(spec, name), **changes[name]}
+        return make_plan(replace(spec, **changes), plugin_host.discover())
 
     return make
