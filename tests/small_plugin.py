@@ -3,6 +3,8 @@
 The option `fault` makes its code raise; `file` is a path. `odd` and `even` have one digest.
 """
 
+import os
+
 from tfq_bench import api
 
 FILE = api.Option(name="file", kind="path", default="", help="A file.")
@@ -14,7 +16,7 @@ class Box:
         self.fault = fault
 
     def check(self, *, device):
-        if self.fault == "lacks":
+        if self.fault == "lacks" or "SMALL_LACKS" in os.environ:
             raise api.LoweringError("this processor has no box instructions.")
         if self.fault:
             raise ValueError(self.fault)

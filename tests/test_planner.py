@@ -112,6 +112,17 @@ def test_what_cannot_run_is_skipped_with_its_reason(small_plan, changes, label, 
     assert simulated.skip is None
 
 
+def test_a_machine_that_lacks_a_backend_has_another_plan(small_plan, monkeypatch):
+    """Keys are the same everywhere; what runs is not, so the id of the plan says it."""
+    backends = (entry("simulate"), entry("box", optional=True))
+    here = small_plan(backends=backends)
+    monkeypatch.setenv("SMALL_LACKS", "1")
+    there = small_plan(backends=backends)
+    assert [p.cell.key for p in here.cells] == [p.cell.key for p in there.cells]
+    assert (5, 3) == (len(here.runnable()), len(there.runnable()))
+    assert here.id != there.id
+
+
 def test_excluded_cells_are_no_cells(small_plan):
     """An exclusion removes what it matches and nothing else."""
     rule = Exclude(patterns={"scheme": "W4*", "backend": "box"}, reason="known to fail")
