@@ -125,7 +125,7 @@ def tfq_executors() -> Iterable[ExecutorProvider]:  # type: ignore[empty-body]
 
 @_hookspec
 def tfq_renderers() -> Iterable[RendererProvider]:  # type: ignore[empty-body]
-    """Report formats, named by ``tfq-bench report --format``.
+    """Report formats, named by ``tfq-bench report --renderer``.
 
     Example::
 

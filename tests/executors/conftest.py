@@ -2,8 +2,7 @@
 
 import pytest
 
-from tfq_bench.executors.base import Outcome
-from tfq_bench.pipeline.tasks import Task
+from tfq_bench.pipeline.tasks import Outcome, Task
 
 
 @pytest.fixture

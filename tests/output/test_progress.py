@@ -5,10 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfq_bench.executors.base import Outcome
 from tfq_bench.output import progress
 from tfq_bench.output.progress import ProgressLines, duration
-from tfq_bench.pipeline.tasks import Task
+from tfq_bench.pipeline.tasks import Outcome, Task
 
 
 class Terminal(io.StringIO):

@@ -21,8 +21,7 @@ from tfq_bench.store.run import RunFolder
 from tfq_bench.suite import parse_suite
 
 if TYPE_CHECKING:
-    from tfq_bench.executors.base import Outcome
-    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.pipeline.tasks import Outcome, Task
     from tfq_bench.plan import Plan
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]

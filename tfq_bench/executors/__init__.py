@@ -5,6 +5,7 @@ tasks it needs have finished, gives up a task when one of them failed, runs an e
 alone, and reports each end by calling `done`.
 """
 
-from tfq_bench.executors.base import Done, Outcome, Start, Work
+from tfq_bench.executors.base import Done, Start, Work
+from tfq_bench.pipeline.tasks import Outcome
 
 __all__ = ["Done", "Outcome", "Start", "Work"]

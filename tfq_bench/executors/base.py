@@ -1,29 +1,16 @@
-"""What executors share: the outcome of a task, and which task may start next."""
+"""What executors share: which task may start next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from tfq_bench.pipeline.tasks import Outcome
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Task
 
-__all__ = ["Done", "Outcome", "Queue", "Start", "Work"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a task ended.
-
-    Args:
-        reason: why it failed, None when it succeeded.
-        blocked: the task whose failure, directly or not, kept this one from starting, else None.
-    """
-
-    task: Task
-    reason: str | None = None
-    blocked: Task | None = None
+__all__ = ["Done", "Queue", "Start", "Work"]
 
 
 Work = Callable[["Task"], Outcome]

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import TfqError
-from tfq_bench.executors.base import Done, Outcome, Queue, Start, Work
+from tfq_bench.executors.base import Done, Queue, Start, Work
+from tfq_bench.pipeline.tasks import Outcome
 from tfq_bench.store.disk import explain
 from tfq_bench.store.run import RunFolder
 

@@ -30,7 +30,8 @@ class Bits:
             MetricDefinition(
                 name=name,
                 unit=unit,
-                direction="lower",
+                # A share that stays float is neither good nor bad: it is a choice to be seen.
+                direction="none" if name == "fp-weight-share" else "lower",
                 summary=summary,
                 parameters={"formula": 1, "float_bytes": 4},
             )

@@ -9,8 +9,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from tfq_bench.executors.base import Outcome
-    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.pipeline.tasks import Outcome, Task
     from tfq_bench.plan import Plan
 
 __all__ = ["ProgressLines", "duration"]

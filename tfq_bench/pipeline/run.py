@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from tfq_bench.errors import StoreError, TfqError
-from tfq_bench.executors.base import Outcome
 from tfq_bench.pipeline.cell import cell_log, run_task
 from tfq_bench.pipeline.outcome import failure_record, metric_records, skip_record
-from tfq_bench.pipeline.tasks import Task, tasks_of, tasks_of_cell, unfinished
+from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unfinished
 from tfq_bench.pipeline.workbench import Workbench
 from tfq_bench.store.records import append, read
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["STAGES", "Stage", "Task", "tasks_of", "tasks_of_cell", "unfinished"]
+__all__ = ["STAGES", "Outcome", "Stage", "Task", "tasks_of", "tasks_of_cell", "unfinished"]
 
 Stage = Literal["calibrate", "quantize", "lower", "sample", "measure", "evaluate"]
 STAGES: tuple[Stage, ...] = ("calibrate", "quantize", "lower", "sample", "measure", "evaluate")
@@ -44,6 +44,20 @@ class Task:
     def id(self) -> str:
         """Unique in a plan."""
         return f"{self.stage}-{self.outputs[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a task ended.
+
+    Args:
+        reason: why it failed, None when it succeeded.
+        blocked: the task whose failure, directly or not, kept this one from starting, else None.
+    """
+
+    task: Task
+    reason: str | None = None
+    blocked: Task | None = None
 
 
 def tasks_of(plan: Plan) -> tuple[Task, ...]:
