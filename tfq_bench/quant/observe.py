@@ -89,10 +89,19 @@ class InputRanges:
     Args:
         batches: how many network calls will be observed; divides the sample among them.
         generator: CPU generator of the sample.
+        momentum: of `ema`, see `EmaRange`.
     """
 
-    def __init__(self, method: RangeMethod, *, batches: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        method: RangeMethod,
+        *,
+        batches: int,
+        generator: torch.Generator,
+        momentum: float = 0.9,
+    ) -> None:
         self.method = method
+        self._momentum = momentum
         self._quota = max(1, SAMPLE_LIMIT // max(1, batches))
         self._generator = generator
         self._low: dict[str, Tensor] = {}
@@ -112,7 +121,7 @@ class InputRanges:
         except QuantizationError as error:
             raise CalibrationError(f"input of layer '{name}': {error}") from error
         if self.method == "ema":
-            self._ema.setdefault(name, EmaRange()).update(low, high)
+            self._ema.setdefault(name, EmaRange(self._momentum)).update(low, high)
             return
         self._low[name] = torch.minimum(self._low.get(name, low), low)
         self._high[name] = torch.maximum(self._high.get(name, high), high)

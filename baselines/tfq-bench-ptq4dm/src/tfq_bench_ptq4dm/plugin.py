@@ -1,0 +1,70 @@
+"""Entry point of the plugin: what it offers, without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tfq_bench.api import FULL_PRECISION, Option, QuantizerProvider, hookimpl
+
+__all__ = ["tfq_quantizers"]
+
+
+@hookimpl
+def tfq_quantizers() -> Iterable[QuantizerProvider]:
+    """The quantizer `ptq4dm`."""
+    return [
+        QuantizerProvider(
+            name="ptq4dm",
+            summary="PTQ4DM: normally distributed timestep calibration, symmetric MSE ranges.",
+            factory="tfq_bench_ptq4dm.quantizer:Ptq4dm",
+            wbits=tuple(range(2, 9)),
+            abits=(*range(4, 9), FULL_PRECISION),
+            policies=("uniform", "paper"),
+            options=(
+                Option(
+                    name="preset",
+                    kind="str",
+                    default="full",
+                    choices=("quick", "fast", "full"),
+                    help="Size of the calibration set and of the samples that ranges rest on.",
+                ),
+                Option(
+                    name="sampling",
+                    kind="str",
+                    default="normal",
+                    choices=("normal", "uniform", "mirrored"),
+                    help="Timesteps drawn; 'mirrored' pairs states and timesteps like the code.",
+                ),
+                Option(
+                    name="mu",
+                    kind="float",
+                    default=0.4,
+                    minimum=0.0,
+                    maximum=1.0,
+                    help="Mean of the drawn timesteps as a share of all; 0 is the clean end.",
+                ),
+                Option(
+                    name="sigma",
+                    kind="float",
+                    default=0.4,
+                    minimum=0.001,
+                    maximum=10.0,
+                    help="Standard deviation of the drawn timesteps, as a share of all.",
+                ),
+                Option(
+                    name="samples",
+                    kind="int",
+                    default=0,
+                    minimum=0,
+                    help="Calibration samples; 0 for the preset's.",
+                ),
+                Option(
+                    name="values",
+                    kind="int",
+                    default=0,
+                    minimum=0,
+                    help="Activation values per layer and batch searched for a clip; 0: preset's.",
+                ),
+            ),
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Q-Diffusion (arXiv:2302.04304) as a quantizer of tfq-bench."""

@@ -1,0 +1,119 @@
+"""Entry point of the plugin: what it offers, without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tfq_bench.api import FULL_PRECISION, Option, QuantizerProvider, hookimpl
+
+__all__ = ["tfq_quantizers"]
+
+_OPTIONS = (
+    Option(
+        name="preset",
+        kind="str",
+        default="full",
+        choices=("quick", "fast", "full"),
+        help="Effort: iterations, samples and learning rates; 'full' is the paper's.",
+    ),
+    Option(
+        name="variant",
+        kind="str",
+        default="cifar",
+        choices=("cifar", "ldm", "sd"),
+        help="Choices of the released script for this family of models.",
+    ),
+    Option(
+        name="weights",
+        kind="str",
+        default="variant",
+        choices=("variant", "minmax", "mse"),
+        help="How the range of each output channel's weights is found.",
+    ),
+    Option(
+        name="activations",
+        kind="str",
+        default="variant",
+        choices=("variant", "minmax", "mse", "ema"),
+        help="How the range is found that learning of an input's step starts from.",
+    ),
+    Option(
+        name="symmetric_activations",
+        kind="str",
+        default="variant",
+        choices=("variant", "yes", "no"),
+        help="Whether activation codes have their zero point in the middle.",
+    ),
+    Option(
+        name="split",
+        kind="str",
+        default="variant",
+        choices=("variant", "yes", "no"),
+        help="Whether shortcuts over a concatenation have parameters of their own per half.",
+    ),
+    Option(
+        name="steps",
+        kind="int",
+        default=0,
+        minimum=0,
+        help="Sampler steps that calibration data are taken from; 0 for the variant's.",
+    ),
+    Option(
+        name="samples",
+        kind="int",
+        default=0,
+        minimum=0,
+        help="Images at each of these steps; 0 for the preset's.",
+    ),
+    Option(
+        name="iterations",
+        kind="int",
+        default=-1,
+        minimum=-1,
+        help="Rounding iterations per block, 0 for nearest rounding; -1 for the preset's.",
+    ),
+    Option(
+        name="activation_iterations",
+        kind="int",
+        default=-1,
+        minimum=-1,
+        help="Iterations per block that learn activation steps, 0 for none; -1: the preset's.",
+    ),
+    Option(
+        name="batch",
+        kind="int",
+        default=0,
+        minimum=0,
+        help="Samples per iteration; 0 for the preset's.",
+    ),
+    Option(
+        name="lr",
+        kind="float",
+        default=0.0,
+        minimum=0.0,
+        help="Learning rate of the rounding variables; 0 for the preset's.",
+    ),
+    Option(
+        name="activation_lr",
+        kind="float",
+        default=0.0,
+        minimum=0.0,
+        help="Learning rate of activation steps; 0 for the preset's.",
+    ),
+)
+
+
+@hookimpl
+def tfq_quantizers() -> Iterable[QuantizerProvider]:
+    """The quantizer `qdiffusion`."""
+    return [
+        QuantizerProvider(
+            name="qdiffusion",
+            summary="Q-Diffusion: uniform-in-time calibration, split shortcuts, AdaRound blocks.",
+            factory="tfq_bench_qdiffusion.quantizer:QDiffusion",
+            wbits=tuple(range(2, 9)),
+            abits=(*range(4, 9), FULL_PRECISION),
+            policies=("uniform", "paper"),
+            options=_OPTIONS,
+        )
+    ]
