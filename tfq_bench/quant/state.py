@@ -7,7 +7,7 @@ packed at their true width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from tfq_bench.border import FULL_PRECISION, LayerKind, Scheme
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.bits import packed_size
+from tfq_bench.quant.cached import TemporalCache
 
 __all__ = ["FORMAT", "ActivationTable", "LayerPart", "QuantizedLayer", "QuantizedState"]
 
@@ -182,10 +183,16 @@ class QuantizedState:
         timesteps: the sampler's, in execution order; per-step tables have this length.
         layers: by name, in execution order.
         exempt: layers that stay float, with the reason.
+        cache: time projections whose output is looked up, by name. One that is cached at every
+            step is neither in `layers` nor exempt, since it is never computed; one that is cached
+            at some steps is in one of them.
+        half: exempt layers whose weights and bias are stored and rounded to float16; what they
+            compute stays float32.
 
     Raises:
         QuantizationError: a layer under another's name, both quantized and exempt, or with a
-            per-step table of another length than `timesteps`.
+            per-step table or cache of another length than `timesteps`; a cache that contradicts
+            `layers` and `exempt`; a float16 layer that is not exempt.
     """
 
     model: str
@@ -194,8 +201,20 @@ class QuantizedState:
     timesteps: tuple[int | float, ...]
     layers: Mapping[str, QuantizedLayer]
     exempt: Mapping[str, str]
+    cache: Mapping[str, TemporalCache] = field(default_factory=dict)
+    half: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_layers()
+        self._check_cache()
+        strangers = [name for name in self.half if name not in self.exempt]
+        if strangers or len(set(self.half)) != len(self.half):
+            raise QuantizationError(
+                "layers in float16 must be exempt and listed once, found "
+                f"{strangers or list(self.half)}."
+            )
+
+    def _check_layers(self) -> None:
         for name, layer in self.layers.items():
             if name != layer.name or name in self.exempt:
                 raise QuantizationError(
@@ -210,10 +229,26 @@ class QuantizedState:
                         f"entries (one per timestep), found {len(table.scale)}."
                     )
 
+    def _check_cache(self) -> None:
+        for name, cache in self.cache.items():
+            if name != cache.name or len(cache.values) != len(self.timesteps):
+                raise QuantizationError(
+                    f"cache of '{name}': expected it under its own name and with "
+                    f"{len(self.timesteps)} rows (one per timestep), found '{cache.name}' with "
+                    f"{len(cache.values)}."
+                )
+            if (name in self.layers or name in self.exempt) == cache.complete:
+                raise QuantizationError(
+                    f"cache of '{name}' covers {int(cache.selected.sum())} of "
+                    f"{len(self.timesteps)} steps: the layer must be listed as quantized or exempt "
+                    "exactly when some step is left to it."
+                )
+
     @property
     def packed_bytes(self) -> int:
         """Bytes of all tensors as `save` writes them."""
-        return sum(layer.packed_bytes for layer in self.layers.values())
+        layers = sum(layer.packed_bytes for layer in self.layers.values())
+        return layers + sum(cache.packed_bytes for cache in self.cache.values())
 
     def save(self, folder: Path) -> None:
         """Writes `tensors.safetensors` and `manifest.json` into `folder`; same state, same bytes.
