@@ -1,0 +1,57 @@
+"""Learned step sizes of activations (LSQ, arXiv:1902.08153).
+
+    x^ = s * (clamp(round(x / s) + z, 0, 2^b - 1) - z)
+
+Rounding passes gradients straight through, clamping does not. What is learned is log(s), so that
+scales stay positive and a learning rate means a relative change; the zero point stays.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tfq_bench.quant.state import ActivationTable
+
+__all__ = ["LearnedStep"]
+
+
+class LearnedStep(nn.Module):
+    """Quantizes one input with an activation table whose scales may be learned.
+
+    Args:
+        table: where it starts; one entry, or one per sampler step.
+    """
+
+    zero_point: Tensor
+
+    def __init__(self, table: ActivationTable, device: torch.device | str) -> None:
+        super().__init__()
+        self.bits = table.bits
+        self.log_scale = nn.Parameter(table.scale.to(device).log(), requires_grad=False)
+        self.register_buffer("zero_point", table.zero_point.to(device).float())
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """X quantized and back, float32, shape of x.
+
+        Args:
+            x: `[B, ...]`.
+            index: int64 `[1]` or `[B]`, the sampler step of the batch or of each sample.
+        """
+        scale, zero_point = self.log_scale.exp(), self.zero_point
+        if scale.numel() > 1:
+            shape = (-1, *(1,) * (x.dim() - 1))
+            scale = scale.index_select(0, index).reshape(shape)
+            zero_point = zero_point.index_select(0, index).reshape(shape)
+        scaled = x.float() / scale
+        rounded = scaled + (scaled.round() - scaled).detach()
+        codes = (rounded + zero_point).clamp(0.0, 2.0**self.bits - 1.0)
+        return scale * (codes - zero_point)
+
+    def table(self) -> ActivationTable:
+        """The present parameters, on the CPU."""
+        return ActivationTable(
+            bits=self.bits,
+            scale=self.log_scale.detach().exp().float().cpu(),
+            zero_point=self.zero_point.round().to(torch.int32).cpu(),
+        )
