@@ -1,0 +1,75 @@
+"""Cache-based maintenance: the temporal features themselves are quantized and stored.
+
+    c[t, i] = Q(emb[t, i]; s, z)
+
+emb is the full-precision feature, so no error of weights or inputs enters; what is left is the
+rounding of the feature, at most s/2 a value. What exactly the paper stores is not known to us
+(arXiv:2407.19547 was read in its abstract only): bits and granularity are options.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from tfq_bench.api import QuantizationError
+from tfq_bench.quant import affine_from_range, quantize
+from tfq_bench.quant.cached import TemporalCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Granularity", "quantize_feature"]
+
+Granularity = Literal["step", "block", "channel"]
+"""What shares a scale: the channels of one step and block; all of a block; the steps of a channel."""
+
+_AXES = {"step": (1,), "block": (0, 1), "channel": (0,)}
+
+HALF = 16
+
+
+def quantize_feature(
+    name: str,
+    feature: Tensor,
+    *,
+    bits: int,
+    granularity: Granularity,
+    selected: Tensor | None = None,
+) -> TemporalCache:
+    """The cache of one projection's feature, on the CPU.
+
+    Args:
+        feature: float32 `[T, C]`, full precision, bias included.
+        bits: 2 to 8 (min-max ranges), or 16 for float16.
+        selected: bool `[T]`, the steps at which it is read; all by default.
+
+    Raises:
+        QuantizationError: a value is not finite, or beyond float16 at 16 bits.
+    """
+    feature = feature.detach().float().cpu()
+    if not bool(torch.isfinite(feature).all()):
+        raise QuantizationError(f"temporal feature of '{name}' is not finite; look at its weights.")
+    if selected is None:
+        selected = torch.ones(len(feature), dtype=torch.bool)
+    if bits == HALF:
+        return TemporalCache(
+            name=name,
+            bits=bits,
+            values=feature.half(),
+            scale=None,
+            zero_point=None,
+            selected=selected,
+        )
+    axes = _AXES[granularity]
+    low, high = feature.amin(dim=axes, keepdim=True), feature.amax(dim=axes, keepdim=True)
+    scale, zero_point = affine_from_range(low, high, bits)
+    return TemporalCache(
+        name=name,
+        bits=bits,
+        values=quantize(feature, scale, zero_point, bits),
+        scale=scale,
+        zero_point=zero_point,
+        selected=selected,
+    )

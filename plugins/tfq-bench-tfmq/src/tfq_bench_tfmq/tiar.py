@@ -1,0 +1,170 @@
+"""Temporal Information Aware Reconstruction: rounding of the temporal block's weights.
+
+    L = sum_i mean_t || g_i(h(t)) - g^_i(h^(t)) ||^2 + lambda * sum(1 - |2h(alpha) - 1|^beta)
+
+(arXiv:2311.16503, TIAR.) Activations stay float. The batch is the whole table of sampler steps, so
+no image is needed and nothing is drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfq_bench.quant.adaround import SoftRounding, anneal
+
+if TYPE_CHECKING:
+    from tfq_bench.api import Progress
+    from tfq_bench.quant.working import WorkingNetwork
+    from tfq_bench_tfmq.block import TemporalBlock
+
+__all__ = ["TiarReport", "learn_rounding"]
+
+WEIGHT = 0.01
+"""lambda of the rounding regulariser; BRECQ's and the released code's."""
+
+REPORTS = 50
+"""How often progress is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiarReport:
+    """What was gained: L without its regulariser, for nearest rounding and for what was kept.
+
+    Args:
+        after: at most `before`, because nearest rounding is kept where learning did not help.
+    """
+
+    before: float
+    after: float
+
+
+def learn_rounding(
+    block: TemporalBlock,
+    working: WorkingNetwork,
+    *,
+    iterations: int,
+    lr: float,
+    progress: Progress,
+) -> TiarReport:
+    """Learns all weights of the block jointly; the working network then has the learned codes.
+
+    Layers that the plan leaves float keep their weights, and are in the loss.
+
+    Args:
+        iterations: of Adam on the rounding variables; 0 leaves nearest rounding.
+        lr: its learning rate.
+    """
+    stages = _stages(block, working)
+    with torch.no_grad():
+        targets = _outputs(block, stages, lambda stage: stage.weight)
+        before = _loss(_outputs(block, stages, _Stage.hard), targets).item()
+    variables = [stage.rounding.alpha for stage in stages if stage.rounding is not None]
+    if not variables or iterations == 0:
+        return TiarReport(before=before, after=before)
+    optimiser = torch.optim.Adam(variables, lr=lr)
+    with torch.enable_grad():
+        for step in range(iterations):
+            optimiser.zero_grad()
+            loss = _loss(_outputs(block, stages, _Stage.soft), targets)
+            beta = anneal(step, iterations)
+            if beta is not None:
+                for stage in stages:
+                    if stage.rounding is not None:
+                        loss = loss + WEIGHT * stage.rounding.regulariser(beta)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            if step % max(1, iterations // REPORTS) == 0:
+                progress(step / iterations, "temporal block: rounding")
+    with torch.no_grad():
+        after = _loss(_outputs(block, stages, _Stage.hard), targets).item()
+        if after >= before:
+            return TiarReport(before=before, after=before)
+        for stage in stages:
+            stage.keep(working)
+    return TiarReport(before=before, after=after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Stage:
+    """Layers that read one input, as one layer: their output channels one after another.
+
+    Scales are per output channel, so this is the same computation in fewer and larger products.
+    """
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor | None
+    rounding: SoftRounding | None
+
+    def hard(self) -> Tensor:
+        return self.weight if self.rounding is None else self.rounding.hard()
+
+    def soft(self) -> Tensor:
+        return self.weight if self.rounding is None else self.rounding.soft()
+
+    def keep(self, working: WorkingNetwork) -> None:
+        """Writes the learned codes into the working layers."""
+        if self.rounding is None:
+            return
+        parts = [working.layer(name).pieces[0] for name in self.names]
+        pieces = self.rounding.codes().split([len(part.codes) for part in parts])
+        for part, codes in zip(parts, pieces, strict=True):
+            part.codes.copy_(codes)
+
+
+def _stages(block: TemporalBlock, working: WorkingNetwork) -> list[_Stage]:
+    """The layers of h one by one, then projections of one kind (activation, bits, bias) together."""
+    kinds: dict[tuple[str, int | None, bool], list[str]] = {}
+    for name in block.projections:
+        bits = working.layer(name).bits.wbits if name in working.layers else None
+        kind = (block.before[name], bits, block.biases[name] is None)
+        kinds.setdefault(kind, []).append(name)
+    groups = [[name] for name in block.mlp] + list(kinds.values())
+    return [_stage(block, working, names) for names in groups]
+
+
+def _stage(block: TemporalBlock, working: WorkingNetwork, names: Sequence[str]) -> _Stage:
+    weight = torch.cat([block.weights[name] for name in names])
+    biases = [bias for name in names if (bias := block.biases[name]) is not None]
+    rounding = None
+    if names[0] in working.layers:
+        parts = [working.layer(name).pieces[0] for name in names]
+        rounding = SoftRounding(
+            weight,
+            torch.cat([part.scale for part in parts]),
+            torch.cat([part.zero_point for part in parts]),
+            parts[0].bits,
+        )
+    return _Stage(
+        names=tuple(names),
+        weight=weight,
+        bias=torch.cat(biases) if biases else None,
+        rounding=rounding,
+    )
+
+
+def _outputs(
+    block: TemporalBlock, stages: Sequence[_Stage], weight: Callable[[_Stage], Tensor]
+) -> list[Tensor]:
+    """Features `[T, sum of C_i]` of each group of projections."""
+    h = block.table
+    for stage in stages[: len(block.mlp)]:
+        h = F.linear(block.activate(stage.names[0], h), weight(stage), stage.bias)
+    return [
+        F.linear(block.activate(stage.names[0], h), weight(stage), stage.bias)
+        for stage in stages[len(block.mlp) :]
+    ]
+
+
+def _loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    terms = [
+        (output - target).square().sum(dim=1).mean()
+        for output, target in zip(outputs, targets, strict=True)
+    ]
+    return torch.stack(terms).sum()
