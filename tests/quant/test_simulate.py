@@ -1,5 +1,6 @@
 """The simulated network computes with the state's integers and leaves the original alone."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tfq_bench.errors import LoweringError
+from tfq_bench.errors import LoweringError, QuantizationError
 from tfq_bench.protocols import StepCursor
+from tfq_bench.quant.bits import bit_report
 from tfq_bench.quant.parity import integer_sums
 from tfq_bench.quant.rtn import round_weight
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer, simulate
@@ -180,3 +182,29 @@ def test_state_of_another_model_or_sampler_is_refused(loaded, round_to_nearest):
         simulate(loaded, replace(state, model="other"))
     with pytest.raises(LoweringError, match="differ from the sampler's 6"):
         simulate(loaded, replace(state, timesteps=(1, 2)))
+
+
+def test_exempt_layer_in_half_is_rounded_and_counted_at_16_bits(loaded, round_to_nearest):
+    """Its weight and bias are float16 values, computed with in float32; the original stays."""
+    state = round_to_nearest(8, 8)
+    layers = {name: layer for name, layer in state.layers.items() if name != "first.time"}
+    exempt = {"first.time": "small"}
+    plain = replace(state, layers=layers, exempt=exempt)
+    half = replace(plain, half=("first.time",))
+    original = loaded.network.get_submodule("first.time")
+    found = simulate(loaded, half).network.get_submodule("first.time")
+    assert torch.equal(original.weight.half().float(), found.weight)
+    assert torch.equal(original.bias.half().float(), found.bias)
+    assert not torch.equal(original.weight, found.weight)
+    reports = [bit_report(loaded.network, loaded.topology, one) for one in (plain, half)]
+    parameters = original.weight.numel() + original.bias.numel()
+    assert 2 * parameters == reports[0].fp_bytes - reports[1].fp_bytes
+    weights = sum(math.prod(layer.weight_shape) for layer in loaded.topology.layers)
+    share = original.weight.numel() / weights
+    assert pytest.approx(8 + 8 * share) == reports[1].mean_weight_bits
+
+
+def test_half_of_a_quantized_layer_is_refused(round_to_nearest):
+    """Float16 is what an exemption may ask for, not a quantized layer."""
+    with pytest.raises(QuantizationError, match="must be exempt"):
+        replace(round_to_nearest(8, 8), half=("first.time",))

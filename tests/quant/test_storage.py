@@ -142,7 +142,7 @@ def test_manifest_of_another_format_is_refused(make_layer, tmp_path):
     document["content"]["format"] = 99
     document["sha256"] = storage._digest(document["content"])
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="expected format 1, found 99"):
+    with pytest.raises(StoreError, match="expected format 2, found 99"):
         QuantizedState.load(tmp_path)
 
 

@@ -13,7 +13,9 @@ from tfq_bench.quant.affine import (
     quantize,
 )
 from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
+from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.lowering import check_state, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
 from tfq_bench.quant.parity import (
     Parity,
@@ -25,7 +27,7 @@ from tfq_bench.quant.parity import (
 from tfq_bench.quant.policy import UNIFORM, Exempt, LayerBits, Policy, find_policy, resolve
 from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
 from tfq_bench.quant.rtn import RoundToNearest, round_weight
-from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, check_state, simulate
+from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.temporal import TemporalErrors, temporal_errors, temporal_features
 from tfq_bench.quant.topology import trace_topology
@@ -34,6 +36,7 @@ __all__ = [
     "UNIFORM",
     "ActivationTable",
     "BitReport",
+    "CachedProjection",
     "EmaRange",
     "Exempt",
     "InputRanges",
@@ -46,6 +49,7 @@ __all__ = [
     "RoundToNearest",
     "SimulateBackend",
     "SimulatedLayer",
+    "TemporalCache",
     "TemporalErrors",
     "WeightedLayer",
     "affine_from_range",
@@ -56,6 +60,7 @@ __all__ = [
     "fake_quantize",
     "find_layer",
     "find_policy",
+    "finish_lowering",
     "integer_sums",
     "layer_parities",
     "layer_parity",
@@ -75,4 +80,5 @@ __all__ = [
     "temporal_features",
     "trace_topology",
     "unpack",
+    "unused_layers",
 ]

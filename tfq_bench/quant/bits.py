@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["BitReport", "bit_report", "pack", "packed_size", "unpack"]
 
 FLOAT_BYTES = 4
+HALF_BITS = 16
 REMAINDER = "remainder"
+CACHE = "temporal-cache"
 
 
 def packed_size(count: int, bits: int) -> int:
@@ -115,16 +117,19 @@ class BitReport:
     """What a quantized model really weighs and computes with.
 
     Args:
-        mean_weight_bits: mean over the weights of all convolutions and linear layers of the
-            topology; an exempt layer counts 32. Scales, biases and norms are not weights here.
-        packed_bytes: of the quantized layers as stored: codes at their true width, scales, zero
-            points, activation tables, biases.
+        mean_weight_bits: mean over the weights of all convolutions and linear layers that are
+            kept; an exempt layer counts 32, or 16 in float16. Scales, biases, norms and caches
+            are not weights here.
+        packed_bytes: of the state as stored: codes at their true width, scales, zero points,
+            activation tables, biases, caches.
         fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at 4
-            bytes a parameter.
-        bytes_by_role: bytes by layer role, and under `remainder` what belongs to no layer; the
-            values sum to `total_bytes`.
+            bytes a parameter, 2 in float16 layers.
+        bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, and under
+            `remainder` what belongs to no layer; the values sum to `total_bytes`.
         exempt: layers that stay float, with the reason.
         mac_share: fraction of multiply-accumulates per (wbits, abits), summing to 1.
+        cache_bytes: the part of `packed_bytes` that is caches of time projections.
+        dropped: layers that are never computed because of the caches; they take no bytes.
     """
 
     mean_weight_bits: float
@@ -133,6 +138,8 @@ class BitReport:
     bytes_by_role: Mapping[str, int]
     exempt: Mapping[str, str]
     mac_share: Mapping[tuple[int, int], float]
+    cache_bytes: int = 0
+    dropped: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -148,6 +155,8 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     """
     layers = {} if state is None else state.layers
     exempt = {} if state is None else dict(state.exempt)
+    half = frozenset() if state is None else frozenset(state.half)
+    dropped = frozenset() if state is None else state.dropped(topology)
     everything = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
     in_layers = 0
     packed = 0
@@ -158,18 +167,27 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
         module = network.get_submodule(layer.name)
         size = sum(parameter.numel() for parameter in module.parameters()) * FLOAT_BYTES
         in_layers += size
+        if layer.name in dropped:
+            continue
         wbits = abits = FULL_PRECISION
         if layer.name in layers:
             quantized = layers[layer.name]
             size = quantized.packed_bytes
             packed += size
             wbits, abits = quantized.wbits, quantized.abits
+        elif layer.name in half:
+            wbits = HALF_BITS
+            size //= 2
         count = math.prod(layer.weight_shape)
         bits += wbits * count
         weights += count
         by_role[layer.role] = by_role.get(layer.role, 0) + size
         macs[wbits, abits] = macs.get((wbits, abits), 0) + layer.macs
     by_role[REMAINDER] = everything - in_layers
+    cached = 0 if state is None else sum(cache.packed_bytes for cache in state.cache.values())
+    if cached:
+        by_role[CACHE] = cached
+        packed += cached
     total = sum(macs.values())
     return BitReport(
         mean_weight_bits=bits / weights if weights else float(FULL_PRECISION),
@@ -178,4 +196,6 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
         bytes_by_role=dict(sorted(by_role.items())),
         exempt=exempt,
         mac_share={pair: share / total for pair, share in sorted(macs.items())} if total else {},
+        cache_bytes=cached,
+        dropped=tuple(layer.name for layer in topology.layers if layer.name in dropped),
     )

@@ -23,12 +23,13 @@ from tfq_bench.errors import LoweringError
 from tfq_bench.protocols import KernelUse, Lowered, StepCursor
 from tfq_bench.quant.affine import per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.lowering import check_state, finish_lowering
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import LoadedModel
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 
-__all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "check_state", "simulate"]
+__all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "simulate"]
 
 KERNEL = "fp32 on dequantized integers"
 
@@ -111,8 +112,10 @@ class SimulatedLayer(nn.Module):
             scale: Tensor = getattr(self, f"scale_{number}")
             zero_point: Tensor = getattr(self, f"zero_point_{number}")
             if scale.numel() > 1:
-                scale = scale.index_select(0, self._step.index)
-                zero_point = zero_point.index_select(0, self._step.index)
+                # One step for the batch, or one per sample.
+                wide = (-1, *(1,) * (x.dim() - 1))
+                scale = scale.index_select(0, self._step.index).reshape(wide)
+                zero_point = zero_point.index_select(0, self._step.index).reshape(wide)
             codes = x.float().mul(scale.reciprocal()).round_().add_(zero_point)
             codes = codes.clamp_(0, 2**bits - 1).sub_(zero_point)
             y = apply_layer(self._geometry[0], codes, weight, None).mul_(scale)
@@ -127,6 +130,8 @@ class SimulatedLayer(nn.Module):
 
 def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:
     """The network with every layer of `state` simulated; None gives a full-precision copy.
+
+    Time projections that the state caches are looked up, see `CachedProjection`.
 
     `loaded.network` stays as it is.
 
@@ -153,26 +158,10 @@ def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:
                 macs=loaded.topology.layer(name).macs,
             )
         )
+    uses.extend(finish_lowering(network, loaded, state, step))
     return Lowered(
         network=network, step=step, execution="simulated", kernels=tuple(uses), executed=executed
     )
-
-
-def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
-    """Nothing, when `state` was made for this model and sampler.
-
-    Raises:
-        LoweringError: says what differs.
-    """
-    if state.model != loaded.model.digest:
-        raise LoweringError(
-            f"the state was made from model {state.model}, the model is {loaded.model.digest}."
-        )
-    if tuple(state.timesteps) != tuple(loaded.sampler.timesteps):
-        raise LoweringError(
-            f"the state was made for {len(state.timesteps)} timesteps that differ from the "
-            f"sampler's {len(loaded.sampler.timesteps)}; quantize for this sampler."
-        )
 
 
 class SimulateBackend:

@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tfq_bench.border import FULL_PRECISION, LayerKind, Scheme
+from tfq_bench.border import FULL_PRECISION, LayerKind, Scheme, Topology
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.bits import packed_size
-from tfq_bench.quant.cached import TemporalCache
+from tfq_bench.quant.cached import TemporalCache, unused_layers
 
 __all__ = ["FORMAT", "ActivationTable", "LayerPart", "QuantizedLayer", "QuantizedState"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout on disk; another one is refused."""
 
 _KINDS = {"conv2d": 4, "linear": 2}
@@ -249,6 +249,10 @@ class QuantizedState:
         """Bytes of all tensors as `save` writes them."""
         layers = sum(layer.packed_bytes for layer in self.layers.values())
         return layers + sum(cache.packed_bytes for cache in self.cache.values())
+
+    def dropped(self, topology: Topology) -> frozenset[str]:
+        """The layers that are never computed: neither quantized nor exempt, see `cache`."""
+        return unused_layers(topology, self.cache) - set(self.layers) - set(self.exempt)
 
     def save(self, folder: Path) -> None:
         """Writes `tensors.safetensors` and `manifest.json` into `folder`; same state, same bytes.

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -23,6 +24,7 @@ from torch import Tensor
 from tfq_bench.border import Scheme
 from tfq_bench.errors import StoreError, TfqError
 from tfq_bench.quant.bits import pack, unpack
+from tfq_bench.quant.cached import HALF, TemporalCache
 from tfq_bench.quant.state import FORMAT, ActivationTable, LayerPart, QuantizedLayer, QuantizedState
 
 __all__ = ["load_state", "save_state"]
@@ -35,6 +37,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
     """Writes `state` into `folder`; see `QuantizedState.save`."""
     tensors: dict[str, Tensor] = {}
     layers = [_describe(layer, tensors) for layer in state.layers.values()]
+    caches = [_describe_cache(cache, tensors) for cache in state.cache.values()]
     data = save_tensors(tensors)
     content = {
         "format": FORMAT,
@@ -48,6 +51,8 @@ def save_state(state: QuantizedState, folder: Path) -> None:
         "timesteps": list(state.timesteps),
         "layers": layers,
         "exempt": [list(pair) for pair in state.exempt.items()],
+        "half": list(state.half),
+        "cache": caches,
         "tensors": {
             "file": TENSORS,
             "bytes": len(data),
@@ -80,6 +85,7 @@ def load_state(folder: Path) -> QuantizedState:
             )
         tensors = load_tensors(data)
         layers = [_restore(entry, tensors) for entry in content["layers"]]
+        caches = [_restore_cache(entry, tensors) for entry in content["cache"]]
         return QuantizedState(
             model=content["model"],
             method=content["method"],
@@ -87,6 +93,8 @@ def load_state(folder: Path) -> QuantizedState:
             timesteps=tuple(content["timesteps"]),
             layers={layer.name: layer for layer in layers},
             exempt=dict(content["exempt"]),
+            cache={cache.name: cache for cache in caches},
+            half=tuple(content["half"]),
         )
     except StoreError:
         raise
@@ -160,6 +168,52 @@ def _restore(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Quantiz
         wbits=entry["wbits"],
         parts=tuple(parts),
         bias=tensors[f"{name}/bias"] if entry["bias"] else None,
+    )
+
+
+def _describe_cache(cache: TemporalCache, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The manifest's entry of a cache; the rows that are read are added to `tensors`."""
+    prefix, selected = f"{cache.name}/cache", cache.selected.cpu()
+    steps, channels = cache.values.shape
+    values = cache.values.cpu()[selected]
+    tensors[f"{prefix}/values"] = (
+        values.contiguous() if cache.bits == HALF else pack(values, cache.bits)
+    )
+    tensors[f"{prefix}/selected"] = torch.from_numpy(np.packbits(selected.numpy()))
+    shape = None
+    if cache.scale is not None and cache.zero_point is not None:
+        shape = list(cache.scale.shape)
+        rows = selected if len(cache.scale) == steps else torch.ones(1, dtype=torch.bool)
+        tensors[f"{prefix}/scale"] = cache.scale.cpu()[rows].contiguous()
+        tensors[f"{prefix}/zero_point"] = cache.zero_point.cpu()[rows].to(torch.uint8)
+    return {"name": cache.name, "bits": cache.bits, "shape": [steps, channels], "scale": shape}
+
+
+def _restore_cache(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TemporalCache:
+    prefix, bits, (steps, channels) = f"{entry['name']}/cache", entry["bits"], entry["shape"]
+    mask = np.unpackbits(tensors[f"{prefix}/selected"].numpy(), count=steps)
+    selected = torch.from_numpy(mask).bool()
+    rows = int(selected.sum())
+    stored = tensors[f"{prefix}/values"]
+    if bits != HALF:
+        stored = unpack(stored, bits, (rows, channels))
+    values = torch.zeros((steps, channels), dtype=stored.dtype)
+    values[selected] = stored
+    scale = zero_point = None
+    if entry["scale"] is not None:
+        # Rows that are not selected need some positive scale; their codes are not read.
+        scale = torch.ones(entry["scale"])
+        zero_point = torch.zeros(entry["scale"], dtype=torch.int32)
+        kept = selected if len(scale) == steps else torch.ones(1, dtype=torch.bool)
+        scale[kept] = tensors[f"{prefix}/scale"]
+        zero_point[kept] = tensors[f"{prefix}/zero_point"].to(torch.int32)
+    return TemporalCache(
+        name=entry["name"],
+        bits=bits,
+        values=values,
+        scale=scale,
+        zero_point=zero_point,
+        selected=selected,
     )
 
 

@@ -227,12 +227,13 @@ class QuantizerContract:
             assert torch.equal(random, torch.random.get_rng_state()), "global generator was used"
 
     def test_every_layer_is_quantized_or_exempt_with_a_reason(self) -> None:
-        """No layer is forgotten; quantized layers stand in execution order."""
+        """No layer that is computed is forgotten; quantized layers stand in execution order."""
         loaded = self.load()
         for scheme in self.schemes:
             state = self._state(loaded, scheme)
             order = [layer.name for layer in loaded.topology.layers]
-            assert sorted(order) == sorted([*state.layers, *state.exempt])
+            dropped = state.dropped(loaded.topology)
+            assert sorted(order) == sorted([*state.layers, *state.exempt, *dropped])
             assert [name for name in order if name in state.layers] == list(state.layers)
             assert all(state.exempt.values()), "a layer is exempt without a reason"
             assert (loaded.model.digest, scheme) == (state.model, state.scheme)

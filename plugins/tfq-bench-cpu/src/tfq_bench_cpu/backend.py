@@ -10,7 +10,8 @@ from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.simulate import KERNEL, SimulatedLayer, check_state
+from tfq_bench.quant.lowering import check_state, finish_lowering
+from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
 from tfq_bench_cpu.kernels import Geometry
 from tfq_bench_cpu.layers import CONV2D, LINEAR, Int8Conv2d, Int8Linear, int8_weight
 from tfq_bench_cpu.machine import check_machine
@@ -49,7 +50,8 @@ class CpuBackend:
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own whose quantized layers run int8 kernels where there are any.
 
-        Layers without a kernel are simulated in float32 and listed with the reason.
+        Layers without a kernel are simulated in float32 and listed with the reason. Time
+        projections that the state caches are looked up, as in the simulation.
 
         Raises:
             LoweringError: the machine lacks the kernels, or the state was made for another model
@@ -85,6 +87,7 @@ class CpuBackend:
                     fallback=reason,
                 )
             )
+        uses.extend(finish_lowering(network, loaded, state, step))
         return Lowered(
             network=network,
             step=step,

@@ -1,0 +1,88 @@
+"""What every backend does besides its kernels, so that all of them compute the same network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from tfq_bench.errors import LoweringError
+from tfq_bench.quant.cached import CachedProjection, SkippedLayer
+from tfq_bench.quant.layers import find_layer, replace_layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tfq_bench.protocols import KernelUse, LoadedModel, StepCursor
+    from tfq_bench.quant.state import QuantizedState
+
+__all__ = ["check_state", "finish_lowering"]
+
+
+def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
+    """Nothing, when `state` was made for this model and sampler.
+
+    Raises:
+        LoweringError: says what differs.
+    """
+    if state.model != loaded.model.digest:
+        raise LoweringError(
+            f"the state was made from model {state.model}, the model is {loaded.model.digest}."
+        )
+    if tuple(state.timesteps) != tuple(loaded.sampler.timesteps):
+        raise LoweringError(
+            f"the state was made for {len(state.timesteps)} timesteps that differ from the "
+            f"sampler's {len(loaded.sampler.timesteps)}; quantize for this sampler."
+        )
+    projections = set(loaded.topology.time_projections)
+    for name, cache in state.cache.items():
+        if name not in projections:
+            raise LoweringError(
+                f"the state caches '{name}', which is no time projection of the model; expected "
+                f"one of {sorted(projections)}."
+            )
+        layer = loaded.topology.layer(name)
+        if layer.kind != "linear" or layer.weight_shape[0] != cache.values.shape[1]:
+            raise LoweringError(
+                f"cache of '{name}': expected a linear layer of {cache.values.shape[1]} outputs, "
+                f"the model's is {layer.kind} of {layer.weight_shape[0]}."
+            )
+
+
+@torch.no_grad()
+def finish_lowering(
+    network: nn.Module, loaded: LoadedModel, state: QuantizedState, step: StepCursor
+) -> tuple[KernelUse, ...]:
+    """Float16 weights and caches, put into `network` after its quantized layers.
+
+    Args:
+        network: a backend's own copy of `loaded.network`, its quantized layers replaced already.
+        step: the cursor that the backend's `Lowered` carries.
+
+    Returns:
+        How the parts that are no layers are executed, to be listed after the layers.
+
+    Raises:
+        LoweringError: a weight is too large for float16.
+    """
+    for name in state.half:
+        _round_to_half(find_layer(network, name), name)
+    for name in sorted(state.dropped(loaded.topology) - set(state.cache)):
+        features = loaded.topology.layer(name).weight_shape[0]
+        replace_layer(network, name, SkippedLayer(features))
+    for name, cache in state.cache.items():
+        inner = None if cache.complete else network.get_submodule(name)
+        parent, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(parent), attribute, CachedProjection(cache, inner, step))
+    return ()
+
+
+def _round_to_half(layer: nn.Module, name: str) -> None:
+    for parameter in layer.parameters(recurse=False):
+        rounded = parameter.half()
+        if not bool(torch.isfinite(rounded).all()):
+            raise LoweringError(
+                f"layer '{name}' is to be kept in float16, but holds a value of magnitude "
+                f"{float(parameter.abs().max()):.3g}; keep it in float32."
+            )
+        parameter.copy_(rounded)
