@@ -132,8 +132,16 @@ class Quantizer(Protocol):
         *,
         generator: torch.Generator,
         progress: Progress,
+        checkpoint: Path | None = None,
     ) -> QuantizedState:
-        """The quantized network as data. Never modifies `loaded.network`."""
+        """The quantized network as data. Never modifies `loaded.network`.
+
+        Args:
+            generator: CPU; all that is random comes from it.
+            checkpoint: a folder for this call alone (it may not exist yet) in which a long method
+                keeps what is finished: after a stop, the same call finds it again. Gone once the
+                state is stored.
+        """
 
 
 class StepCursor:

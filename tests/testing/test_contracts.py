@@ -74,7 +74,7 @@ class TestBrightness(MetricContract):
 class MutatingQuantizer(RoundToNearest):
     """Changes the network that it was given."""
 
-    def quantize(self, loaded, data, *, generator, progress):
+    def quantize(self, loaded, data, *, generator, progress, checkpoint=None):
         loaded.network.conv_in.weight.add_(1.0)
         return super().quantize(loaded, data, generator=generator, progress=progress)
 
@@ -82,7 +82,7 @@ class MutatingQuantizer(RoundToNearest):
 class RandomQuantizer(RoundToNearest):
     """Draws from the global generator."""
 
-    def quantize(self, loaded, data, *, generator, progress):
+    def quantize(self, loaded, data, *, generator, progress, checkpoint=None):
         state = super().quantize(loaded, data, generator=generator, progress=progress)
         layer = state.layers["conv_in"]
         shifted = dataclasses.replace(layer, bias=layer.bias + torch.rand(1))
@@ -92,7 +92,7 @@ class RandomQuantizer(RoundToNearest):
 class ForgetfulQuantizer(RoundToNearest):
     """Leaves a layer out without saying so."""
 
-    def quantize(self, loaded, data, *, generator, progress):
+    def quantize(self, loaded, data, *, generator, progress, checkpoint=None):
         state = super().quantize(loaded, data, generator=generator, progress=progress)
         layers = {name: layer for name, layer in state.layers.items() if name != "conv_in"}
         return dataclasses.replace(state, layers=layers)

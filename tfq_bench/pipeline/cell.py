@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -84,16 +85,19 @@ def _quantize(bench: Workbench, planned: PlannedCell, task: Task, progress: Prog
         with bench.store.create("quantize", task.outputs[0]) as folder:
             _write_result(folder, {"seconds": 0.0, "calibration_samples": 0})
         return
+    checkpoint = bench.store.root / "checkpoints" / task.outputs[0]
     state, facts = quantize(
         bench.quantizer(planned),
         bench.loaded(planned),
         bench.calibration(planned),
         seed=planned.cell.seed,
         progress=progress,
+        checkpoint=checkpoint,
     )
     with bench.store.create("quantize", task.outputs[0]) as folder:
         state.save(folder / "state")
         _write_result(folder, facts)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _lower(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:

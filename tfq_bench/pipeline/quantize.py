@@ -11,6 +11,8 @@ from tfq_bench.quant.state import QuantizedState
 from tfq_bench.seeds import generator
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from tfq_bench.border import CalibrationData
@@ -36,6 +38,7 @@ class FullPrecision:
         *,
         generator: torch.Generator,  # noqa: ARG002
         progress: Progress,  # noqa: ARG002
+        checkpoint: Path | None = None,  # noqa: ARG002
     ) -> QuantizedState:
         """A state without layers."""
         return QuantizedState(
@@ -55,6 +58,7 @@ def quantize(
     *,
     seed: int,
     progress: Progress,
+    checkpoint: Path | None = None,
 ) -> tuple[QuantizedState, dict[str, Any]]:
     """The state, and what making it cost.
 
@@ -67,7 +71,11 @@ def quantize(
     """
     before = time.perf_counter()
     state = quantizer.quantize(
-        loaded, data, generator=generator(seed, "quantize"), progress=progress
+        loaded,
+        data,
+        generator=generator(seed, "quantize"),
+        progress=progress,
+        checkpoint=checkpoint,
     )
     seconds = time.perf_counter() - before
     known = {layer.name for layer in loaded.topology.layers}

@@ -20,6 +20,8 @@ from tfq_bench.quant.ranges import minmax, mse_range
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tfq_bench.border import CalibrationData, Layer
     from tfq_bench.protocols import LoadedModel, Progress
 
@@ -76,11 +78,13 @@ class RoundToNearest:
         *,
         generator: torch.Generator,
         progress: Progress,
+        checkpoint: Path | None = None,  # noqa: ARG002
     ) -> QuantizedState:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
             generator: CPU; only the methods `mse` and `percentile` draw from it.
+            checkpoint: not used, because nothing takes long.
 
         Raises:
             QuantizationError: impossible bits, an unknown policy, or weights that are not finite.
