@@ -28,10 +28,29 @@ if TYPE_CHECKING:
     from tfq_bench.border import Layer, Scheme
     from tfq_bench.protocols import LoadedModel
 
-__all__ = ["ActivationMode", "WeightMode", "WorkingLayer", "WorkingNetwork", "WorkingPart"]
+__all__ = [
+    "ActivationMode",
+    "WeightMode",
+    "WorkingLayer",
+    "WorkingNetwork",
+    "WorkingPart",
+    "input_parts",
+]
 
 WeightMode = Literal["float", "soft", "hard"]
 ActivationMode = Literal["float", "quantized"]
+
+
+def input_parts(layer: Layer, module: WeightedLayer, *, split: bool) -> tuple[tuple[int, int], ...]:
+    """Input channels [start, stop) of each part of a layer.
+
+    With `split`, both halves of a concatenation in front of a shortcut are parts of their own, as
+    in Q-Diffusion. The norm and the 3x3 convolution that read the same concatenation stay whole.
+    """
+    channels = layer.weight_shape[1] * int(getattr(module, "groups", 1))
+    if split and layer.role == "shortcut" and layer.split is not None:
+        return ((0, layer.split), (layer.split, channels))
+    return ((0, channels),)
 
 
 class WorkingPart(nn.Module):
@@ -102,7 +121,7 @@ class WorkingLayer(nn.Module):
         symmetric: bool,
     ) -> None:
         super().__init__()
-        self.spec, self.bits = layer, bits
+        self.spec, self.bits, self.bounds = layer, bits, tuple(bounds)
         self.weights: WeightMode = "hard"
         self.activations: ActivationMode = "float"
         whole = original.weight.detach().float()
@@ -221,16 +240,12 @@ class WorkingNetwork:
             if isinstance(bits, Exempt):
                 continue
             original = find_layer(self.network, layer.name)
-            channels = layer.weight_shape[1] * int(getattr(original, "groups", 1))
-            bounds: tuple[tuple[int, int], ...] = ((0, channels),)
-            if split and layer.role == "shortcut" and layer.split is not None:
-                bounds = ((0, layer.split), (layer.split, channels))
             try:
                 working = WorkingLayer(
                     original,
                     layer,
                     bits,
-                    bounds,
+                    input_parts(layer, original, split=split),
                     self.cursor,
                     method=weights,
                     symmetric=symmetric_weights,

@@ -8,11 +8,12 @@ import torch
 from tfq_bench.api import Scheme
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import find_layer, resolve
+from tfq_bench.quant.working import input_parts
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import PAPER
-from tfq_bench_qdiffusion.start import input_parts, start_tables, take
+from tfq_bench_qdiffusion.start import start_tables, take
 
 
 def ignore(fraction, text):

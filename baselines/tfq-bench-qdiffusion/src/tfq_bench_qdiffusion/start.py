@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tfq_bench.api import FULL_PRECISION, CalibrationData, Layer
+from tfq_bench.api import FULL_PRECISION, CalibrationData
 from tfq_bench.quant import (
     ActivationTable,
     Exempt,
@@ -23,25 +23,13 @@ if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel, Progress
     from tfq_bench.quant.observe import RangeMethod
 
-__all__ = ["Bounds", "input_parts", "start_tables", "take"]
+__all__ = ["Bounds", "start_tables", "take"]
 
 Bounds = tuple[tuple[int, int], ...]
 """Input channels [start, stop) of each part of a layer."""
 
 MOMENTUM = 0.95
 """Of ranges that follow batches (released code)."""
-
-
-def input_parts(layer: Layer, module: torch.nn.Module, *, split: bool) -> Bounds:
-    """Both halves of a shortcut over a concatenation when `split`, else the whole input.
-
-    Only shortcuts are split in Q-Diffusion: the norm and the 3x3 convolution that read the same
-    concatenation are not.
-    """
-    channels = layer.weight_shape[1] * int(getattr(module, "groups", 1))
-    if split and layer.role == "shortcut" and layer.split is not None:
-        return ((0, layer.split), (layer.split, channels))
-    return ((0, channels),)
 
 
 def start_tables(
@@ -60,7 +48,7 @@ def start_tables(
 
     Args:
         data: what full-precision inputs are observed on.
-        parts: by layer name, see `input_parts`.
+        parts: by layer name, see `tfq_bench.quant.working.input_parts`.
         symmetric: whether the zero point is the middle code.
         batch: samples per network call; a range that follows batches depends on it.
         generator: CPU generator of the sample behind `mse`.
