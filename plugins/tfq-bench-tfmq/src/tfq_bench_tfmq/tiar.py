@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfq_bench.quant.adaround import SoftRounding, anneal
+from tfq_bench.quant.adaround import BETA_START, SoftRounding, anneal
+from tfq_bench.quant.descend import descend, optimizer_for
 
 if TYPE_CHECKING:
     from tfq_bench.api import Progress
@@ -27,9 +28,6 @@ __all__ = ["TiarReport", "learn_rounding"]
 
 WEIGHT = 0.01
 """lambda of the rounding regulariser; BRECQ's and the released code's."""
-
-REPORTS = 50
-"""How often progress is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +65,34 @@ def learn_rounding(
     variables = [stage.rounding.alpha for stage in stages if stage.rounding is not None]
     if not variables or iterations == 0:
         return TiarReport(before=before, after=before)
-    optimiser = torch.optim.Adam(variables, lr=lr)
-    with torch.enable_grad():
-        for step in range(iterations):
-            optimiser.zero_grad()
-            loss = _loss(_outputs(block, stages, _Stage.soft), targets)
-            beta = anneal(step, iterations)
-            if beta is not None:
-                for stage in stages:
-                    if stage.rounding is not None:
-                        loss = loss + WEIGHT * stage.rounding.regulariser(beta)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            if step % max(1, iterations // REPORTS) == 0:
-                progress(step / iterations, "temporal block: rounding")
+    device = block.table.device
+    optimizer = optimizer_for(variables, lr, device)
+    # Tensors, so that a captured step reads new values: beta, and lambda, which is 0 at first.
+    beta, weight = torch.tensor(BETA_START, device=device), torch.zeros((), device=device)
+
+    def before_step(number: int) -> None:
+        value = anneal(number, iterations)
+        if value is not None:
+            beta.fill_(value)
+            weight.fill_(WEIGHT)
+
+    @torch.enable_grad()  # type: ignore[untyped-decorator]
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = _loss(_outputs(block, stages, _Stage.soft), targets)
+        for stage in stages:
+            if stage.rounding is not None:
+                loss = loss + weight * stage.rounding.regulariser(beta)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    descend(
+        step,
+        iterations,
+        before=before_step,
+        device=device,
+        tell=lambda share: progress(share, "temporal block: rounding"),
+    )
     with torch.no_grad():
         after = _loss(_outputs(block, stages, _Stage.hard), targets).item()
         if after >= before:

@@ -1,0 +1,158 @@
+"""Entry point of the plugin: what it offers, without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tfq_bench.api import FULL_PRECISION, Option, QuantizerProvider, hookimpl
+
+__all__ = ["tfq_quantizers"]
+
+_OPTIONS = (
+    Option(
+        name="method",
+        kind="str",
+        default="cvpr24",
+        choices=("cvpr24", "cvpr24-code", "tpami25"),
+        help="Publication: CVPR 2024, its released code, or the extension with a cache.",
+    ),
+    Option(
+        name="preset",
+        kind="str",
+        default="full",
+        choices=("quick", "fast", "full"),
+        help="Effort: iterations, samples and learning rate; 'full' is the paper's.",
+    ),
+    Option(
+        name="maintenance",
+        kind="str",
+        default="method",
+        choices=("method", "block", "cache", "select"),
+        help="What gives the temporal features: quantized block, cache, or the better of both.",
+    ),
+    Option(
+        name="selection",
+        kind="str",
+        default="per-step-block",
+        choices=("per-step-block", "per-block", "per-step", "global"),
+        help="What is selected as one, when maintenance is 'select'.",
+    ),
+    Option(
+        name="error",
+        kind="str",
+        default="relative",
+        choices=("relative", "cosine"),
+        help="Disturbance that selection compares.",
+    ),
+    Option(
+        name="cache_bits",
+        kind="int",
+        default=8,
+        choices=(2, 3, 4, 5, 6, 7, 8, 16),
+        help="Bits of cached features; 16 is float16.",
+    ),
+    Option(
+        name="cache_granularity",
+        kind="str",
+        default="step",
+        choices=("step", "block", "channel"),
+        help="What shares a scale in the cache: a step of a block, a block, or a channel.",
+    ),
+    Option(
+        name="tiar",
+        kind="bool",
+        default=True,
+        help="Learn the temporal block's rounding apart; else within the blocks that hold it.",
+    ),
+    Option(
+        name="fsc",
+        kind="bool",
+        default=True,
+        help="Give the temporal block's inputs a range per step; else one for all steps.",
+    ),
+    Option(
+        name="activations",
+        kind="str",
+        default="method",
+        choices=("method", "static", "per-step-all"),
+        help="Ranges of the other inputs: one for all steps, or one per step.",
+    ),
+    Option(
+        name="ranges",
+        kind="str",
+        default="ema",
+        choices=("ema", "minmax", "mse", "percentile"),
+        help="How a range of the other inputs is found; 'ema' is the paper's.",
+    ),
+    Option(
+        name="weights",
+        kind="str",
+        default="mse",
+        choices=("mse", "minmax"),
+        help="How the range of each output channel's weights is found.",
+    ),
+    Option(
+        name="symmetric_weights",
+        kind="bool",
+        default=False,
+        help="Put the zero point of weights in the middle, as int8 kernels want it.",
+    ),
+    Option(
+        name="steps",
+        kind="int",
+        default=20,
+        minimum=1,
+        help="Sampler steps that calibration data are taken from.",
+    ),
+    Option(
+        name="samples",
+        kind="int",
+        default=0,
+        minimum=0,
+        help="Images at each of these steps; 0 for the preset's.",
+    ),
+    Option(
+        name="iterations",
+        kind="int",
+        default=-1,
+        minimum=-1,
+        help="Rounding iterations per block, 0 for nearest rounding; -1 for the preset's.",
+    ),
+    Option(
+        name="tiar_iterations",
+        kind="int",
+        default=-1,
+        minimum=-1,
+        help="Rounding iterations of the temporal block, 0 for nearest; -1 for the preset's.",
+    ),
+    Option(
+        name="batch",
+        kind="int",
+        default=0,
+        minimum=0,
+        help="Samples per iteration; 0 for the preset's.",
+    ),
+    Option(
+        name="lr",
+        kind="float",
+        default=0.0,
+        minimum=0.0,
+        help="Learning rate of the rounding variables; 0 for the preset's.",
+    ),
+)
+
+
+@hookimpl
+def tfq_quantizers() -> Iterable[QuantizerProvider]:
+    """The quantizer `tfmq`."""
+    return [
+        QuantizerProvider(
+            name="tfmq",
+            summary="TFMQ-DM: temporal features maintained (TIAR, FSC, cache, selection).",
+            factory="tfq_bench_tfmq.quantizer:Tfmq",
+            wbits=tuple(range(2, 9)),
+            abits=(*range(4, 9), FULL_PRECISION),
+            policies=("uniform", "paper", "code"),
+            options=_OPTIONS,
+        )
+    ]

@@ -1,0 +1,119 @@
+"""Methods (which choices), efforts (how much of each), and layer policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tfq_bench.api import FULL_PRECISION
+from tfq_bench.quant import UNIFORM, Exempt, LayerBits, Policy, find_layer, find_policy, resolve
+
+if TYPE_CHECKING:
+    from tfq_bench.api import LoadedModel, Scheme
+
+__all__ = [
+    "CODE",
+    "EFFORTS",
+    "METHODS",
+    "PAPER",
+    "POLICIES",
+    "Activations",
+    "Effort",
+    "Maintenance",
+    "Method",
+    "layer_plan",
+]
+
+Maintenance = Literal["block", "cache", "select"]
+Activations = Literal["static", "per-step-all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What a publication does.
+
+    Args:
+        maintenance: what gives the temporal features: the quantized block, the cache, or whichever
+            disturbs less.
+        activations: whether inputs outside of the temporal block have one range or one per step.
+    """
+
+    maintenance: Maintenance
+    activations: Activations
+
+
+METHODS: Mapping[str, Method] = {
+    "cvpr24": Method(maintenance="block", activations="static"),
+    "cvpr24-code": Method(maintenance="block", activations="per-step-all"),
+    "tpami25": Method(maintenance="select", activations="static"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much is done, for any method.
+
+    Args:
+        iterations: of rounding, per block.
+        tiar_iterations: of rounding of the temporal block. One is cheap: it needs no images.
+        lr: of the rounding variables, both times. Fewer iterations need longer steps, or nothing
+            moves.
+        batch: samples per iteration.
+        samples: images at each calibration step.
+    """
+
+    iterations: int
+    tiar_iterations: int
+    lr: float
+    batch: int
+    samples: int
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(iterations=40, tiar_iterations=200, lr=3e-2, batch=8, samples=8),
+    "fast": Effort(iterations=1000, tiar_iterations=3000, lr=1e-2, batch=32, samples=64),
+    "full": Effort(iterations=20_000, tiar_iterations=20_000, lr=1e-3, batch=32, samples=256),
+}
+
+_FLOAT = "stays float in the released code"
+
+PAPER = Policy(
+    name="paper",
+    exempt={
+        "input": "the paper keeps the input layer float",
+        "output": "the paper keeps the output layer float",
+    },
+)
+
+CODE = Policy(name="code", exempt={"input": _FLOAT, "output": _FLOAT, "shortcut": _FLOAT})
+"""The released code's exemptions, as far as roles say them; `layer_plan` adds the others."""
+
+POLICIES = (UNIFORM, PAPER, CODE)
+
+
+def layer_plan(loaded: LoadedModel, scheme: Scheme) -> dict[str, LayerBits | Exempt]:
+    """Bits or exemption of every layer under the scheme's policy.
+
+    Under `code` these are float besides the roles that the policy names: the first layer of the
+    time MLP, down-sampling convolutions (stride above 1), and the inputs, not the weights, of the
+    other layers of the time MLP and of the first convolution in a residual block.
+
+    Raises:
+        QuantizationError: an unknown policy, or impossible bits.
+    """
+    topology = loaded.topology
+    plan = resolve(find_policy(scheme.policy, POLICIES), topology, scheme)
+    if scheme.policy != CODE.name:
+        return plan
+    convolutions = [layer.name for layer in topology.layers if layer.role == "conv"]
+    for layer in topology.layers:
+        module = find_layer(loaded.network, layer.name)
+        downwards = layer.role == "resample" and max(getattr(module, "stride", (1,))) > 1
+        if downwards or layer.name in topology.time_mlp[:1]:
+            plan[layer.name] = Exempt(reason=_FLOAT)
+    for name in (*topology.time_mlp[1:], *convolutions[:1]):
+        bits = plan[name]
+        if isinstance(bits, LayerBits):
+            plan[name] = LayerBits(wbits=bits.wbits, abits=FULL_PRECISION)
+    return plan

@@ -1,0 +1,317 @@
+"""TFMQ-DM: temporal features are kept apart from the reconstruction of what surrounds them.
+
+The order: the temporal block's rounding (TIAR) and activation parameters (FSC), a cache and the
+selection between both, then block reconstruction of all other layers around features that are
+final, then activation ranges of these.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
+from tfq_bench.quant.cached import TemporalCache, unused_layers
+from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
+from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
+from tfq_bench_tfmq.cache import Granularity, quantize_feature
+from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
+from tfq_bench_tfmq.presets import EFFORTS, METHODS, layer_plan
+from tfq_bench_tfmq.ranges import calibrate_others
+from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
+from tfq_bench_tfmq.tiar import learn_rounding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from tfq_bench.api import LoadedModel, Progress, Scheme
+    from tfq_bench.quant import QuantizedState
+    from tfq_bench.quant.observe import RangeMethod
+    from tfq_bench.quant.rtn import WeightMethod
+
+__all__ = ["Tfmq"]
+
+_log = logging.getLogger("tfq_bench.tfmq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maintained:
+    """How the temporal features are kept.
+
+    Args:
+        features: float32 `[T, C_i]` by projection: what the finished network will add.
+        cache: of the projections that are looked up at some step.
+    """
+
+    features: Mapping[str, Tensor]
+    cache: Mapping[str, TemporalCache]
+
+
+class Tfmq:
+    """The quantizer `tfmq`. Each option is explained where the plugin offers it.
+
+    Args:
+        method: name in `METHODS`; gives `maintenance` and `activations` where they are "method".
+        preset: name in `EFFORTS`; gives the numbers that are 0 (iterations: -1).
+    """
+
+    def __init__(
+        self,
+        *,
+        scheme: Scheme,
+        method: str = "cvpr24",
+        preset: str = "full",
+        maintenance: str = "method",
+        selection: Scope = "per-step-block",
+        error: ErrorMeasure = "relative",
+        cache_bits: int = 8,
+        cache_granularity: Granularity = "step",
+        tiar: bool = True,
+        fsc: bool = True,
+        activations: str = "method",
+        ranges: RangeMethod = "ema",
+        weights: WeightMethod = "mse",
+        symmetric_weights: bool = False,
+        steps: int = 20,
+        samples: int = 0,
+        iterations: int = -1,
+        tiar_iterations: int = -1,
+        batch: int = 0,
+        lr: float = 0.0,
+    ) -> None:
+        effort = EFFORTS[preset]
+        published = METHODS[method]
+        self.scheme = scheme
+        self.maintenance = published.maintenance if maintenance == "method" else maintenance
+        chosen = published.activations if activations == "method" else activations
+        self.per_step = chosen == "per-step-all"
+        self.selection: Scope = selection
+        self.error: ErrorMeasure = error
+        self.cache_bits = cache_bits
+        self.cache_granularity: Granularity = cache_granularity
+        self.tiar, self.fsc = tiar, fsc
+        self.ranges: RangeMethod = ranges
+        self.weights: WeightMethod = weights
+        self.symmetric_weights = symmetric_weights
+        self.steps = steps
+        self.samples = samples or effort.samples
+        self.iterations = effort.iterations if iterations < 0 else iterations
+        self.tiar_iterations = effort.tiar_iterations if tiar_iterations < 0 else tiar_iterations
+        self.batch = batch or effort.batch
+        self.lr = lr or effort.lr
+
+    def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
+        """`samples` images at every c-th step, or at each step for ranges per step.
+
+        Nothing when only the temporal block is learned and activations stay float.
+        """
+        if self.iterations == 0 and self.scheme.abits == FULL_PRECISION:
+            return CalibrationNeeds()
+        total = len(loaded.sampler.timesteps)
+        observed = self.per_step and self.scheme.abits != FULL_PRECISION
+        steps = range(total) if observed else self._learning_steps(total)
+        chosen = range(min(self.samples, images))
+        return CalibrationNeeds(samples=tuple((step, image) for step in steps for image in chosen))
+
+    @torch.no_grad()
+    def quantize(
+        self,
+        loaded: LoadedModel,
+        data: CalibrationData,
+        *,
+        generator: torch.Generator,
+        progress: Progress,
+        checkpoint: Path | None = None,
+    ) -> QuantizedState:
+        """The state; the same inputs and generator give the same bytes.
+
+        Args:
+            generator: CPU; draws batches of the reconstruction, and the order of samples.
+            checkpoint: folder where finished blocks of the reconstruction are kept.
+
+        Raises:
+            QuantizationError: no temporal block that is understood, impossible bits, an unknown
+                policy, or weights that are not finite.
+            CalibrationError: no samples where they are needed, or inputs that are not finite.
+        """
+        plan = layer_plan(loaded, self.scheme)
+        block = find_temporal_block(loaded)
+        working = WorkingNetwork(
+            loaded,
+            plan,
+            weights=self.weights,
+            symmetric_weights=self.symmetric_weights,
+        )
+        apart = self.tiar or self.maintenance == "cache"
+        with ExitStack() as stack:
+            if self.tiar and self.maintenance != "cache":
+                report = learn_rounding(
+                    block,
+                    working,
+                    iterations=self.tiar_iterations,
+                    lr=self.lr,
+                    progress=_part(progress, 0.0, 0.1),
+                )
+                _log.info("TIAR: loss %.4g -> %.4g", report.before, report.after)
+            kept = self._maintain(block, working) if apart else None
+            if kept is not None:
+                stack.enter_context(_features_fixed(working, kept.features))
+            self._reconstruct(
+                working,
+                loaded,
+                data,
+                skip=block.layers if apart else (),
+                generator=generator,
+                progress=_part(progress, 0.1, 0.9),
+                checkpoint=checkpoint,
+            )
+            if kept is None:
+                kept = self._maintain(block, working)
+                stack.enter_context(_features_fixed(working, kept.features))
+            calibrate_others(
+                working,
+                data,
+                skip=block.layers,
+                method=self.ranges,
+                per_step=self.per_step,
+                generator=generator,
+                progress=_part(progress, 0.9, 1.0),
+            )
+        return working.freeze(
+            "tfmq",
+            self.scheme,
+            dropped=unused_layers(loaded.topology, kept.cache),
+            cache=kept.cache,
+        )
+
+    def _maintain(self, block: TemporalBlock, working: WorkingNetwork) -> _Maintained:
+        """Sets the block's activation tables, and makes what takes its place."""
+        held = [name for name in block.layers if name in working.layers]
+        weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
+        bits = {name: working.layer(name).bits.abits for name in held}
+        tables = calibrate_inputs(block, weights, bits, per_step=self.fsc)
+        for name, table in tables.items():
+            working.layer(name).set_tables([table])
+        features = block.features(weights, with_tables(tables))
+        if self.maintenance == "block":
+            return _Maintained(features=features, cache={})
+        exact = block.features()
+        caches = {
+            name: quantize_feature(
+                name, feature, bits=self.cache_bits, granularity=self.cache_granularity
+            )
+            for name, feature in exact.items()
+        }
+        stored = {name: cache.dequantized() for name, cache in caches.items()}
+        chosen = torch.ones((len(block.table), len(exact)), dtype=torch.bool)
+        if self.maintenance == "select":
+            chosen = select_cache(
+                disturbance(exact, features, self.error),
+                disturbance(exact, stored, self.error),
+                self.selection,
+            )
+            _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
+        return _merge(features, caches, stored, chosen)
+
+    def _reconstruct(
+        self,
+        working: WorkingNetwork,
+        loaded: LoadedModel,
+        data: CalibrationData,
+        *,
+        skip: tuple[str, ...],
+        generator: torch.Generator,
+        progress: Progress,
+        checkpoint: Path | None,
+    ) -> None:
+        if self.iterations == 0:
+            return
+        learning = torch.tensor(self._learning_steps(len(loaded.sampler.timesteps)))
+        reconstruct(
+            working,
+            loaded,
+            _rows(data, torch.isin(data.step, learning.to(data.step.device))),
+            skip=skip,
+            options=Reconstruction(iterations=self.iterations, batch=self.batch, lr=self.lr),
+            generator=generator,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+
+    def _learning_steps(self, total: int) -> range:
+        return range(0, total, max(1, total // self.steps))
+
+
+def _merge(
+    features: Mapping[str, Tensor],
+    caches: Mapping[str, TemporalCache],
+    stored: Mapping[str, Tensor],
+    chosen: Tensor,
+) -> _Maintained:
+    """Rows of the cache where `chosen` `[T, n]`, the block's features elsewhere."""
+    merged: dict[str, Tensor] = {}
+    cache: dict[str, TemporalCache] = {}
+    for column, (name, feature) in enumerate(features.items()):
+        selected = chosen[:, column]
+        rows = stored[name].to(feature.device)
+        merged[name] = torch.where(selected[:, None].to(feature.device), rows, feature)
+        if bool(selected.any()):
+            one = caches[name]
+            cache[name] = TemporalCache(
+                name=name,
+                bits=one.bits,
+                values=one.values,
+                scale=one.scale,
+                zero_point=one.zero_point,
+                selected=selected.clone(),
+            )
+    return _Maintained(features=merged, cache=cache)
+
+
+@contextmanager
+def _features_fixed(working: WorkingNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
+    """Projections give `features` `[T, C_i]` at the cursor's step while the context is open.
+
+    So the blocks around them are learned on what the finished network will add, whatever mode the
+    working layers are in.
+    """
+
+    def replace(rows: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return rows.index_select(0, working.cursor.index).to(output.dtype).expand_as(output)
+
+        return hook
+
+    handles = [
+        working.network.get_submodule(name).register_forward_hook(replace(rows))
+        for name, rows in features.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _rows(data: CalibrationData, mask: Tensor) -> CalibrationData:
+    return CalibrationData(
+        x=data.x[mask],
+        timestep=data.timestep[mask],
+        step=data.step[mask],
+        image=data.image[mask],
+        condition={name: value[mask] for name, value in data.condition.items()},
+        network_calls=data.network_calls,
+    )
+
+
+def _part(progress: Progress, start: float, stop: float) -> Progress:
+    """The stretch [start, stop] of `progress`."""
+    return lambda done, text: progress(start + (stop - start) * done, text)

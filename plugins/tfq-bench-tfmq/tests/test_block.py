@@ -1,0 +1,186 @@
+"""The block found in a network computes what the network does, or is refused with a reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tfq_bench.api import LoadedModel, QuantizationError, Topology
+from tfq_bench.quant import temporal_features
+from tfq_bench.testing.fingerprint import Fingerprint
+from tfq_bench.testing.tiny import TinyNetwork, load_tiny
+from tfq_bench_tfmq.block import diffusers_projections, find_temporal_block
+
+
+def _embedded():
+    from tfq_bench_cifar10.network import build_unet
+    from tfq_bench_cifar10.topology import unet_topology
+
+    class Untrained:
+        digest, latent_shape = "untrained", (3, 32, 32)
+
+        def predict(self, network, x, timestep, condition):
+            return network(x, timestep).sample
+
+        def conditions(self, images, *, device):
+            return {}
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_unet().eval().requires_grad_(False)
+    return LoadedModel(
+        model=Untrained(),
+        network=network,
+        topology=unet_topology(network),
+        sampler=load_tiny(steps=5).sampler,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("load", [load_tiny, _embedded])
+def test_block_gives_the_networks_features(load):
+    """Chained layers on the table equal what forward hooks see at every step of the sampler."""
+    loaded = load()
+    before = Fingerprint(loaded.network)
+    features = find_temporal_block(loaded).features()
+    before.check(loaded.network)
+    expected = temporal_features(loaded, loaded.network)
+    assert list(expected) == list(features)
+    for name, rows in expected.items():
+        assert float((rows - features[name]).norm() / rows.norm()) < 1e-6, name
+
+
+def test_activations_are_found(block):
+    """SiLU before each layer but the first."""
+    assert ["nothing", "SiLU", "SiLU", "SiLU"] == [block.before[name] for name in block.layers]
+
+
+def test_features_do_not_depend_on_the_image(loaded):
+    """Two images have one temporal feature."""
+    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    one = temporal_features(loaded, loaded.network)
+    other = temporal_features(loaded, loaded.network, x=x)
+    assert all(torch.equal(rows, other[name]) for name, rows in one.items())
+
+
+class _Conditioned(TinyNetwork):
+    """Adds `extra(x)` to h before the activation, as SDXL adds its embedding of the prompt."""
+
+    def forward(self, x, timestep):
+        handle = self.time_mlp.register_forward_hook(lambda _, __, h: h + self.extra(x))
+        try:
+            return super().forward(x, timestep)
+        finally:
+            handle.remove()
+
+
+def _with(loaded, extra):
+    network = loaded.network
+    network.__class__ = _Conditioned
+    network.extra = extra
+    return loaded
+
+
+def test_data_that_enter_before_the_activation_are_refused(loaded):
+    """The message names the layer and says what differs."""
+    with pytest.raises(QuantizationError, match=r"'first.time' differs between two images"):
+        find_temporal_block(_with(loaded, lambda x: x.mean(dim=(1, 2, 3))[:, None]))
+
+
+def test_unknown_functions_are_refused(loaded):
+    """A constant that enters is no function of the layer before."""
+    with pytest.raises(QuantizationError, match=r"'first.time' is not understood.*'time_mlp.2'"):
+        find_temporal_block(_with(loaded, lambda x: torch.ones(())))
+
+
+@pytest.mark.parametrize("missing", ["time_mlp", "time_projections"])
+def test_no_temporal_block_is_an_error(loaded, missing):
+    """It says what is missing and what to do."""
+    topology = Topology(
+        layers=loaded.topology.layers,
+        blocks=loaded.topology.blocks,
+        time_mlp=() if missing == "time_mlp" else loaded.topology.time_mlp,
+        time_projections=(
+            () if missing == "time_projections" else loaded.topology.time_projections
+        ),
+    )
+    bare = LoadedModel(
+        model=loaded.model,
+        network=loaded.network,
+        topology=topology,
+        sampler=loaded.sampler,
+        device="cpu",
+    )
+    with pytest.raises(QuantizationError, match="needs a network with a time MLP"):
+        find_temporal_block(bare)
+
+
+DDPM = {
+    "block_out_channels": (128, 256, 256, 256),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "sample_size": 32,
+}
+LDM4 = {
+    "block_out_channels": (224, 448, 672, 896),
+    "down_block_types": ("DownBlock2D", *["AttnDownBlock2D"] * 3),
+    "up_block_types": (*["AttnUpBlock2D"] * 3, "UpBlock2D"),
+    "layers_per_block": 2,
+    "sample_size": 64,
+}
+SD1 = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768}
+SDXL = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
+    "up_block_types": (*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "count", "channels"),
+    [
+        ("UNet2DModel", DDPM, 22, 4_992),
+        ("UNet2DModel", LDM4, 22, 12_992),
+        ("UNet2DConditionModel", SD1, 22, 20_160),
+        ("UNet2DConditionModel", SDXL, 17, 13_760),
+    ],
+    ids=["ddpm-cifar10", "ldm-4", "sd-v1", "sdxl"],
+)
+def test_projections_of_published_networks(kind, config, count, channels):
+    """As many projections and features as these networks have, in the order in which they run."""
+    import diffusers
+
+    with torch.device("meta"):
+        unet = getattr(diffusers, kind)(**config)
+    names = diffusers_projections(unet)
+    widths = [unet.get_submodule(name).out_features for name in names]
+    assert (count, channels) == (len(names), sum(widths))
+    assert list(dict.fromkeys(name.split(".")[0] for name in names)) == [
+        "down_blocks",
+        "mid_block",
+        "up_blocks",
+    ]
+
+
+def test_projections_are_listed_as_they_run():
+    """In the embedded model the list equals the topology's, which forward hooks recorded."""
+    loaded = _embedded()
+    assert loaded.topology.time_projections == diffusers_projections(loaded.network)
+
+
+def test_block_is_differentiable(block):
+    """Gradients reach the weights given to it."""
+    name = block.mlp[0]
+    weight = block.weights[name].clone().requires_grad_()
+    features = block.features({name: weight})
+    sum(F.mse_loss(rows, torch.zeros_like(rows)) for rows in features.values()).backward()
+    assert float(weight.grad.abs().sum()) > 0

@@ -1,0 +1,72 @@
+"""TIAR lowers its loss, and keeps what it learned in the working network."""
+
+from __future__ import annotations
+
+import torch
+
+from tfq_bench.api import Scheme
+from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench_tfmq.presets import layer_plan
+from tfq_bench_tfmq.tiar import learn_rounding
+
+
+def ignore(fraction, text):
+    """Progress that nobody looks at."""
+
+
+def _loss(block, working):
+    weights = {
+        name: working.layer(name).pieces[0].kernel("hard")
+        for name in block.layers
+        if name in working.layers
+    }
+    exact, features = block.features(), block.features(weights)
+    return sum(float((features[n] - exact[n]).square().sum(1).mean()) for n in exact)
+
+
+def test_learned_rounding_beats_nearest(block, working):
+    """The loss falls, and the report tells the losses of the network before and after."""
+    nearest = _loss(block, working)
+    report = learn_rounding(block, working, iterations=300, lr=3e-2, progress=ignore)
+    assert abs(report.before - nearest) < 1e-5 * nearest
+    assert abs(report.after - _loss(block, working)) < 1e-5 * nearest
+    assert report.after < 0.6 * report.before
+
+
+def test_weights_move_by_one_code_at_most(block, working):
+    """Rounding goes up or down, nowhere else, and other layers are not touched."""
+    before = {name: layer.pieces[0].codes.clone() for name, layer in working.layers.items()}
+    learn_rounding(block, working, iterations=300, lr=3e-2, progress=ignore)
+    for name, layer in working.layers.items():
+        moved = (layer.pieces[0].codes.int() - before[name].int()).abs()
+        assert int(moved.max()) <= 1
+        assert bool(moved.any()) == (name in block.layers), name
+
+
+def test_bad_learning_leaves_nearest_rounding(block, working):
+    """A rate that ruins the rounding does not end worse than without learning."""
+    nearest = _loss(block, working)
+    report = learn_rounding(block, working, iterations=3, lr=1e3, progress=ignore)
+    assert report.after <= report.before
+    assert _loss(block, working) <= nearest
+
+
+def test_float_layers_stay_and_count(loaded, block):
+    """Under the code's policy the first layer is float; the others are learned around it."""
+    plan = layer_plan(loaded, Scheme(wbits=3, abits=8, policy="code"))
+    working = WorkingNetwork(loaded, plan, weights="mse")
+    assert block.mlp[0] not in working.layers
+    report = learn_rounding(block, working, iterations=300, lr=3e-2, progress=ignore)
+    assert report.after < report.before
+
+
+def test_nothing_is_random(loaded, block):
+    """Two runs give the same codes; torch's generator stands still."""
+    state = torch.random.get_rng_state()
+    codes = []
+    for _ in range(2):
+        working = WorkingNetwork(loaded, layer_plan(loaded, Scheme(wbits=4, abits=8)))
+        learn_rounding(block, working, iterations=50, lr=3e-2, progress=ignore)
+        codes.append(torch.cat([working.layer(n).pieces[0].codes.flatten() for n in block.layers]))
+    assert torch.equal(codes[0], codes[1])
+    assert torch.equal(state, torch.random.get_rng_state())
