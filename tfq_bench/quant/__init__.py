@@ -5,6 +5,7 @@ a `QuantizedState`; `rtn` is the shortest example. A backend swaps layers of a c
 checks itself against `simulate` and `integer_sums`.
 """
 
+from tfq_bench.quant.adaround import SoftRounding
 from tfq_bench.quant.affine import (
     affine_from_range,
     dequantize,
@@ -24,18 +25,39 @@ from tfq_bench.quant.parity import (
     layer_parity,
     network_parity,
 )
-from tfq_bench.quant.policy import UNIFORM, Exempt, LayerBits, Policy, find_policy, resolve
+from tfq_bench.quant.policy import (
+    POLICIES,
+    UNIFORM,
+    AttentionBits,
+    Exempt,
+    LayerBits,
+    Policy,
+    attention_bits,
+    exemptions,
+    find_policy,
+    resolve,
+)
 from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
-from tfq_bench.quant.rtn import RoundToNearest, round_weight
+from tfq_bench.quant.reconstruct import BlockReport, Reconstruction, reconstruct
+from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
 from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
-from tfq_bench.quant.temporal import TemporalErrors, temporal_errors, temporal_features
+from tfq_bench.quant.temporal import (
+    TemporalErrors,
+    float16_caches,
+    temporal_errors,
+    temporal_features,
+)
 from tfq_bench.quant.topology import trace_topology
+from tfq_bench.quant.working import WorkingLayer, WorkingNetwork, input_parts
 
 __all__ = [
+    "POLICIES",
     "UNIFORM",
     "ActivationTable",
+    "AttentionBits",
     "BitReport",
+    "BlockReport",
     "CachedProjection",
     "EmaRange",
     "Exempt",
@@ -46,21 +68,30 @@ __all__ = [
     "Policy",
     "QuantizedLayer",
     "QuantizedState",
+    "Reconstruction",
     "RoundToNearest",
     "SimulateBackend",
     "SimulatedLayer",
+    "SoftRounding",
     "TemporalCache",
     "TemporalErrors",
     "WeightedLayer",
+    "WorkingLayer",
+    "WorkingNetwork",
+    "activation_table",
     "affine_from_range",
     "apply_layer",
+    "attention_bits",
     "bit_report",
     "check_state",
     "dequantize",
+    "exemptions",
     "fake_quantize",
     "find_layer",
     "find_policy",
     "finish_lowering",
+    "float16_caches",
+    "input_parts",
     "integer_sums",
     "layer_parities",
     "layer_parity",
@@ -72,6 +103,7 @@ __all__ = [
     "per_channel",
     "percentile",
     "quantize",
+    "reconstruct",
     "replace_layer",
     "resolve",
     "round_weight",

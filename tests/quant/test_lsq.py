@@ -1,0 +1,63 @@
+"""Learned activation steps: forward equals quantization, gradients go straight through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tfq_bench.quant import ActivationTable, fake_quantize
+from tfq_bench.quant.lsq import LearnedStep
+
+STATIC = torch.zeros(1, dtype=torch.int64)
+
+
+def _table(scales, zeros, bits=4):
+    return ActivationTable(
+        bits=bits,
+        scale=torch.tensor(scales, dtype=torch.float32),
+        zero_point=torch.tensor(zeros, dtype=torch.int32),
+    )
+
+
+def test_forward_is_fake_quantization():
+    """Without learning it does what the simulation does, up to the last bit of the scale."""
+    x = torch.linspace(-3, 3, 1001)[None]
+    found = LearnedStep(_table([0.25], [7]), "cpu")(x, STATIC)
+    expected = fake_quantize(x, torch.tensor(0.25), torch.tensor(7), 4)
+    torch.testing.assert_close(expected, found)
+
+
+def test_each_sample_reads_its_step():
+    """A batch of mixed steps takes each row's parameters."""
+    learned = LearnedStep(_table([0.1, 0.2, 0.4], [0, 8, 15]), "cpu")
+    x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    mixed = learned(x, torch.tensor([2, 0, 1]))
+    for row, step in enumerate([2, 0, 1]):
+        alone = learned(x[row : row + 1], torch.tensor([step]))
+        assert torch.equal(alone, mixed[row : row + 1])
+
+
+def test_gradients_pass_rounding_and_stop_at_the_ends():
+    """The input's gradient is 1 inside of the range and 0 outside."""
+    x = torch.tensor([[-5.0, -0.3, 0.2, 5.0]], requires_grad=True)
+    LearnedStep(_table([0.1], [8]), "cpu")(x, STATIC).sum().backward()
+    assert pytest.approx([0.0, 1.0, 1.0, 0.0], abs=1e-5) == x.grad[0].tolist()
+
+
+def test_a_bad_step_is_learned_away():
+    """From a scale four times too small, descent finds one with a third of the error or less."""
+    x = torch.randn(1, 4096, generator=torch.Generator().manual_seed(1))
+    learned = LearnedStep(_table([0.1], [8]), "cpu")
+    learned.log_scale.requires_grad_(True)
+    optimizer = torch.optim.Adam([learned.log_scale], lr=0.05)
+
+    def error():
+        return (learned(x, STATIC) - x).square().mean()
+
+    before = error().item()
+    for _ in range(100):
+        optimizer.zero_grad()
+        error().backward()
+        optimizer.step()
+    assert error().item() < before / 3
+    assert torch.equal(torch.tensor([8], dtype=torch.int32), learned.table().zero_point)
