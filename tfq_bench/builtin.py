@@ -67,6 +67,14 @@ def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
         factory="tfq_bench.quant.rtn:RoundToNearest",
         wbits=_BITS,
         abits=(4, 5, 6, 7, 8, *_FULL),
+        policies=(
+            "uniform",
+            "uniform-temporal16",
+            "ptq4dm",
+            "qdiffusion",
+            "tfmq-cvpr24",
+            "tfmq-cvpr24-code",
+        ),
         options=(
             api.Option(
                 name="weights",
@@ -94,6 +102,20 @@ def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
                 default=8,
                 minimum=1,
                 help="Sampler steps, evenly spread, whose inputs are looked at.",
+            ),
+            api.Option(
+                name="split",
+                kind="bool",
+                default=False,
+                help="Whether shortcuts quantize both halves of a concatenation apart.",
+            ),
+            api.Option(
+                name="temporal",
+                kind="str",
+                default="layers",
+                choices=("layers", "cache16"),
+                help="Temporal layers quantized like others, or their outputs looked up in "
+                "float16.",
             ),
         ),
     )

@@ -38,8 +38,10 @@ def loaded():
 def round_to_nearest(loaded):
     """Makes a state: `round_to_nearest(wbits, abits, **options)`."""
 
-    def make(wbits=8, abits=8, *, seed=0, images=4, **options):
-        quantizer = RoundToNearest(scheme=Scheme(wbits=wbits, abits=abits), **options)
+    def make(wbits=8, abits=8, *, seed=0, images=4, policy="uniform", **options):
+        quantizer = RoundToNearest(
+            scheme=Scheme(wbits=wbits, abits=abits, policy=policy), **options
+        )
         needs = quantizer.calibration_needs(loaded, images=images)
         data = capture(loaded, needs, seed=0, batch=4, progress=silent)
         return quantizer.quantize(

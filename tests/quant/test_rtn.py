@@ -1,5 +1,7 @@
 """Round to nearest: static ranges, the policy's bits, and the same bytes every time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from tfq_bench.errors import CalibrationError, QuantizationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import observe
 from tfq_bench.quant.rtn import RoundToNearest
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.temporal import float16_caches, temporal_errors, temporal_features
 
 
 def silent(done, text):
@@ -143,3 +147,52 @@ def test_policy_can_exempt_a_role(loaded):
     assert Exempt(reason="the paper keeps it float") == plan["second.shortcut"]
     assert LayerBits(wbits=4, abits=8) == plan["conv_in"]
     assert [layer.name for layer in loaded.topology.layers] == list(plan)
+
+
+def test_split_rounds_both_halves_of_a_shortcut_apart(loaded, round_to_nearest):
+    """Each part has the ranges of its own half; everything else is as without the split."""
+    whole, split = round_to_nearest(8, 8), round_to_nearest(8, 8, split=True)
+    weight = loaded.network.second.shortcut.weight
+    (one,), halves = whole.layers["second.shortcut"].parts, split.layers["second.shortcut"].parts
+    assert [(0, 16), (16, 32)] == [(part.start, part.stop) for part in halves]
+    for part in halves:
+        extent = weight[:, part.start : part.stop].abs().amax((1, 2, 3))
+        torch.testing.assert_close(part.scale, extent / 127)
+    steps = torch.stack([part.activation.scale[0] for part in halves])
+    assert float(steps.min()) < float(one.activation.scale[0])
+    assert float(steps.max()) <= float(one.activation.scale[0]) * 1.0001
+    for name, layer in whole.layers.items():
+        if name != "second.shortcut":
+            assert torch.equal(layer.parts[0].weight, split.layers[name].parts[0].weight)
+            assert len(split.layers[name].parts) == 1
+
+
+def test_float16_cache_replaces_the_temporal_layers(loaded, round_to_nearest):
+    """The features are the full-precision ones to half precision, and the layers are gone."""
+    state = round_to_nearest(4, 8, temporal="cache16")
+    assert {"time_mlp.0", "time_mlp.2", "first.time", "second.time"} == state.dropped(
+        loaded.topology
+    )
+    expected = temporal_features(loaded, loaded.network)
+    found = temporal_features(loaded, simulate(loaded, state))
+    for name, rows in expected.items():
+        assert torch.equal(rows.half().float(), found[name])
+
+
+def test_temporal_layers_in_16_bits_are_exempt_halves(loaded, round_to_nearest):
+    """Close to full precision, unlike four bits."""
+    errors = {}
+    reference = temporal_features(loaded, loaded.network)
+    for policy in ("uniform", "uniform-temporal16"):
+        state = round_to_nearest(4, 8, policy=policy)
+        features = temporal_features(loaded, simulate(loaded, state))
+        errors[policy] = float(temporal_errors(reference, features).relative.mean())
+    assert {"time_mlp.0", "time_mlp.2", "first.time", "second.time"} == set(state.half)
+    assert errors["uniform-temporal16"] < 1e-3 < errors["uniform"]
+
+
+def test_cache_of_a_model_without_time_projections_is_refused(loaded):
+    """There would be nothing in it."""
+    bare = replace(loaded, topology=replace(loaded.topology, time_projections=(), time_mlp=()))
+    with pytest.raises(QuantizationError, match="lists none"):
+        float16_caches(bare)

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from tfq_bench.border import FULL_PRECISION, Role, Scheme, Topology
 from tfq_bench.errors import QuantizationError, nearest
 
-__all__ = ["UNIFORM", "Exempt", "LayerBits", "Policy", "find_policy", "resolve"]
+__all__ = [
+    "POLICIES",
+    "PTQ4DM",
+    "QDIFFUSION",
+    "TFMQ",
+    "TFMQ_CODE",
+    "UNIFORM",
+    "UNIFORM_TEMPORAL16",
+    "AttentionBits",
+    "Exempt",
+    "LayerBits",
+    "Policy",
+    "attention_bits",
+    "exemptions",
+    "find_policy",
+    "resolve",
+]
+
+HALF = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +39,27 @@ class LayerBits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exempt:
-    """A layer that stays float, and why."""
+    """A layer that stays float, and why.
+
+    Args:
+        bits: 32, or 16 when its weight and bias are kept in float16 (see `QuantizedState.half`).
+    """
 
     reason: str
+    bits: int = FULL_PRECISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionBits:
+    """Bits of what the two products inside attention multiply, 2 to 8.
+
+    Args:
+        operands: of queries, keys and values.
+        softmax: of the attention weights.
+    """
+
+    operands: int = 8
+    softmax: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +71,88 @@ class Policy:
         wbits, abits: bits by role, in place of the asked ones. Activations that are asked to
             stay float stay float.
         exempt: roles that stay float, with the reason.
-        attention: how the products inside attention are computed.
+        half: exempt roles that are kept in float16 instead of float32.
+        attention: bits inside attention, None for float; float too when the scheme's activations
+            are. Which attention it holds for, see `Topology.attention`.
+
+    Raises:
+        QuantizationError: a role in `half` that is not exempt.
     """
 
     name: str
     wbits: Mapping[Role, int] = field(default_factory=dict)
     abits: Mapping[Role, int] = field(default_factory=dict)
     exempt: Mapping[Role, str] = field(default_factory=dict)
-    attention: Literal["float"] = "float"
+    half: frozenset[Role] = frozenset()
+    attention: AttentionBits | None = None
+
+    def __post_init__(self) -> None:
+        if not self.half <= set(self.exempt):
+            raise QuantizationError(
+                f"policy '{self.name}': roles kept in float16 must be exempt, found "
+                f"{sorted(self.half - set(self.exempt))}."
+            )
 
 
 UNIFORM = Policy(name="uniform", wbits={"input": 8, "output": 8}, abits={"input": 8, "output": 8})
 """The asked bits everywhere, 8 for input and output layer; all methods are compared under it."""
 
+UNIFORM_TEMPORAL16 = Policy(
+    name="uniform-temporal16",
+    wbits=UNIFORM.wbits,
+    abits=UNIFORM.abits,
+    exempt={
+        "time-mlp": "temporal layers are kept in 16 bits",
+        "time-projection": "temporal layers are kept in 16 bits",
+    },
+    half=frozenset({"time-mlp", "time-projection"}),
+)
+"""`uniform`, but the temporal layers are kept in float16: what a method for them must beat."""
 
-def find_policy(name: str, policies: Iterable[Policy] = (UNIFORM,)) -> Policy:
+PTQ4DM = Policy(
+    name="ptq4dm",
+    wbits={"time-mlp": 8, "output": 8},
+    abits={"time-mlp": 8, "output": 8},
+)
+"""As in PTQ4DM's released code, by role. There the first module found has 8 bits, which is the
+first linear layer of the time MLP; here the whole time MLP has. There activations are quantized
+behind a layer, here in front of it."""
+
+QDIFFUSION = Policy(name="qdiffusion", attention=AttentionBits(operands=8, softmax=8))
+"""As in Q-Diffusion's released code: nothing is exempt, attention is quantized. Its 16-bit softmax
+for Stable Diffusion is not offered, and splitting shortcuts is an option of quantizers."""
+
+TFMQ = Policy(
+    name="tfmq-cvpr24",
+    exempt={
+        "input": "the paper keeps the first layer in full precision",
+        "output": "the paper keeps the last layer in full precision",
+    },
+    attention=AttentionBits(operands=8, softmax=8),
+)
+"""As described in arXiv:2311.16503. The paper does not name attention's bits; 8 is its code's."""
+
+TFMQ_CODE = Policy(
+    name="tfmq-cvpr24-code",
+    abits={"time-mlp": FULL_PRECISION},
+    exempt={
+        "input": "the released code does not quantize the first convolution",
+        "output": "the released code does not quantize the last convolution",
+        "shortcut": "the released code does not wrap shortcut convolutions",
+        "resample": "the released code does not wrap down-sampling convolutions",
+    },
+    attention=AttentionBits(operands=8, softmax=8),
+)
+"""As in the released code of arXiv:2311.16503, by role. Three things differ, because roles do not
+tell a role's layers apart: there the time MLP's first layer has float weights (here both layers
+have quantized weights and float activations), the very first convolution inside a residual block
+has float activations (here quantized), and up-sampling convolutions are quantized (here float)."""
+
+POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, PTQ4DM, QDIFFUSION, TFMQ, TFMQ_CODE)
+"""The policies that any quantizer may offer."""
+
+
+def find_policy(name: str, policies: Iterable[Policy] = POLICIES) -> Policy:
     """The policy called `name` out of `policies`.
 
     Raises:
@@ -71,7 +173,10 @@ def resolve(policy: Policy, topology: Topology, scheme: Scheme) -> dict[str, Lay
     resolved: dict[str, LayerBits | Exempt] = {}
     for layer in topology.layers:
         if layer.role in policy.exempt:
-            resolved[layer.name] = Exempt(reason=policy.exempt[layer.role])
+            resolved[layer.name] = Exempt(
+                reason=policy.exempt[layer.role],
+                bits=HALF if layer.role in policy.half else FULL_PRECISION,
+            )
             continue
         wbits = policy.wbits.get(layer.role, scheme.wbits)
         abits = scheme.abits
@@ -85,3 +190,15 @@ def resolve(policy: Policy, topology: Topology, scheme: Scheme) -> dict[str, Lay
             )
         resolved[layer.name] = LayerBits(wbits=wbits, abits=abits)
     return resolved
+
+
+def exemptions(plan: Mapping[str, LayerBits | Exempt]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The fields `exempt` and `half` of a state made after `plan`, in execution order."""
+    exempt = {name: bits for name, bits in plan.items() if isinstance(bits, Exempt)}
+    reasons = {name: bits.reason for name, bits in exempt.items()}
+    return reasons, tuple(name for name, bits in exempt.items() if bits.bits == HALF)
+
+
+def attention_bits(policy: Policy, scheme: Scheme) -> AttentionBits | None:
+    """The bits inside attention, None for float: unless both policy and scheme ask for them."""
+    return None if scheme.abits == FULL_PRECISION else policy.attention

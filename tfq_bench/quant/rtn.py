@@ -13,21 +13,26 @@ import torch
 from tfq_bench.border import FULL_PRECISION, CalibrationNeeds, Scheme
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
+from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.layers import find_layer
 from tfq_bench.quant.observe import InputRanges, RangeMethod, observe_inputs
-from tfq_bench.quant.policy import Exempt, LayerBits, find_policy, resolve
+from tfq_bench.quant.policy import Exempt, LayerBits, exemptions, find_policy, resolve
 from tfq_bench.quant.ranges import minmax, mse_range
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.temporal import float16_caches
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tfq_bench.border import CalibrationData, Layer
     from tfq_bench.protocols import LoadedModel, Progress
 
-__all__ = ["RoundToNearest", "WeightMethod", "round_weight"]
+__all__ = ["RoundToNearest", "WeightMethod", "activation_table", "round_weight"]
 
 WeightMethod = Literal["minmax", "mse"]
+Temporal = Literal["layers", "cache16"]
+Bounds = tuple[tuple[int, int], ...]
 
 BATCH = 16
 """Calibration samples per network call; fixed, because the EMA range depends on it."""
@@ -42,6 +47,11 @@ class RoundToNearest:
         symmetric_weights: whether weight codes have their zero point in the middle; kernels
             that take signed weights need no correction then.
         calibration_steps: how many sampler steps, evenly spread with both ends, are looked at.
+        split: whether both halves of a concatenation in front of a shortcut convolution get
+            parameters of their own.
+        temporal: `layers` quantizes the temporal layers like others; `cache16` stores the output
+            of every time projection in float16, so that the time MLP and the projections are
+            never computed, whatever the policy says of them.
     """
 
     def __init__(
@@ -52,12 +62,16 @@ class RoundToNearest:
         activations: RangeMethod = "minmax",
         symmetric_weights: bool = True,
         calibration_steps: int = 8,
+        split: bool = False,
+        temporal: Temporal = "layers",
     ) -> None:
         self.scheme = scheme
         self.weights: WeightMethod = weights
         self.activations: RangeMethod = activations
         self.symmetric_weights = symmetric_weights
         self.calibration_steps = calibration_steps
+        self.split = split
+        self.temporal: Temporal = temporal
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """Every image at `calibration_steps` steps; nothing when activations stay float."""
@@ -87,36 +101,22 @@ class RoundToNearest:
             checkpoint: not used, because nothing takes long.
 
         Raises:
-            QuantizationError: impossible bits, an unknown policy, or weights that are not finite.
+            QuantizationError: impossible bits, an unknown policy, weights that are not finite, or
+                a cache for a model without time projections.
             CalibrationError: no samples, a layer that never ran, or inputs that are not finite.
         """
         plan = resolve(find_policy(self.scheme.policy), loaded.topology, self.scheme)
-        watched = {
-            name
-            for name, bits in plan.items()
-            if isinstance(bits, LayerBits) and bits.abits != FULL_PRECISION
-        }
-        ranges = InputRanges(
-            self.activations, batches=-(-len(data.x) // BATCH), generator=generator
-        )
-        if watched:
-            observe_inputs(
-                loaded,
-                data,
-                batch=BATCH,
-                observe=ranges.update,
-                layers=watched,
-                progress=lambda done, text: progress(0.7 * done, text),
-            )
+        cache = float16_caches(loaded) if self.temporal == "cache16" else {}
+        for name in unused_layers(loaded.topology, cache):
+            del plan[name]
+        ranges = self._observe(loaded, data, plan, generator=generator, progress=progress)
         layers: dict[str, QuantizedLayer] = {}
-        exempt: dict[str, str] = {}
         for number, layer in enumerate(loaded.topology.layers, start=1):
-            bits = plan[layer.name]
-            if isinstance(bits, Exempt):
-                exempt[layer.name] = bits.reason
-            else:
+            bits = plan.get(layer.name)
+            if isinstance(bits, LayerBits):
                 layers[layer.name] = self._layer(loaded, layer, bits, ranges)
             progress(0.7 + 0.3 * number / len(loaded.topology.layers), "rounding weights")
+        exempt, half = exemptions(plan)
         return QuantizedState(
             model=loaded.model.digest,
             method="rtn",
@@ -124,41 +124,100 @@ class RoundToNearest:
             timesteps=tuple(loaded.sampler.timesteps),
             layers=layers,
             exempt=exempt,
+            cache=cache,
+            half=half,
         )
+
+    def _observe(
+        self,
+        loaded: LoadedModel,
+        data: CalibrationData,
+        plan: Mapping[str, LayerBits | Exempt],
+        *,
+        generator: torch.Generator,
+        progress: Progress,
+    ) -> InputRanges:
+        """Ranges of the parts of every input that is to be quantized."""
+        parts = {
+            layer.name: (1 if layer.kind == "conv2d" else -1, self._bounds(loaded, layer))
+            for layer in loaded.topology.layers
+            if isinstance(bits := plan.get(layer.name), LayerBits) and bits.abits != FULL_PRECISION
+        }
+        ranges = InputRanges(
+            self.activations, batches=-(-len(data.x) // BATCH), generator=generator
+        )
+
+        def observe(name: str, x: torch.Tensor) -> None:
+            dim, bounds = parts[name]
+            for start, stop in bounds:
+                piece = x.narrow(dim, start, stop - start)
+                ranges.update(_part_name(name, start, bounds), piece)
+
+        if parts:
+            observe_inputs(
+                loaded,
+                data,
+                batch=BATCH,
+                observe=observe,
+                layers=set(parts),
+                progress=lambda done, text: progress(0.7 * done, text),
+            )
+        return ranges
 
     def _layer(
         self, loaded: LoadedModel, layer: Layer, bits: LayerBits, ranges: InputRanges
     ) -> QuantizedLayer:
         module = find_layer(loaded.network, layer.name)
-        try:
-            codes, scale, zero_point = round_weight(
-                module.weight, bits.wbits, method=self.weights, symmetric=self.symmetric_weights
-            )
-        except QuantizationError as error:
-            raise QuantizationError(f"weight of layer '{layer.name}': {error}") from error
-        table = None
-        if bits.abits != FULL_PRECISION:
-            a_scale, a_zero = affine_from_range(
-                *ranges.range(layer.name, bits.abits), bits=bits.abits
-            )
-            table = ActivationTable(bits=bits.abits, scale=a_scale.cpu(), zero_point=a_zero.cpu())
-        channels = module.weight.shape[1] * getattr(module, "groups", 1)
-        return QuantizedLayer(
-            name=layer.name,
-            kind=layer.kind,
-            wbits=bits.wbits,
-            parts=(
+        bounds = self._bounds(loaded, layer)
+        parts = []
+        for start, stop in bounds:
+            weight = module.weight if len(bounds) == 1 else module.weight[:, start:stop]
+            try:
+                codes, scale, zero_point = round_weight(
+                    weight, bits.wbits, method=self.weights, symmetric=self.symmetric_weights
+                )
+            except QuantizationError as error:
+                raise QuantizationError(f"weight of layer '{layer.name}': {error}") from error
+            table = None
+            if bits.abits != FULL_PRECISION:
+                name = _part_name(layer.name, start, bounds)
+                table = activation_table(*ranges.range(name, bits.abits), bits=bits.abits)
+            parts.append(
                 LayerPart(
-                    start=0,
-                    stop=channels,
+                    start=start,
+                    stop=stop,
                     weight=codes.cpu(),
                     scale=scale.cpu(),
                     zero_point=zero_point.cpu(),
                     activation=table,
-                ),
-            ),
+                )
+            )
+        return QuantizedLayer(
+            name=layer.name,
+            kind=layer.kind,
+            wbits=bits.wbits,
+            parts=tuple(parts),
             bias=None if module.bias is None else module.bias.detach().float().cpu().clone(),
         )
+
+    def _bounds(self, loaded: LoadedModel, layer: Layer) -> Bounds:
+        """The slices of the input channels that get parameters of their own."""
+        groups = int(getattr(find_layer(loaded.network, layer.name), "groups", 1))
+        channels = layer.weight_shape[1] * groups
+        if self.split and layer.role == "shortcut" and layer.split is not None and groups == 1:
+            return (0, layer.split), (layer.split, channels)
+        return ((0, channels),)
+
+
+def _part_name(layer: str, start: int, bounds: Bounds) -> str:
+    """What the range of the part that begins at `start` is called; the layer when it is whole."""
+    return layer if len(bounds) == 1 else f"{layer}[{start}:{dict(bounds)[start]}]"
+
+
+def activation_table(low: torch.Tensor, high: torch.Tensor, *, bits: int) -> ActivationTable:
+    """The codes that cover ranges, float `[T]` or `[1]` each, on the CPU."""
+    scale, zero_point = affine_from_range(low, high, bits=bits)
+    return ActivationTable(bits=bits, scale=scale.cpu(), zero_point=zero_point.cpu())
 
 
 def round_weight(

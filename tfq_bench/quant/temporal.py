@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tfq_bench.errors import MetricError
+from tfq_bench.errors import MetricError, QuantizationError
 from tfq_bench.protocols import Lowered
+from tfq_bench.quant.cached import HALF, TemporalCache
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import LoadedModel
 
-__all__ = ["TemporalErrors", "temporal_errors", "temporal_features"]
+__all__ = ["TemporalErrors", "float16_caches", "temporal_errors", "temporal_features"]
 
 
 @torch.no_grad()
@@ -69,6 +70,30 @@ def temporal_features(
                 f"{len(timesteps)} steps."
             )
     return {name: torch.stack(rows) for name, rows in seen.items()}
+
+
+def float16_caches(loaded: LoadedModel) -> dict[str, TemporalCache]:
+    """Every time projection's full-precision output in float16, complete: the plainest cache.
+
+    Raises:
+        QuantizationError: the model has no time projections, or a value is too large for float16.
+    """
+    features = temporal_features(loaded, loaded.network)
+    if not features:
+        raise QuantizationError(
+            "a cache of time projections needs a model that has some; its topology lists none."
+        )
+    return {
+        name: TemporalCache(
+            name=name,
+            bits=HALF,
+            values=rows.half(),
+            scale=None,
+            zero_point=None,
+            selected=torch.ones(len(rows), dtype=torch.bool),
+        )
+        for name, rows in features.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
