@@ -39,9 +39,7 @@ def test_steps_are_never_coarser_than_static(block, weights):
     coarse = calibrate_inputs(block, weights, {name: 4}, per_step=False)[name]
     assert bool((fine.scale <= coarse.scale).all())
     errors = [
-        float(
-            (fake_quantize(x, t.scale[:, None], t.zero_point[:, None], 4) - x).square().mean()
-        )
+        float((fake_quantize(x, t.scale[:, None], t.zero_point[:, None], 4) - x).square().mean())
         for t in (fine, coarse)
     ]
     assert errors[0] <= errors[1]

@@ -166,7 +166,6 @@ class Tfmq:
                 stack.enter_context(_features_fixed(working, kept.features))
             self._reconstruct(
                 working,
-                loaded,
                 data,
                 skip=block.layers if apart else (),
                 generator=generator,
@@ -224,7 +223,6 @@ class Tfmq:
     def _reconstruct(
         self,
         working: WorkingNetwork,
-        loaded: LoadedModel,
         data: CalibrationData,
         *,
         skip: tuple[str, ...],
@@ -234,10 +232,9 @@ class Tfmq:
     ) -> None:
         if self.iterations == 0:
             return
-        learning = torch.tensor(self._learning_steps(len(loaded.sampler.timesteps)))
+        learning = torch.tensor(self._learning_steps(len(working.loaded.sampler.timesteps)))
         reconstruct(
             working,
-            loaded,
             _rows(data, torch.isin(data.step, learning.to(data.step.device))),
             skip=skip,
             options=Reconstruction(iterations=self.iterations, batch=self.batch, lr=self.lr),

@@ -71,9 +71,7 @@ def calibrate_others(
                 "least one calibration image."
             )
         batches = rows.split(BATCH)
-        ranges = InputRanges(
-            method, batches=len(batches), generator=generator, momentum=MOMENTUM
-        )
+        ranges = InputRanges(method, batches=len(batches), generator=generator, momentum=MOMENTUM)
         for count, batch in enumerate(batches, start=1):
             _observe(working, data, batch, bits, ranges.update)
             done = (number + count / len(batches)) / len(groups)

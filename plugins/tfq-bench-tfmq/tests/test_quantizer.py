@@ -1,0 +1,188 @@
+"""The quantizer on the tiny model: contracts, the ablation's variants, what ends in the state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tfq_bench.api import QuantizationError, Scheme, Topology
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant import simulate, temporal_errors, temporal_features
+from tfq_bench.seeds import generator
+from tfq_bench.testing.contracts import QuantizerContract
+from tfq_bench.testing.tiny import load_tiny
+from tfq_bench_tfmq.quantizer import Tfmq
+
+W4A8 = Scheme(wbits=4, abits=8)
+QUICK = {"preset": "quick", "iterations": 6, "tiar_iterations": 100, "samples": 3}
+
+
+def ignore(fraction, text):
+    """Progress that nobody looks at."""
+
+
+def quantize(loaded, scheme=W4A8, **options):
+    """The state of `tfmq` with few iterations."""
+    quantizer = Tfmq(scheme=scheme, **(QUICK | options))
+    needs = quantizer.calibration_needs(loaded, images=4)
+    data = capture(loaded, needs, seed=1, batch=4, progress=ignore)
+    return quantizer.quantize(loaded, data, generator=generator(0, "test"), progress=ignore)
+
+
+def feature_errors(loaded, state):
+    """Squared relative errors `[T, n]` of the features that the simulated network adds."""
+    exact = temporal_features(loaded, loaded.network)
+    found = temporal_features(loaded, simulate(loaded, state))
+    return temporal_errors(exact, found).relative.square()
+
+
+class TestPaper(QuantizerContract):
+    schemes = (W4A8, Scheme(wbits=8, abits=8, policy="paper"), Scheme(wbits=4, abits=32))
+
+    def make(self, scheme):
+        return Tfmq(scheme=scheme, **QUICK)
+
+
+class TestCode(QuantizerContract):
+    schemes = (Scheme(wbits=4, abits=8, policy="code"),)
+
+    def make(self, scheme):
+        return Tfmq(scheme=scheme, method="cvpr24-code", **QUICK)
+
+
+class TestSelect(QuantizerContract):
+    schemes = (W4A8,)
+
+    def make(self, scheme):
+        return Tfmq(scheme=scheme, method="tpami25", cache_bits=6, **QUICK)
+
+
+def _tables(state):
+    return {name: len(layer.parts[0].activation.scale) for name, layer in state.layers.items()}
+
+
+def test_paper_has_a_range_per_step_in_the_block_only():
+    """FSC; everywhere else one range for all steps."""
+    loaded = load_tiny(steps=5)
+    state = quantize(loaded)
+    temporal = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
+    assert temporal == {name for name, entries in _tables(state).items() if entries == 5}
+    assert {5, 1} == set(_tables(state).values())
+    assert not state.cache
+
+
+def test_code_has_a_range_per_step_everywhere():
+    """Per-step parameters of every activation, as the released code behaves."""
+    assert {5} == set(_tables(quantize(load_tiny(steps=5), method="cvpr24-code")).values())
+
+
+def test_block_reconstruction_alone_has_static_ranges():
+    """The ablation's first row: no TIAR, no FSC."""
+    state = quantize(load_tiny(steps=5), tiar=False, fsc=False)
+    assert {1} == set(_tables(state).values())
+
+
+def test_tiar_and_fsc_lower_the_features_error():
+    """Each alone, and both together, against nearest rounding with static ranges."""
+    loaded = load_tiny(steps=6)
+
+    def error(tiar_iterations, fsc):
+        state = quantize(
+            loaded, tiar_iterations=tiar_iterations, fsc=fsc, scheme=Scheme(wbits=4, abits=5)
+        )
+        return float(feature_errors(loaded, state).mean())
+
+    neither, tiar, fsc, both = error(0, False), error(200, False), error(0, True), error(200, True)
+    assert tiar < neither
+    assert fsc < neither
+    assert both < min(tiar, fsc)
+
+
+def test_cache_replaces_the_block():
+    """Every projection is looked up, the block's layers are gone, and 16 bits are nearly exact."""
+    loaded = load_tiny(steps=5)
+    state = quantize(loaded, maintenance="cache", cache_bits=16)
+    temporal = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
+    assert set(loaded.topology.time_projections) == set(state.cache)
+    assert not temporal & {*state.layers, *state.exempt}
+    assert float(feature_errors(loaded, state).max()) < 1e-6
+
+
+@pytest.mark.parametrize("scope", ["per-step-block", "per-block", "per-step", "global"])
+@pytest.mark.parametrize("tiar", [True, False])
+def test_selection_is_never_worse_than_the_better(scope, tiar):
+    """In the network that is simulated, at bits where neither block nor cache wins everywhere."""
+    loaded = load_tiny(steps=6)
+    options = {"cache_bits": 5, "tiar": tiar, "scheme": Scheme(wbits=6, abits=5)}
+    block = feature_errors(loaded, quantize(loaded, maintenance="block", **options))
+    cache = feature_errors(loaded, quantize(loaded, maintenance="cache", **options))
+    state = quantize(loaded, maintenance="select", selection=scope, **options)
+    selected = feature_errors(loaded, state)
+    axes = {"per-step-block": (), "per-block": (0,), "per-step": (1,), "global": (0, 1)}[scope]
+    sums = [e.sum(dim=axes) if axes else e for e in (selected, block, cache)]
+    assert bool((sums[0] <= torch.minimum(sums[1], sums[2]) * (1 + 1e-4)).all())
+
+
+def test_a_selected_cache_leaves_its_steps_to_the_block():
+    """Both kinds of entries occur, and the block's layers stay where they are needed."""
+    loaded = load_tiny(steps=6)
+    state = quantize(loaded, maintenance="select", cache_bits=5, scheme=Scheme(wbits=6, abits=6))
+    for name in loaded.topology.time_projections:
+        complete = name in state.cache and state.cache[name].complete
+        assert complete != (name in state.layers)
+    chosen = [cache.selected for cache in state.cache.values()]
+    share = float(sum(one.sum() for one in chosen)) / (6 * len(loaded.topology.time_projections))
+    assert 0 < share < 1
+
+
+def test_surroundings_are_learned_on_the_final_features():
+    """During reconstruction a projection gives what the finished network will."""
+    import tfq_bench_tfmq.quantizer as module
+
+    loaded = load_tiny(steps=4)
+    seen = {}
+
+    def spy(working, data, **rest):
+        name = loaded.topology.time_projections[0]
+        held = working.layer(name)
+        handle = held.register_forward_hook(lambda _, __, output: seen.update(rows=output.clone()))
+        working.predict(data.x[:2], data.timestep[:2], {}, torch.tensor([3, 1]))
+        handle.remove()
+        working.set(weights="hard")
+
+    original = module.reconstruct
+    module.reconstruct = spy
+    try:
+        state = quantize(loaded, maintenance="cache", cache_bits=4)
+    finally:
+        module.reconstruct = original
+    expected = state.cache[loaded.topology.time_projections[0]].dequantized()
+    assert torch.equal(expected[[3, 1]], seen["rows"])
+
+
+def test_calibration_looks_at_every_cth_step():
+    """20 of 100 steps for rounding and static ranges; all for ranges per step; none for neither."""
+    loaded = load_tiny(steps=100)
+
+    def steps(scheme=W4A8, **options):
+        needs = Tfmq(scheme=scheme, **options).calibration_needs(loaded, images=2)
+        return sorted({step for step, _ in needs.samples})
+
+    assert list(range(0, 100, 5)) == steps()
+    assert list(range(100)) == steps(method="cvpr24-code")
+    assert list(range(0, 100, 5)) == steps(method="cvpr24-code", scheme=Scheme(wbits=4, abits=32))
+    assert [] == steps(scheme=Scheme(wbits=4, abits=32), iterations=0)
+
+
+def test_networks_without_temporal_block_fail_loudly():
+    """Nothing is quantized in silence."""
+    loaded = load_tiny()
+    bare = type(loaded)(
+        model=loaded.model,
+        network=loaded.network,
+        topology=Topology(layers=loaded.topology.layers, blocks=loaded.topology.blocks),
+        sampler=loaded.sampler,
+        device="cpu",
+    )
+    with pytest.raises(QuantizationError, match="needs a network with a time MLP"):
+        quantize(bare)
