@@ -149,12 +149,15 @@ class Topology:
         blocks: reconstruction units; every layer belongs to exactly one.
         time_mlp: layers of `h(t)`; empty when the network has no temporal module.
         time_projections: the layers `Linear_i` of `g_i`, one per block that takes the time.
+        attention: modules whose inner products can be quantized, see
+            `tfq_bench.quant.attention.is_attention`.
     """
 
     layers: tuple[Layer, ...]
     blocks: tuple[Block, ...]
     time_mlp: tuple[str, ...] = ()
     time_projections: tuple[str, ...] = ()
+    attention: tuple[str, ...] = ()
 
     def layer(self, name: str) -> Layer:
         """The layer called `name`; KeyError when there is none."""

@@ -13,6 +13,7 @@ from tfq_bench.quant.affine import (
     per_channel,
     quantize,
 )
+from tfq_bench.quant.attention import calibrate_attention, is_attention, quantize_attention
 from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
@@ -41,7 +42,13 @@ from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
 from tfq_bench.quant.reconstruct import BlockReport, Reconstruction, reconstruct
 from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
 from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import (
+    ActivationTable,
+    AttentionTables,
+    LayerPart,
+    QuantizedLayer,
+    QuantizedState,
+)
 from tfq_bench.quant.temporal import (
     TemporalErrors,
     float16_caches,
@@ -56,6 +63,7 @@ __all__ = [
     "UNIFORM",
     "ActivationTable",
     "AttentionBits",
+    "AttentionTables",
     "BitReport",
     "BlockReport",
     "CachedProjection",
@@ -83,6 +91,7 @@ __all__ = [
     "apply_layer",
     "attention_bits",
     "bit_report",
+    "calibrate_attention",
     "check_state",
     "dequantize",
     "exemptions",
@@ -93,6 +102,7 @@ __all__ = [
     "float16_caches",
     "input_parts",
     "integer_sums",
+    "is_attention",
     "layer_parities",
     "layer_parity",
     "minmax",
@@ -103,6 +113,7 @@ __all__ = [
     "per_channel",
     "percentile",
     "quantize",
+    "quantize_attention",
     "reconstruct",
     "replace_layer",
     "resolve",

@@ -29,6 +29,7 @@ FLOAT_BYTES = 4
 HALF_BITS = 16
 REMAINDER = "remainder"
 CACHE = "temporal-cache"
+ATTENTION = "attention-tables"
 
 
 def packed_size(count: int, bits: int) -> int:
@@ -124,8 +125,9 @@ class BitReport:
             activation tables, biases, caches.
         fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at 4
             bytes a parameter, 2 in float16 layers.
-        bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, and under
-            `remainder` what belongs to no layer; the values sum to `total_bytes`.
+        bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, under
+            `attention-tables` those of quantized attention, and under `remainder` what belongs to
+            no layer; the values sum to `total_bytes`.
         exempt: layers that stay float, with the reason.
         mac_share: fraction of multiply-accumulates per (wbits, abits), summing to 1.
         cache_bytes: the part of `packed_bytes` that is caches of time projections.
@@ -188,6 +190,9 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     if cached:
         by_role[CACHE] = cached
         packed += cached
+    if state is not None and state.attention:
+        by_role[ATTENTION] = sum(tables.packed_bytes for tables in state.attention.values())
+        packed += by_role[ATTENTION]
     total = sum(macs.values())
     return BitReport(
         mean_weight_bits=bits / weights if weights else float(FULL_PRECISION),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.errors import LoweringError
+from tfq_bench.quant.attention import quantize_attention
 from tfq_bench.quant.cached import CachedProjection, SkippedLayer
 from tfq_bench.quant.layers import find_layer, replace_layer
 
@@ -51,19 +52,23 @@ def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
 
 @torch.no_grad()
 def finish_lowering(
-    network: nn.Module, loaded: LoadedModel, state: QuantizedState, step: StepCursor
+    network: nn.Module,
+    loaded: LoadedModel,
+    state: QuantizedState,
+    step: StepCursor,
+    executed: dict[str, int],
 ) -> tuple[KernelUse, ...]:
-    """Float16 weights and caches, put into `network` after its quantized layers.
+    """Float16 weights, caches and quantized attention, put into `network` after its layers.
 
     Args:
         network: a backend's own copy of `loaded.network`, its quantized layers replaced already.
-        step: the cursor that the backend's `Lowered` carries.
+        step, executed: those that the backend's `Lowered` carries.
 
     Returns:
         How the parts that are no layers are executed, to be listed after the layers.
 
     Raises:
-        LoweringError: a weight is too large for float16.
+        LoweringError: a weight is too large for float16, or an attention is not there.
     """
     for name in state.half:
         _round_to_half(find_layer(network, name), name)
@@ -74,7 +79,9 @@ def finish_lowering(
         inner = None if cache.complete else network.get_submodule(name)
         parent, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(parent), attribute, CachedProjection(cache, inner, step))
-    return ()
+    return tuple(
+        quantize_attention(network, tables, step, executed) for tables in state.attention.values()
+    )
 
 
 def _round_to_half(layer: nn.Module, name: str) -> None:

@@ -158,7 +158,7 @@ def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:
                 macs=loaded.topology.layer(name).macs,
             )
         )
-    uses.extend(finish_lowering(network, loaded, state, step))
+    uses.extend(finish_lowering(network, loaded, state, step, executed))
     return Lowered(
         network=network, step=step, execution="simulated", kernels=tuple(uses), executed=executed
     )

@@ -19,7 +19,14 @@ from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.bits import packed_size
 from tfq_bench.quant.cached import TemporalCache, unused_layers
 
-__all__ = ["FORMAT", "ActivationTable", "LayerPart", "QuantizedLayer", "QuantizedState"]
+__all__ = [
+    "FORMAT",
+    "ActivationTable",
+    "AttentionTables",
+    "LayerPart",
+    "QuantizedLayer",
+    "QuantizedState",
+]
 
 FORMAT = 2
 """Version of the layout on disk; another one is refused."""
@@ -174,6 +181,42 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AttentionTables:
+    """Codes of what the two products inside one attention multiply.
+
+    Args:
+        name: the attention's name in `network.named_modules()`.
+        q, k, v: of queries, keys and values, all heads together.
+        softmax: of the attention weights; they are not negative, so its zero points are 0.
+
+    Raises:
+        QuantizationError: another zero point in `softmax`.
+    """
+
+    name: str
+    q: ActivationTable
+    k: ActivationTable
+    v: ActivationTable
+    softmax: ActivationTable
+
+    def __post_init__(self) -> None:
+        if bool(self.softmax.zero_point.any()):
+            raise QuantizationError(
+                f"attention '{self.name}': expected zero points of 0 for the softmax, found "
+                f"{int(self.softmax.zero_point.max())}."
+            )
+
+    def by_point(self) -> dict[str, ActivationTable]:
+        """The four tables by field name."""
+        return {"q": self.q, "k": self.k, "v": self.v, "softmax": self.softmax}
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes as stored."""
+        return sum(table.packed_bytes for table in self.by_point().values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QuantizedState:
     """What a quantizer returns. Full precision is None, or a state without layers.
 
@@ -188,6 +231,8 @@ class QuantizedState:
             at some steps is in one of them.
         half: exempt layers whose weights and bias are stored and rounded to float16; what they
             compute stays float32.
+        attention: tables of the attentions whose products are quantized, by name; the others
+            are float.
 
     Raises:
         QuantizationError: a layer under another's name, both quantized and exempt, or with a
@@ -203,6 +248,7 @@ class QuantizedState:
     exempt: Mapping[str, str]
     cache: Mapping[str, TemporalCache] = field(default_factory=dict)
     half: tuple[str, ...] = ()
+    attention: Mapping[str, AttentionTables] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_layers()
@@ -222,12 +268,22 @@ class QuantizedState:
                     f"'{layer.name}'{' and an exemption' if name in self.exempt else ''}."
                 )
             for part in layer.parts:
-                table = part.activation
-                if table is not None and len(table.scale) not in (1, len(self.timesteps)):
-                    raise QuantizationError(
-                        f"layer '{name}': an activation table has 1 or {len(self.timesteps)} "
-                        f"entries (one per timestep), found {len(table.scale)}."
-                    )
+                if part.activation is not None:
+                    self._check_length(part.activation, f"layer '{name}'")
+        for name, tables in self.attention.items():
+            if name != tables.name:
+                raise QuantizationError(
+                    f"attention '{name}' must be listed under its own name, found '{tables.name}'."
+                )
+            for table in tables.by_point().values():
+                self._check_length(table, f"attention '{name}'")
+
+    def _check_length(self, table: ActivationTable, where: str) -> None:
+        if len(table.scale) not in (1, len(self.timesteps)):
+            raise QuantizationError(
+                f"{where}: an activation table has 1 or {len(self.timesteps)} "
+                f"entries (one per timestep), found {len(table.scale)}."
+            )
 
     def _check_cache(self) -> None:
         for name, cache in self.cache.items():
@@ -248,7 +304,8 @@ class QuantizedState:
     def packed_bytes(self) -> int:
         """Bytes of all tensors as `save` writes them."""
         layers = sum(layer.packed_bytes for layer in self.layers.values())
-        return layers + sum(cache.packed_bytes for cache in self.cache.values())
+        caches = sum(cache.packed_bytes for cache in self.cache.values())
+        return layers + caches + sum(tables.packed_bytes for tables in self.attention.values())
 
     def dropped(self, topology: Topology) -> frozenset[str]:
         """The layers that are never computed: neither quantized nor exempt, see `cache`."""

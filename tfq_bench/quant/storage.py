@@ -25,7 +25,14 @@ from tfq_bench.border import Scheme
 from tfq_bench.errors import StoreError, TfqError
 from tfq_bench.quant.bits import pack, unpack
 from tfq_bench.quant.cached import HALF, TemporalCache
-from tfq_bench.quant.state import FORMAT, ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import (
+    FORMAT,
+    ActivationTable,
+    AttentionTables,
+    LayerPart,
+    QuantizedLayer,
+    QuantizedState,
+)
 
 __all__ = ["load_state", "save_state"]
 
@@ -38,6 +45,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     layers = [_describe(layer, tensors) for layer in state.layers.values()]
     caches = [_describe_cache(cache, tensors) for cache in state.cache.values()]
+    attention = [_describe_attention(tables, tensors) for tables in state.attention.values()]
     data = save_tensors(tensors)
     content = {
         "format": FORMAT,
@@ -53,6 +61,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
         "exempt": [list(pair) for pair in state.exempt.items()],
         "half": list(state.half),
         "cache": caches,
+        "attention": attention,
         "tensors": {
             "file": TENSORS,
             "bytes": len(data),
@@ -86,6 +95,7 @@ def load_state(folder: Path) -> QuantizedState:
         tensors = load_tensors(data)
         layers = [_restore(entry, tensors) for entry in content["layers"]]
         caches = [_restore_cache(entry, tensors) for entry in content["cache"]]
+        attention = [_restore_attention(entry, tensors) for entry in content["attention"]]
         return QuantizedState(
             model=content["model"],
             method=content["method"],
@@ -95,6 +105,7 @@ def load_state(folder: Path) -> QuantizedState:
             exempt=dict(content["exempt"]),
             cache={cache.name: cache for cache in caches},
             half=tuple(content["half"]),
+            attention={tables.name: tables for tables in attention},
         )
     except StoreError:
         raise
@@ -215,6 +226,29 @@ def _restore_cache(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> T
         zero_point=zero_point,
         selected=selected,
     )
+
+
+def _describe_attention(tables: AttentionTables, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The manifest's entry of an attention; its tables are added to `tensors`."""
+    for point, table in tables.by_point().items():
+        prefix = f"{tables.name}/{point}"
+        tensors[f"{prefix}_scale"] = table.scale.detach().to("cpu", copy=True)
+        tensors[f"{prefix}_zero_point"] = table.zero_point.cpu().to(torch.uint8)
+    bits = {point: table.bits for point, table in tables.by_point().items()}
+    return {"name": tables.name, "bits": bits}
+
+
+def _restore_attention(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttentionTables:
+    name = entry["name"]
+    points = {
+        point: ActivationTable(
+            bits=bits,
+            scale=tensors[f"{name}/{point}_scale"],
+            zero_point=tensors[f"{name}/{point}_zero_point"].to(torch.int32),
+        )
+        for point, bits in entry["bits"].items()
+    }
+    return AttentionTables(name=name, **points)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

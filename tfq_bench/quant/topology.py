@@ -15,6 +15,7 @@ from torch import nn
 
 from tfq_bench.border import Block, Layer, LayerKind, Role, Topology
 from tfq_bench.errors import QuantizationError
+from tfq_bench.quant.attention import is_attention
 from tfq_bench.quant.layers import WeightedLayer
 
 if TYPE_CHECKING:
@@ -62,7 +63,17 @@ def trace_topology(
         name = names[module]
         macs[name] = macs.get(name, 0) + output.numel() * module.weight[0].numel()
 
+    attention: dict[str, None] = {}
+
+    def attend(name: str) -> Callable[..., None]:
+        return lambda *_: attention.setdefault(name)
+
     handles = [module.register_forward_hook(count) for module in names]
+    handles += [
+        module.register_forward_hook(attend(name))
+        for name, module in network.named_modules()
+        if is_attention(module)
+    ]
     try:
         call(network)
     finally:
@@ -88,6 +99,7 @@ def trace_topology(
         blocks=tuple(Block(name=name, layers=tuple(held)) for name, held in blocks.items()),
         time_mlp=tuple(layer.name for layer in layers if layer.role == "time-mlp"),
         time_projections=tuple(layer.name for layer in layers if layer.role == "time-projection"),
+        attention=tuple(attention),
     )
 
 

@@ -87,7 +87,7 @@ class CpuBackend:
                     fallback=reason,
                 )
             )
-        uses.extend(finish_lowering(network, loaded, state, step))
+        uses.extend(finish_lowering(network, loaded, state, step, executed))
         return Lowered(
             network=network,
             step=step,
