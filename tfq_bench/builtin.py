@@ -161,7 +161,7 @@ def tfq_executors() -> Iterator[api.ExecutorProvider]:
 
 @api.hookimpl
 def tfq_metrics() -> Iterator[api.MetricProvider]:
-    """Image quality, distance to full precision, temporal features, size, kernels and speed."""
+    """Image quality, distance to full precision, temporal features, cost, size, kernels, speed."""
     yield api.MetricProvider(
         name="frechet",
         summary="Fréchet distance between features of the images and of the reference set.",
@@ -214,6 +214,25 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="temporal",
         summary="Error of the temporal features, per sampler step and block.",
         factory="tfq_bench.metrics.temporal:Temporal",
+    )
+    yield api.MetricProvider(
+        name="trajectory",
+        summary="How far sampling departs from full precision at the same noise, per step.",
+        factory="tfq_bench.metrics.trajectory:Trajectory",
+        options=(
+            api.Option(
+                name="images",
+                kind="int",
+                default=16,
+                minimum=2,
+                help="Images that are sampled again with both networks.",
+            ),
+        ),
+    )
+    yield api.MetricProvider(
+        name="cost",
+        summary="What the method took: seconds, peak memory and network calls of calibration.",
+        factory="tfq_bench.metrics.cost:Cost",
     )
     yield api.MetricProvider(
         name="bits",

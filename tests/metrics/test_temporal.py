@@ -9,6 +9,7 @@ import torch
 
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.protocols import Lowered, StepCursor
+from tfq_bench.quant.temporal import temporal_features
 
 
 def _doubled(tiny) -> Lowered:
@@ -32,6 +33,28 @@ def test_a_doubled_projection_has_error_one_in_its_block(make_inputs, tiny):
     assert pytest.approx(series["block:first"]) == [1.0] * 4
     assert pytest.approx(series["block:second"]) == [0.0] * 4
     assert pytest.approx(series["relative_error"]) == [0.5] * 4
+    assert {"timestep", "one_minus_cosine", "block:first", "block:second"} == set(
+        values["temporal-cosine"].series
+    )
+
+
+def test_mismatch_says_by_how_many_steps(make_inputs, tiny, monkeypatch):
+    """A block that always shows step 2's feature is 2, 1, 0 and -1 steps ahead of its own."""
+
+    def features(loaded, network, **_):
+        rows = temporal_features(loaded, loaded.network)
+        if isinstance(network, Lowered):
+            rows["first.time"] = rows["first.time"][2].expand_as(rows["first.time"])
+        return rows
+
+    monkeypatch.setattr("tfq_bench.metrics.temporal.temporal_features", features)
+    inputs = make_inputs(reference_cell="fp-cell", network=_doubled(tiny))
+    values = {value.definition.name: value for value in Temporal().evaluate(inputs)}
+    series = values["temporal-mismatch"].series
+    assert (2.0, 1.0, 0.0, -1.0) == series["block:first"]
+    assert (0.0, 0.0, 0.0, 0.0) == series["block:second"]
+    assert (0.5, 0.5, 0.0, 0.5) == series["mismatch"]
+    assert 3 / 8 == values["temporal-mismatch"].value
 
 
 def test_full_precision_has_no_temporal_error(make_inputs):

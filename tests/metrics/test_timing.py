@@ -23,7 +23,6 @@ def _stages(execution):
     return {
         "lower": {"execution": execution},
         "measure": MEASURED,
-        "quantize": {"seconds": 1.5},
     }
 
 
@@ -35,7 +34,6 @@ def test_medians_over_rounds_and_ratios_within_rounds(make_inputs):
         "throughput-images-per-s": 2000.0,
         "speedup-vs-fp32-eager": 3.0,
         "peak-memory-bytes": 1000,
-        "calibration-seconds": 1.5,
     }
     speed = found["speedup-vs-fp32-eager"]
     assert (speed.interval.low, speed.interval.high, speed.n) == (2.0, 4.0, 3)
@@ -44,14 +42,7 @@ def test_medians_over_rounds_and_ratios_within_rounds(make_inputs):
 
 def test_simulated_cells_publish_no_speed(make_inputs):
     """Simulation is slower by construction; its latency would be read as the method's."""
-    assert {"calibration-seconds"} == set(_values(make_inputs(stages=_stages("simulated"))))
-
-
-def test_full_precision_is_timed_but_not_calibrated(make_inputs):
-    """The reference has a latency of its own and no calibration time."""
-    found = set(_values(make_inputs(stages=_stages("full-precision"))))
-    assert "latency-ms" in found
-    assert "calibration-seconds" not in found
+    assert {} == _values(make_inputs(stages=_stages("simulated")))
 
 
 def test_cell_that_was_not_timed_has_no_timings(make_inputs):

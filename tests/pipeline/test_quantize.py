@@ -33,9 +33,10 @@ def run(change=lambda state: state):
 
 
 def test_state_and_what_it_cost():
-    """The facts say how many states were looked at and how long it took."""
+    """The facts say how many states were looked at and what that took."""
     state, facts = run()
-    assert {"seconds", "calibration_samples"} == set(facts)
+    expected = {"seconds", "peak_memory_bytes", "network_calls", "calibration_samples"}
+    assert expected == set(facts)
     assert 2 * 2 == facts["calibration_samples"]
     assert facts["seconds"] > 0
     assert state.layers

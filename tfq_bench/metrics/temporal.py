@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import torch
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.quant.temporal import temporal_errors, temporal_features
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tfq_bench.protocols import EvaluationInputs
 
 __all__ = ["Temporal"]
@@ -43,8 +48,11 @@ class Temporal:
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Values without intervals: the features do not depend on the images.
 
-        `temporal-error` carries the curves `timestep`, `relative_error`, `one_minus_cosine` (means
-        over blocks, in execution order) and `block:<name>` (relative error of one block).
+        Each carries curves over the sampler's steps, in execution order: `timestep`, the mean over
+        blocks (`relative_error`, `one_minus_cosine`, `mismatch`), and `block:<name>` of every
+        block. The curve of a block is its error or distance, to six digits; of
+        `temporal-mismatch` it is how many steps later (negative: earlier) the nearest
+        full-precision feature stands, 0 where it is the step's own.
         """
         definitions = self.definitions(inputs)
         if not definitions:
@@ -54,26 +62,39 @@ class Temporal:
             temporal_features(loaded, loaded.network), temporal_features(loaded, inputs.lowered())
         )
         distance = 1 - errors.cosine
-        values = {
-            "temporal-error": float(errors.relative.mean()),
-            "temporal-cosine": float(distance.mean()),
-            "temporal-mismatch": errors.mismatch,
+        shift = errors.nearest - torch.arange(len(errors.nearest))[:, None]
+        found = {
+            "temporal-error": (errors.relative, errors.relative, "relative_error"),
+            "temporal-cosine": (distance, distance, "one_minus_cosine"),
+            "temporal-mismatch": ((shift != 0).double(), shift.double(), "mismatch"),
         }
-        series = {
-            "timestep": tuple(float(t) for t in loaded.sampler.timesteps),
-            "relative_error": tuple(errors.relative.mean(dim=1).tolist()),
-            "one_minus_cosine": tuple(distance.mean(dim=1).tolist()),
-        }
-        for column, name in enumerate(errors.names):
-            block = loaded.topology.layer(name).block
-            series[f"block:{block}"] = tuple(errors.relative[:, column].tolist())
-        return tuple(
-            MetricValue(
-                definition=definition,
-                value=values[definition.name],
-                n=len(loaded.sampler.timesteps),
-                reference=inputs.reference_cell,
-                series=series if definition.name == "temporal-error" else {},
+        timesteps = tuple(float(t) for t in loaded.sampler.timesteps)
+        blocks = [loaded.topology.layer(name).block for name in errors.names]
+        values = []
+        for definition in definitions:
+            share, matrix, curve = found[definition.name]
+            values.append(
+                MetricValue(
+                    definition=definition,
+                    value=float(share.mean()),
+                    n=len(timesteps),
+                    reference=inputs.reference_cell,
+                    series={
+                        "timestep": timesteps,
+                        curve: tuple(share.mean(dim=1).tolist()),
+                        **_columns(blocks, matrix),
+                    },
+                )
             )
-            for definition in definitions
-        )
+        return tuple(values)
+
+
+def _columns(blocks: Sequence[str], matrix: Tensor) -> dict[str, tuple[float, ...]]:
+    """One curve per column; a block with several projections numbers them from the second."""
+    found: dict[str, tuple[float, ...]] = {}
+    for column, block in enumerate(blocks):
+        earlier = blocks[:column].count(block)
+        name = f"block:{block}" if not earlier else f"block:{block} #{earlier + 1}"
+        # Six digits: a thousand steps of twenty blocks are written for every cell.
+        found[name] = tuple(float(f"{value:.6g}") for value in matrix[:, column].tolist())
+    return found

@@ -29,14 +29,14 @@ class _Number:
 
 
 class Timing:
-    """Medians over rounds with their intervals, and what calibration took."""
+    """Medians over rounds with their intervals."""
 
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """All volatile; which ones depends on how the cell is executed."""
         return tuple(_definition(number, inputs) for number in _numbers(inputs))
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """The numbers of the measure and quantize stages; nothing is timed here."""
+        """The numbers of the measure stage; nothing is timed here."""
         return tuple(
             MetricValue(
                 definition=_definition(number, inputs),
@@ -49,23 +49,10 @@ class Timing:
 
 
 def _numbers(inputs: EvaluationInputs) -> list[_Number]:
-    execution = inputs.facts("lower").get("execution")
-    found: list[_Number] = []
     measured = inputs.facts("measure")
-    if measured and execution != "simulated":
-        found += _call_numbers(measured)
-    seconds = inputs.facts("quantize").get("seconds")
-    if seconds is not None and execution != "full-precision":
-        found.append(
-            _Number(
-                name="calibration-seconds",
-                unit="s",
-                direction="lower",
-                summary="Time the quantizer took, after its calibration data were captured.",
-                rounds=[seconds],
-            )
-        )
-    return found
+    if not measured or inputs.facts("lower").get("execution") == "simulated":
+        return []
+    return _call_numbers(measured)
 
 
 def _call_numbers(measured: Mapping[str, Any]) -> list[_Number]:
@@ -105,9 +92,12 @@ def _call_numbers(measured: Mapping[str, Any]) -> list[_Number]:
 
 def _definition(number: _Number, inputs: EvaluationInputs) -> MetricDefinition:
     measured = inputs.facts("measure")
-    parameters: dict[str, Any] = {"formula": 1, "device": inputs.loaded.device}
-    if number.name != "calibration-seconds":
-        parameters |= {"batch": measured["batch"], "threads": measured["threads"]}
+    parameters: dict[str, Any] = {
+        "formula": 1,
+        "device": inputs.loaded.device,
+        "batch": measured["batch"],
+        "threads": measured["threads"],
+    }
     return MetricDefinition(
         name=number.name,
         unit=number.unit,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tfq_bench.border import CalibrationNeeds
 from tfq_bench.errors import MetricError, StoreError, TfqError
 from tfq_bench.pipeline.calibrate import capture, save_calibration
+from tfq_bench.pipeline.cost import Meter
 from tfq_bench.pipeline.evaluate import CellInputs
 from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.pipeline.measure import measure
@@ -60,24 +60,17 @@ def _calibrate(bench: Workbench, planned: PlannedCell, task: Task, progress: Pro
     needs: CalibrationNeeds = bench.quantizer(planned).calibration_needs(
         loaded, images=int(spec["images"])
     )
-    before = time.perf_counter()
-    data = capture(
-        loaded,
-        needs,
-        seed=derive(int(spec["seed"]), "calibration", planned.cell.seed),
-        batch=int(spec["batch"]),
-        progress=progress,
-    )
+    with Meter(loaded) as meter:
+        data = capture(
+            loaded,
+            needs,
+            seed=derive(int(spec["seed"]), "calibration", planned.cell.seed),
+            batch=int(spec["batch"]),
+            progress=progress,
+        )
     with bench.store.create("calibrate", task.outputs[0]) as folder:
         save_calibration(data, folder)
-        _write_result(
-            folder,
-            {
-                "seconds": time.perf_counter() - before,
-                "network_calls": data.network_calls,
-                "samples": int(data.x.shape[0]),
-            },
-        )
+        _write_result(folder, {**meter.facts, "samples": int(data.x.shape[0])})
 
 
 def _quantize(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import CalibrationNeeds, Scheme
 from tfq_bench.errors import QuantizationError
+from tfq_bench.pipeline.cost import Meter
 from tfq_bench.quant.state import QuantizedState
 from tfq_bench.seeds import generator
 
@@ -63,21 +63,21 @@ def quantize(
     """The state, and what making it cost.
 
     Returns:
-        The state and `{"seconds", "calibration_samples"}`.
+        The state and `{"seconds", "peak_memory_bytes", "network_calls", "calibration_samples"}`,
+        see `Meter`; stopped attempts that left a checkpoint are included.
 
     Raises:
         QuantizationError: the state names a layer that the model does not have, or was made for
             other timesteps than the sampler's.
     """
-    before = time.perf_counter()
-    state = quantizer.quantize(
-        loaded,
-        data,
-        generator=generator(seed, "quantize"),
-        progress=progress,
-        checkpoint=checkpoint,
-    )
-    seconds = time.perf_counter() - before
+    with Meter(loaded, ledger=checkpoint) as meter:
+        state = quantizer.quantize(
+            loaded,
+            data,
+            generator=generator(seed, "quantize"),
+            progress=meter.kept(progress),
+            checkpoint=checkpoint,
+        )
     known = {layer.name for layer in loaded.topology.layers}
     strangers = sorted(set(state.layers) - known)
     if strangers:
@@ -87,4 +87,4 @@ def quantize(
             f"the state was made for {len(state.timesteps)} timesteps that differ from the "
             f"sampler's {len(loaded.sampler.timesteps)}."
         )
-    return state, {"seconds": seconds, "calibration_samples": int(data.x.shape[0])}
+    return state, {**meter.facts, "calibration_samples": int(data.x.shape[0])}

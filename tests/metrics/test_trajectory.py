@@ -1,0 +1,117 @@
+"""Divergence of sampling from full precision."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tfq_bench.border import Scheme
+from tfq_bench.errors import MetricError
+from tfq_bench.metrics.trajectory import Trajectory, diverge
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.pipeline.quantize import quantize
+from tfq_bench.pipeline.sample import draw
+from tfq_bench.protocols import Lowered, StepCursor
+from tfq_bench.quant.rtn import RoundToNearest
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.testing.tiny import load_tiny
+
+
+def _scaled(tiny, factor: float) -> Lowered:
+    """A network that predicts `factor` times what the model predicts."""
+    network = copy.deepcopy(tiny.network)
+    with torch.no_grad():
+        network.conv_out.weight.mul_(factor)
+        network.conv_out.bias.mul_(factor)
+    return Lowered(network=network, step=StepCursor("cpu"), execution="simulated")
+
+
+def _rounded(loaded, wbits: int) -> Lowered:
+    method = RoundToNearest(
+        scheme=Scheme(wbits=wbits, abits=8),
+        weights="minmax",
+        activations="minmax",
+        symmetric_weights=True,
+        calibration_steps=2,
+    )
+    data = capture(
+        loaded,
+        method.calibration_needs(loaded, images=4),
+        seed=0,
+        batch=4,
+        progress=lambda *_: None,
+    )
+    state, _ = quantize(method, loaded, data, seed=0, progress=lambda *_: None)
+    return simulate(loaded, state)
+
+
+def test_prediction_error_is_that_of_the_network_at_full_precision_states(tiny):
+    """A network off by a tenth is off by a tenth at every step, however far its states drift."""
+    found = diverge(tiny, _scaled(tiny, 1.1), images=3, seed=0)
+    assert (4, 3) == found.prediction.shape == found.state.shape
+    assert pytest.approx(0.1, rel=1e-4) == float(found.prediction.min())
+    assert pytest.approx(0.1, rel=1e-4) == float(found.prediction.max())
+    assert (found.state > 0).all()
+
+
+def test_the_same_network_does_not_diverge(tiny):
+    """Equal networks stay together to the last bit."""
+    found = diverge(tiny, _scaled(tiny, 1.0), images=2, seed=0)
+    assert 0.0 == found.state.max() == found.prediction.max()
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddim-stochastic"])
+def test_last_states_are_those_of_the_cells_own_images(sampler):
+    """Decoded, the compared trajectories are the images that sampling draws."""
+    loaded = load_tiny(steps=4, sampler=sampler)
+    lowered = _scaled(loaded, 1.1)
+    ends = []
+    original = loaded.sampler.step
+
+    def recorded(x, prediction, index, z):
+        ends.append(original(x, prediction, index, z))
+        return ends[-1]
+
+    loaded.sampler.step = recorded
+    diverge(loaded, lowered, images=2, seed=5)
+    full, mine = ends[-2:]
+    loaded.sampler.step = original
+    drawn = draw(loaded, lowered, range(2), seed=5, batch=2, progress=lambda *_: None)
+    assert torch.equal(drawn, loaded.model.decode(mine))
+    assert not torch.equal(full, mine)
+
+
+def test_fewer_bits_diverge_more(tiny):
+    """W4 departs further than W8, in the state and in the prediction."""
+    coarse, fine = (diverge(tiny, _rounded(tiny, b), images=4, seed=0) for b in (4, 8))
+    assert fine.state[-1].mean() < coarse.state[-1].mean()
+    assert fine.prediction.mean() < coarse.prediction.mean()
+
+
+def test_value_is_the_last_step_with_an_interval_over_images(make_inputs, tiny):
+    """The curves are means over images; the definition names sampler, noise and images."""
+    inputs = make_inputs(reference_cell="fp-cell", network=_rounded(tiny, 4))
+    (value,) = Trajectory(images=4).evaluate(inputs)
+    found = diverge(tiny, _rounded(tiny, 4), images=4, seed=0)
+    assert pytest.approx(found.state[-1].mean()) == value.value
+    assert value.interval.low < value.value < value.interval.high
+    assert (4, "fp-cell") == (value.n, value.reference)
+    assert pytest.approx(found.state.mean(axis=1)) == value.series["trajectory_divergence"]
+    assert pytest.approx(found.prediction.mean(axis=1)) == value.series["prediction_divergence"]
+    assert tuple(map(float, tiny.sampler.timesteps)) == value.series["timestep"]
+    assert {"formula": 1, "sampler": {"steps": 4}, "seed": 0, "images": 4} == dict(
+        value.definition.parameters
+    )
+
+
+def test_states_that_are_not_finite_are_an_error(tiny):
+    """A network that explodes is told, not averaged."""
+    with pytest.raises(MetricError, match="finite"):
+        diverge(tiny, _scaled(tiny, float("nan")), images=2, seed=0)
+
+
+def test_full_precision_has_no_divergence(make_inputs):
+    """The reference is not compared with itself."""
+    assert Trajectory(images=2).evaluate(make_inputs()) == ()

@@ -1,0 +1,139 @@
+"""How sampling with the quantized network departs from full precision, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tfq_bench.border import MetricDefinition, MetricValue
+from tfq_bench.errors import MetricError
+from tfq_bench.metrics.paired import paired_value
+from tfq_bench.pipeline.calibrate import timestep_tensor
+from tfq_bench.seeds import noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tfq_bench.protocols import EvaluationInputs, LoadedModel, Lowered
+
+__all__ = ["Divergence", "Trajectory", "diverge"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Divergence:
+    """Relative L2 distances to full precision, per step t (row) and image (column).
+
+    Args:
+        state: float64 `[T, N]`, ||x^ - x|| / ||x|| of the state *after* step t. Errors of all steps
+            so far add up in it.
+        prediction: float64 `[T, N]`, ||e(x) - e^(x)|| / ||e(x)||, both networks at the
+            full-precision state *before* step t. The error that step t alone brings in.
+    """
+
+    state: np.ndarray
+    prediction: np.ndarray
+
+
+@torch.no_grad()
+def diverge(loaded: LoadedModel, lowered: Lowered, *, images: int, seed: int) -> Divergence:
+    """Both networks sample images 0 to `images - 1` side by side from the same noise.
+
+    Three network calls per step, all images in one batch.
+
+    Args:
+        seed: the suite's sampling seed; noise and conditions are then those of the cell's images.
+
+    Raises:
+        MetricError: a trajectory leaves the finite numbers.
+    """
+    model, sampler, device = loaded.model, loaded.sampler, loaded.device
+    chosen = range(images)
+    condition = model.conditions(chosen, device=device)
+    x = noise(seed, "sampling", chosen, model.latent_shape, device=device)
+    other = x.clone()
+    states, predictions = [], []
+    for step, timestep in enumerate(sampler.timesteps):
+        t = timestep_tensor(timestep, images, device)
+        lowered.step.set(step)
+        exact = model.predict(loaded.network, x, t, condition)
+        here = model.predict(lowered.network, x, t, condition)
+        # Both start from one state, so the first prediction serves twice.
+        there = here if step == 0 else model.predict(lowered.network, other, t, condition)
+        z = None
+        if sampler.stochastic:
+            z = noise(seed, f"sampling-step-{step}", chosen, model.latent_shape, device=device)
+        x, other = sampler.step(x, exact, step, z), sampler.step(other, there, step, z)
+        states.append(_distance(other, x))
+        predictions.append(_distance(here, exact))
+    found = Divergence(state=np.stack(states), prediction=np.stack(predictions))
+    if not (np.isfinite(found.state).all() and np.isfinite(found.prediction).all()):
+        raise MetricError(
+            "the sampler's states must stay finite to be compared with full precision; found "
+            "others. The bit widths are probably too low for this method."
+        )
+    return found
+
+
+class Trajectory:
+    """`trajectory-divergence` after the last step; none for full precision itself.
+
+    Args:
+        images: how many images are sampled again, from the first.
+    """
+
+    def __init__(self, *, images: int) -> None:
+        self._images = images
+
+    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
+        """One, of the sampler, its noise and the number of images."""
+        if inputs.reference_cell is None:
+            return ()
+        sampling = inputs.sampling
+        return (
+            MetricDefinition(
+                name="trajectory-divergence",
+                unit="",
+                direction="lower",
+                summary="Mean relative L2 distance of the sampler's last state to that of full "
+                "precision from the same noise. Its curves: of the state after each step, and of "
+                "the prediction at full precision's states.",
+                parameters={
+                    "formula": 1,
+                    "sampler": sampling["sampler"],
+                    "seed": sampling["seed"],
+                    "images": self._images,
+                },
+            ),
+        )
+
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """The mean over images with its interval.
+
+        Carries the curves `timestep`, `trajectory_divergence` (after the step) and
+        `prediction_divergence` (at the step), means over images in execution order.
+        """
+        definitions = self.definitions(inputs)
+        if not definitions:
+            return ()
+        seed = int(inputs.sampling["seed"])
+        found = diverge(inputs.loaded, inputs.lowered(), images=self._images, seed=seed)
+        series = {
+            "timestep": tuple(float(t) for t in inputs.loaded.sampler.timesteps),
+            "trajectory_divergence": tuple(found.state.mean(axis=1).tolist()),
+            "prediction_divergence": tuple(found.prediction.mean(axis=1).tolist()),
+        }
+        return tuple(
+            replace(paired_value(definition, found.state[-1], inputs), series=series)
+            for definition in definitions
+        )
+
+
+def _distance(x: Tensor, reference: Tensor) -> np.ndarray:
+    """float64 `[N]`: ||x - reference|| / ||reference|| of each image."""
+    mine, other = x.double().flatten(1), reference.double().flatten(1)
+    norm = other.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    distance: np.ndarray = ((mine - other).norm(dim=1) / norm).cpu().numpy()
+    return distance
