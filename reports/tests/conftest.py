@@ -20,6 +20,7 @@ __all__ = ["plugin_host"]
 
 N = 64
 STEPS = 10
+TIMESTEPS = tuple(float(t) for t in 900 - 100 * np.arange(STEPS))
 MACS = 10_000_000
 ENVIRONMENT = {
     "schema": 1,
@@ -91,14 +92,20 @@ CELLS = (
 )
 
 
-def metric(name, value, *, unit="", direction="lower", n=1, volatile=False, **given):
+BLOCKS = ("down.9", "down.10", "mid", "up.0")
+"""In execution order, which is not that of their names."""
+
+
+def metric(
+    name, value, *, unit="", direction="lower", n=1, volatile=False, parameters=None, **given
+):
     """A metric value of an invented definition."""
     definition = MetricDefinition(
         name=name,
         unit=unit,
         direction=direction,
         summary=f"Summary of {name}.",
-        parameters={"formula": 1, "n": n},
+        parameters={"formula": 1, "n": n, **(parameters or {})},
         volatile=volatile,
     )
     return MetricValue(definition=definition, value=float(value), n=n, **given)
@@ -121,8 +128,39 @@ def sampled(name, value, spread, seed, *, shared=None, reference=None, **given):
     )
 
 
+def temporal(error):
+    """Error, distance and mismatch of four blocks: the mean over blocks is `error` `[STEPS]`."""
+    weights = dict(zip(BLOCKS, (0.1, 0.4, 1.0, 2.5), strict=True))
+    late = (np.arange(STEPS) >= 7).astype(float)
+    curves = {
+        "temporal-error": ("relative_error", error, {b: w * error for b, w in weights.items()}),
+        "temporal-cosine": (
+            "one_minus_cosine",
+            error**2,
+            {b: w * error**2 for b, w in weights.items()},
+        ),
+        "temporal-mismatch": ("mismatch", late / 4, {b: late * (b == "mid") for b in weights}),
+    }
+    return [
+        metric(
+            name,
+            mean.mean(),
+            n=STEPS,
+            reference="c0fp",
+            parameters={"blocks": list(BLOCKS)},
+            series={
+                "timestep": TIMESTEPS,
+                curve: tuple(map(float, mean)),
+                # As the store keeps them: sorted by name.
+                **{f"block:{b}": tuple(map(float, blocks[b])) for b in sorted(blocks)},
+            },
+        )
+        for name, (curve, mean, blocks) in curves.items()
+    ]
+
+
 def values_of(spec, number):
-    """Every metric of a cell: quality, distance, temporal curves, size, kernels, speed."""
+    """Every metric of a cell: quality, distance, curves per step, size, kernels, speed."""
     common = np.random.default_rng(5).normal(0, 4.0, 50)
     quality = 150 + spec.noise**1.5 / 3
     found = [
@@ -137,19 +175,22 @@ def values_of(spec, number):
         error = spec.noise * 1e-3 * (1 + steps)
         found += [
             sampled("psnr", psnr, 0.3, number, unit="dB", direction="higher", reference="c0fp"),
-            metric(
-                "temporal-error",
-                error.mean(),
-                n=STEPS,
+            *temporal(error),
+            sampled(
+                "trajectory-divergence",
+                spec.noise / 40,
+                0.002,
+                number + 90,
                 reference="c0fp",
                 series={
-                    "timestep": tuple(float(t) for t in 900 - 100 * steps),
-                    "relative_error": tuple(map(float, error)),
-                    "one_minus_cosine": tuple(map(float, error**2)),
-                    "block:mid": tuple(map(float, error)),
+                    "timestep": TIMESTEPS,
+                    "trajectory_divergence": tuple(map(float, np.cumsum(error))),
+                    "prediction_divergence": tuple(map(float, 2 * error)),
                 },
             ),
-            metric("calibration-seconds", 1.5, unit="s", volatile=True),
+            metric("calibration-seconds", 1.5 + number, unit="s", volatile=True),
+            metric("calibration-peak-bytes", (80 + number) * 1e6, unit="bytes", volatile=True),
+            metric("calibration-network-calls", 20, volatile=True),
         ]
     if spec.execution == "lowered":
         found.append(metric("mac-share-low-bit", 0.9, direction="higher"))

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
@@ -73,6 +74,35 @@ def test_wide_range_is_logarithmic_and_starts_with_noise():
     xs, ys = zip(*(map(float, point.split(",")) for point in points), strict=True)
     assert xs[0] < xs[1] < xs[2]
     assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
+
+
+def test_exact_zero_lies_on_a_logarithmic_axis():
+    """A cell without any error keeps its line and does not flatten those of others."""
+    svg = lines(
+        [
+            Curve(name="exact", x=(2.0, 1.0, 0.0), y=(0.0, 0.0, 0.0)),
+            Curve(name="rough", x=(2.0, 1.0, 0.0), y=(1e-4, 1e-2, 1.0)),
+        ]
+    )
+    exact, rough = (
+        [float(point.split(",")[1]) for point in line.get("points").split()]
+        for line in svg.iter("polyline")
+    )
+    assert [exact[0]] * 3 == exact
+    assert exact[0] >= max(rough)
+    assert rough[0] - rough[1] == pytest.approx(rough[1] - rough[2], abs=0.2)
+    assert ["exact", "rough"] == labels(svg)[-2:]
+
+
+def test_many_lines_keep_their_labels_apart():
+    """A chart grows with the number of cells."""
+    svg = lines([Curve(name=f"cell {i}", x=(1.0, 0.0), y=(0.1, 0.1)) for i in range(40)])
+    texts = [e for e in svg.iter("text") if "label t" in e.get("class")]
+    at = sorted(float(e.get("y")) for e in texts)
+    assert 40 == len(at)
+    assert all(b - a >= 14 for a, b in pairwise(at))
+    assert 0 < at[0]
+    assert at[-1] < float(svg.get("viewBox").split()[3])
 
 
 def test_values_that_cannot_be_drawn_are_left_out():

@@ -52,8 +52,20 @@ def test_families(view):
     columns = {table.key: [column.metric for column in table.columns] for table in view.tables}
     assert {
         "quality": ["fd-efficientnet-lite0", "precision-efficientnet-lite0"],
-        "paired": ["psnr", "temporal-error"],
-        "cost": ["calibration-seconds", "latency-ms", "speedup-vs-fp32-eager"],
+        "paired": [
+            "psnr",
+            "temporal-cosine",
+            "temporal-error",
+            "temporal-mismatch",
+            "trajectory-divergence",
+        ],
+        "cost": [
+            "calibration-network-calls",
+            "calibration-peak-bytes",
+            "calibration-seconds",
+            "latency-ms",
+            "speedup-vs-fp32-eager",
+        ],
         "facts": ["mac-share-low-bit", "mean-weight-bits", "size-bytes"],
     } == columns
 

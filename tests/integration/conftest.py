@@ -11,7 +11,7 @@ import pytest
 from tfq_bench.cli import main
 from tfq_bench.store.run import RunFolder
 
-METRICS = ("paired", "timing", "bits", "temporal")
+METRICS = ("paired", "timing", "bits", "temporal", "trajectory", "cost")
 
 
 @pytest.fixture

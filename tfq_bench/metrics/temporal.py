@@ -35,6 +35,7 @@ class Temporal:
         parameters = {
             "formula": 1,
             "projections": list(projections),
+            "blocks": _blocks(inputs),
             "sampler": dict(inputs.sampling)["sampler"],
             "condition": "of image 0",
         }
@@ -50,8 +51,8 @@ class Temporal:
 
         Each carries curves over the sampler's steps, in execution order: `timestep`, the mean over
         blocks (`relative_error`, `one_minus_cosine`, `mismatch`), and `block:<name>` of every
-        block. The curve of a block is its error or distance, to six digits; of
-        `temporal-mismatch` it is how many steps later (negative: earlier) the nearest
+        block; the parameter `blocks` has their order. The curve of a block is its error or
+        distance; of `temporal-mismatch` it is how many steps later (negative: earlier) the nearest
         full-precision feature stands, 0 where it is the step's own.
         """
         definitions = self.definitions(inputs)
@@ -69,7 +70,7 @@ class Temporal:
             "temporal-mismatch": ((shift != 0).double(), shift.double(), "mismatch"),
         }
         timesteps = tuple(float(t) for t in loaded.sampler.timesteps)
-        blocks = [loaded.topology.layer(name).block for name in errors.names]
+        blocks = _blocks(inputs)
         values = []
         for definition in definitions:
             share, matrix, curve = found[definition.name]
@@ -89,12 +90,19 @@ class Temporal:
         return tuple(values)
 
 
+def _blocks(inputs: EvaluationInputs) -> list[str]:
+    """The block of every projection; one with several projections numbers them from the second."""
+    topology = inputs.loaded.topology
+    blocks = [topology.layer(name).block for name in topology.time_projections]
+    return [
+        f"{block} #{count}" if (count := blocks[: place + 1].count(block)) > 1 else block
+        for place, block in enumerate(blocks)
+    ]
+
+
 def _columns(blocks: Sequence[str], matrix: Tensor) -> dict[str, tuple[float, ...]]:
-    """One curve per column; a block with several projections numbers them from the second."""
-    found: dict[str, tuple[float, ...]] = {}
-    for column, block in enumerate(blocks):
-        earlier = blocks[:column].count(block)
-        name = f"block:{block}" if not earlier else f"block:{block} #{earlier + 1}"
-        # Six digits: a thousand steps of twenty blocks are written for every cell.
-        found[name] = tuple(float(f"{value:.6g}") for value in matrix[:, column].tolist())
-    return found
+    """One curve per column, to six digits: some models have 20,000 steps and blocks."""
+    return {
+        f"block:{block}": tuple(float(f"{value:.6g}") for value in column)
+        for block, column in zip(blocks, matrix.T.tolist(), strict=True)
+    }

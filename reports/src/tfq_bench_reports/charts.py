@@ -89,12 +89,16 @@ def line_chart(
         reverse: the largest x stands at the left, as a sampler visits timesteps.
     """
     longest = max(len(curve.name) for curve in curves)
-    frame = Frame(width=860, height=380, right=28 + longest * CHARACTER)
+    frame = Frame(
+        width=860,
+        height=max(380.0, 100 + _LINE * len(curves)),  # every line has its label
+        right=28 + longest * CHARACTER,
+    )
     left, right = frame.x
     x = fitted([v for c in curves for v in c.x], left, right)
     if reverse:
         x = Scale(low=x.low, high=x.high, start=right, stop=left, log=x.log, ticks=x.ticks)
-    y = fitted([v for c in curves for v in c.y], *frame.y, log=True)
+    y = _vertical(curves, frame)
     ends = _spread([y.at(_last(curve)) for curve in curves], frame)
     body = [axes(frame, x, y, _labels(x), _labels(y), x_label, y_label)]
     for number, (curve, end) in enumerate(zip(curves, ends, strict=True)):
@@ -113,8 +117,18 @@ def line_chart(
     return chart(frame, key, title, description, "".join(body))
 
 
+def _vertical(curves: Sequence[Curve], frame: Frame) -> Scale:
+    """Logarithmic where it may be; a zero among positive values then lies on the axis."""
+    values = [v for curve in curves for v in curve.y if math.isfinite(v)]
+    if min(values, default=0.0) == 0:
+        scale = fitted([v for v in values if v > 0], *frame.y, log=True)
+        if scale.log:
+            return scale
+    return fitted(values, *frame.y, log=True)
+
+
 def _shown(value: float, y: Scale) -> bool:
-    return math.isfinite(value) and (value > 0 or not y.log)
+    return math.isfinite(value) and (value >= 0 or not y.log)
 
 
 def _last(curve: Curve) -> float:

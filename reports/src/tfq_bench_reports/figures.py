@@ -159,11 +159,13 @@ def _curve(
     words = series.replace("_", " ")
     title = f"{words.capitalize()} per timestep{f' of {model}' if model else ''}"
     steps = sorted({x for curve in shown for x in curve.x}, reverse=True)
+    zero = any(y == 0 for curve in shown for y in curve.y)
     tables = [dict(zip(curve.x, curve.y, strict=True)) for curve in shown]
     return CurveFigure(
         title=title,
-        caption=f"Series {series} of {metric}, mean over blocks. The sampler goes from "
-        "left (noise) to right (image).",
+        caption=f"Series {series} of {metric}: {_summary(cells, metric)} The sampler goes from "
+        "left (noise) to right (image)."
+        + (" A value of exactly 0 is drawn at the bottom." if zero else ""),
         svg=line_chart(
             shown,
             key=key,
@@ -185,3 +187,8 @@ def _curve(
             for step in steps
         ),
     )
+
+
+def _summary(cells: Sequence[CellView], metric: str) -> str:
+    found = next(cell.metrics[metric] for cell in cells if metric in cell.metrics)
+    return f"{found.definition.summary.rstrip('.')}."

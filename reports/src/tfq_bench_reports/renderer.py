@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.run import RunFolder
+from tfq_bench_reports.blocks import HeatMaps, heat_maps
 from tfq_bench_reports.figures import CurveFigure, Figure, curves, scatters
 from tfq_bench_reports.grid import SHOWN, GridView, grids
 from tfq_bench_reports.model import RunView
@@ -39,6 +40,7 @@ class _Section:
     verdict: tuple[Point, ...]
     scatters: tuple[Figure, ...]
     curves: tuple[CurveFigure, ...]
+    heat: HeatMaps | None
     grids: tuple[GridView, ...]
 
 
@@ -86,6 +88,7 @@ def _section(prefix: str, run: RunFolder, images: int) -> _Section:
         verdict=verdict(view),
         scatters=scatters(view, prefix),
         curves=curves(view, prefix),
+        heat=heat_maps(view, prefix),
         grids=grids(run, view, budget=images),
     )
 
