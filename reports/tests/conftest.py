@@ -178,7 +178,7 @@ def values_of(spec, number):
             *temporal(error),
             sampled(
                 "trajectory-divergence",
-                spec.noise / 40,
+                error.sum(),
                 0.002,
                 number + 90,
                 reference="c0fp",

@@ -98,6 +98,22 @@ def test_every_table_is_announced(page, html):
     assert len(re.findall('class="chart"', html)) == len(page.all("desc")) > 0
 
 
+def test_curves_that_matter_most_come_first(page):
+    """Relative error and divergence of the trajectory, each with a line per quantized cell."""
+    titles = [e["text"] for e in page.all("p", class_="figure-title")]
+    shown = [title for title in titles if title.endswith("per timestep")]
+    assert [
+        "Relative error per timestep",
+        "Trajectory divergence per timestep",
+        "Prediction divergence per timestep",
+        "One minus cosine per timestep",
+        "Mismatch per timestep",
+    ] == shown
+    tables = [e for e in page.all("table", class_="plain") if "timestep" in e["text"]]
+    for name in ("rtn W8A8 · simulate", "rtn W8A8 · cpu", "rtn W4A8 · simulate"):
+        assert all(name in table["text"] for table in tables[:5])
+
+
 def test_nothing_is_loaded_from_elsewhere(page, html):
     """The file opens from disk without a network."""
     for element in page.elements:

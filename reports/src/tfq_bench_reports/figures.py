@@ -18,6 +18,9 @@ __all__ = ["CurveFigure", "Figure", "curves", "scatters"]
 _AXIS = "timestep"
 """Name of the series that other series of the same metric are drawn over."""
 
+_FIRST = ("temporal-error", "trajectory-divergence")
+"""Metrics whose curves come before those of others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
@@ -61,22 +64,27 @@ def curves(run: RunView, prefix: str) -> tuple[CurveFigure, ...]:
     figures: list[CurveFigure] = []
     for model, cells in _groups(run):
         found = {
-            (metric, not _is_mean(value, series), series)
+            (_rank(metric), metric, not _leads(value, series), series)
             for cell in cells
             for metric, value in cell.metrics.items()
             for series in value.series
             if _AXIS in value.series and series != _AXIS and ":" not in series
         }
-        for metric, _, series in sorted(found):
+        for _, metric, _, series in sorted(found):
             key = f"{prefix}curve{len(figures)}"
             figures.append(_curve(cells, metric, series, key, model))
     return tuple(figures)
 
 
-def _is_mean(value: MetricValue, series: str) -> bool:
-    """Whether the metric's value is the mean of this curve; it is then drawn first."""
+def _rank(metric: str) -> int:
+    return _FIRST.index(metric) if metric in _FIRST else len(_FIRST)
+
+
+def _leads(value: MetricValue, series: str) -> bool:
+    """Whether the metric's value is the mean or the end of this curve; it is then drawn first."""
     curve = value.series[series]
-    return math.isclose(sum(curve) / max(1, len(curve)), value.value, rel_tol=1e-6)
+    leading = (sum(curve) / len(curve), curve[-1]) if curve else ()
+    return any(math.isclose(number, value.value, rel_tol=1e-6) for number in leading)
 
 
 def _groups(run: RunView) -> Iterable[tuple[str, list[CellView]]]:
@@ -165,7 +173,7 @@ def _curve(
         title=title,
         caption=f"Series {series} of {metric}: {_summary(cells, metric)} The sampler goes from "
         "left (noise) to right (image)."
-        + (" A value of exactly 0 is drawn at the bottom." if zero else ""),
+        + (" On a logarithmic axis, exactly 0 is drawn at the bottom." if zero else ""),
         svg=line_chart(
             shown,
             key=key,
