@@ -44,6 +44,7 @@ __all__ = [
     "Renderer",
     "Sampler",
     "StepCursor",
+    "timestep_tensor",
 ]
 
 Progress = Callable[[float, str], None]
@@ -159,6 +160,14 @@ class StepCursor:
     def set(self, step: int) -> None:
         """Moves to step `step` (execution order)."""
         self.index.fill_(step)
+
+
+def timestep_tensor(timestep: int | float, batch: int, device: str) -> Tensor:
+    """`[batch]` filled with a timestep; int64, or float32 when it is fractional."""
+    import torch
+
+    dtype = torch.int64 if isinstance(timestep, int) else torch.float32
+    return torch.full((batch,), timestep, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

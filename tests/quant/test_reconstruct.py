@@ -10,6 +10,7 @@ from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import UNIFORM, ActivationTable, resolve
 from tfq_bench.quant.captured import capture_block
+from tfq_bench.quant.outputs import BlockOutputs
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
@@ -131,12 +132,16 @@ def test_what_exceeds_the_limit_goes_to_disk(loaded, data, tmp_path):
 
 
 @torch.no_grad()
-def test_captured_inputs_and_targets_are_the_block_s_own(loaded, data):
+@pytest.mark.parametrize("kept", [0, 2**30])
+def test_captured_inputs_and_targets_are_the_block_s_own(loaded, data, kept):
     """Float working network: the block on its captured inputs gives its captured targets."""
     working = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W3))
     working.set(weights="float")
     for block in loaded.topology.blocks:
-        with capture_block(working, data, block.name, limit=2**30, batch=5) as captured:
+        outputs = BlockOutputs(working, data, limit=kept, batch=5)
+        with capture_block(
+            working, data, block.name, outputs=outputs, limit=2**30, batch=5
+        ) as captured:
             assert len(data.x) == len(captured.targets)
             args, kwargs = captured.arguments(captured.inputs)
             found = working.network.get_submodule(block.name)(*args, **kwargs)

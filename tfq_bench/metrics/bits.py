@@ -46,7 +46,12 @@ class Bits:
         loaded, state = inputs.loaded, inputs.state
         report = bit_report(loaded.network, loaded.topology, state)
         quantized = {} if state is None else state.layers
-        count = {layer.name: math.prod(layer.weight_shape) for layer in loaded.topology.layers}
+        dropped = state.dropped(loaded.topology) if state is not None else frozenset()
+        count = {
+            layer.name: math.prod(layer.weight_shape)
+            for layer in loaded.topology.layers
+            if layer.name not in dropped
+        }
         low = sum(count[name] for name in quantized)
         values = {
             "mean-weight-bits": report.mean_weight_bits,

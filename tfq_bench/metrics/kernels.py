@@ -64,7 +64,9 @@ class Kernels:
             for use in uses
             if use["fallback"] is None and max(use["wbits"], use["abits"]) <= LOW_BIT
         )
-        total = sum(layer.macs for layer in inputs.loaded.topology.layers)
+        topology, state = inputs.loaded.topology, inputs.state
+        dropped = state.dropped(topology) if state is not None else frozenset()
+        total = sum(layer.macs for layer in topology.layers if layer.name not in dropped)
         values = {
             "mac-share-low-bit": low / total,
             "fallback-layers": float(sum(use["fallback"] is not None for use in uses)),

@@ -11,7 +11,7 @@ import torch
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.paired import paired_value
-from tfq_bench.pipeline.calibrate import timestep_tensor
+from tfq_bench.protocols import timestep_tensor
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:

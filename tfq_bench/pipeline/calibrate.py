@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tfq_bench.border import CalibrationData
 from tfq_bench.errors import CalibrationError
+from tfq_bench.protocols import timestep_tensor
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
@@ -78,12 +79,6 @@ def capture(
             x = sampler.step(x, prediction, step, z)
             progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
     return _assemble(loaded, wanted, kept, conditions, calls)
-
-
-def timestep_tensor(timestep: int | float, batch: int, device: str) -> Tensor:
-    """`[batch]` filled with a timestep; int64, or float32 when it is fractional."""
-    dtype = torch.int64 if isinstance(timestep, int) else torch.float32
-    return torch.full((batch,), timestep, dtype=dtype, device=device)
 
 
 def _assemble(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.pipeline.calibrate import timestep_tensor
+from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.seeds import noise
 

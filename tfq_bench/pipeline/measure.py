@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._C import _autograd, _profiler
 
-from tfq_bench.pipeline.calibrate import timestep_tensor
+from tfq_bench.protocols import timestep_tensor
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:

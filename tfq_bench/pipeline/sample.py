@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tfq_bench.errors import CellError
-from tfq_bench.pipeline.calibrate import timestep_tensor
+from tfq_bench.protocols import timestep_tensor
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tfq_bench.errors import CalibrationError
+from tfq_bench.quant.outputs import tensor_of
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
+    from tfq_bench.quant.outputs import BlockOutputs
     from tfq_bench.quant.working import WorkingNetwork
 
 __all__ = ["Captured", "capture_block"]
@@ -54,12 +56,19 @@ class _Stop(Exception):
 
 @contextmanager
 def capture_block(
-    working: WorkingNetwork, data: CalibrationData, name: str, *, limit: int, batch: int
+    working: WorkingNetwork,
+    data: CalibrationData,
+    name: str,
+    *,
+    outputs: BlockOutputs,
+    limit: int,
+    batch: int,
 ) -> Iterator[Captured]:
     """The block's inputs in the working network as it is, and its full-precision targets.
 
     Args:
         name: of the block's module.
+        outputs: what is known already of this block and of those before it.
         limit: bytes kept on the device; more is kept in a memory-mapped file that is deleted on
             leaving the context.
         batch: samples per network call.
@@ -75,8 +84,11 @@ def capture_block(
         spec: Any = None
         for start in range(0, count, batch):
             rows = slice(start, min(start + batch, count))
-            args = _inputs(working, data, name, rows)
-            target = _target(working, data, name, rows)
+            with outputs.standing_in(rows):
+                args = _inputs(working, data, name, rows)
+            target = outputs.target(name, rows)
+            if target is None:
+                target = _target(working, data, name, rows)
             leaves, spec = pytree.tree_flatten(args)
             size = rows.stop - rows.start
             slots = [
@@ -138,7 +150,7 @@ def _target(working: WorkingNetwork, data: CalibrationData, name: str, rows: sli
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        seen.append(output if isinstance(output, Tensor) else output[0])
+        seen.append(tensor_of(output))
         raise _Stop
 
     loaded = working.loaded

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from tfq_bench.quant.adaround import anneal
 from tfq_bench.quant.captured import Captured, capture_block
 from tfq_bench.quant.checkpoint import BlockFiles
 from tfq_bench.quant.descend import descend, optimizer_for, set_lr, tf32
+from tfq_bench.quant.outputs import BlockOutputs, tensor_of
 from tfq_bench.seeds import derive
 
 if TYPE_CHECKING:
@@ -117,10 +118,13 @@ def reconstruct(
             "calibration image."
         )
     files = BlockFiles(checkpoint, identity=_identity(working, data, skip, options, seed))
+    outputs = BlockOutputs(working, data, limit=options.memory_limit, batch=options.capture_batch)
     total = sum(cost for _, _, _, cost in work)
     done = 0.0
     reports: list[BlockReport] = []
     for number, (phase, block, names, cost) in enumerate(work):
+        if number and phase != work[number - 1][0]:
+            outputs.forget()
         working.set(weights="hard", activations="quantized" if phase == "activations" else "float")
         note = files.load(number, working) if len(reports) == number else None
         if note is not None:
@@ -132,6 +136,7 @@ def reconstruct(
             working,
             data,
             block.name,
+            outputs,
             [working.layer(name) for name in names],
             phase,
             options,
@@ -178,6 +183,7 @@ def _learn_block(
     working: WorkingNetwork,
     data: CalibrationData,
     block: str,
+    outputs: BlockOutputs,
     layers: list[WorkingLayer],
     phase: Phase,
     options: Reconstruction,
@@ -191,7 +197,12 @@ def _learn_block(
     with (
         tf32(),
         capture_block(
-            working, data, block, limit=options.memory_limit, batch=options.capture_batch
+            working,
+            data,
+            block,
+            outputs=outputs,
+            limit=options.memory_limit,
+            batch=options.capture_batch,
         ) as captured,
     ):
         before = _error(working, module, captured, options.batch)
@@ -211,6 +222,7 @@ def _learn_block(
         for layer in layers:
             layer.harden()
         after = _error(working, module, captured, options.batch)
+        outputs.remember(block, lambda rows: _answer(working, module, captured, rows))
     return BlockReport(
         block=block,
         phase=phase,
@@ -265,7 +277,7 @@ def _optimise(
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         args, kwargs = captured.arguments(held[:-2])
-        error = _output(module(*args, **kwargs)) - held[-2]
+        error = tensor_of(module(*args, **kwargs)) - held[-2]
         if phase == "weights":
             loss = _per_sample(error.square())
             for layer in layers:
@@ -281,17 +293,22 @@ def _optimise(
         descend(step, count, before=before, device=device, tell=tell)
 
 
+def _answer(working: WorkingNetwork, module: nn.Module, captured: Captured, rows: Any) -> Tensor:
+    """The block's output for the captured samples `rows` (a slice or an index)."""
+    device = working.loaded.device
+    working.cursor.index = captured.steps[rows].to(device)
+    args, kwargs = captured.arguments([held[rows].to(device) for held in captured.inputs])
+    return tensor_of(module(*args, **kwargs))
+
+
 @torch.no_grad()
 def _error(working: WorkingNetwork, module: nn.Module, captured: Captured, batch: int) -> float:
     count = len(captured.targets)
     rows = torch.linspace(0, count - 1, min(count, SCORED)).round().long()
     total = 0.0
     for chunk in torch.split(rows, batch):
-        index = chunk.to(captured.targets.device)
-        device = working.loaded.device
-        working.cursor.index = captured.steps[chunk.to(captured.steps.device)].to(device)
-        args, kwargs = captured.arguments([held[index].to(device) for held in captured.inputs])
-        error = _output(module(*args, **kwargs)) - captured.targets[index].to(device)
+        answer = _answer(working, module, captured, chunk)
+        error = answer - captured.targets[chunk].to(answer.device)
         total += float(_per_sample(error.square())) * len(chunk)
     return total / len(rows)
 
@@ -299,10 +316,6 @@ def _error(working: WorkingNetwork, module: nn.Module, captured: Captured, batch
 def _per_sample(values: Tensor) -> Tensor:
     """Summed over channels, averaged over samples and positions."""
     return values.sum(dim=1 if values.dim() == 4 else -1).mean()
-
-
-def _output(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
 
 
 def _steps_of(layer: WorkingLayer) -> list[nn.Parameter]:

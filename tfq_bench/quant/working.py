@@ -20,7 +20,7 @@ from tfq_bench.quant.adaround import SoftRounding
 from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lsq import LearnedStep
-from tfq_bench.quant.policy import Exempt, LayerBits
+from tfq_bench.quant.policy import Exempt, LayerBits, exemptions
 from tfq_bench.quant.rtn import WeightMethod, round_weight
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
 
@@ -298,6 +298,9 @@ class WorkingNetwork:
         """
         if soft := [name for name, layer in self.layers.items() if layer.weights == "soft"]:
             raise QuantizationError(f"layer '{soft[0]}' is still being learned; harden it first.")
+        exempt, half = exemptions(
+            {name: bits for name, bits in self.plan.items() if name not in dropped}
+        )
         return QuantizedState(
             model=self.loaded.model.digest,
             method=method,
@@ -306,10 +309,7 @@ class WorkingNetwork:
             layers={
                 name: layer.frozen() for name, layer in self.layers.items() if name not in dropped
             },
-            exempt={
-                name: bits.reason
-                for name, bits in self.plan.items()
-                if isinstance(bits, Exempt) and name not in dropped
-            },
+            exempt=exempt,
+            half=half,
             **extra,
         )

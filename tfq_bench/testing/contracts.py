@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from tfq_bench.border import CalibrationData, Scheme
 from tfq_bench.keys import definition_id
-from tfq_bench.pipeline.calibrate import capture, timestep_tensor
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
