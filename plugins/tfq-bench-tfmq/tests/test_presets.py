@@ -55,5 +55,5 @@ def test_code_keeps_downsampling_float_but_not_upsampling(loaded):
 
 def test_unknown_policies_are_refused(loaded):
     """With the nearest name."""
-    with pytest.raises(QuantizationError, match="unknown layer policy 'papper'.*paper"):
+    with pytest.raises(QuantizationError, match=r"unknown layer policy 'papper'.*paper"):
         layer_plan(loaded, Scheme(**W4A8, policy="papper"))

@@ -77,7 +77,7 @@ class TemporalBlock:
     def hidden(
         self, weights: Mapping[str, Tensor] | None = None, on_input: OnInput | None = None
     ) -> Tensor:
-        """h at every step, float32 `[T, C_h]`; arguments as in `features`."""
+        """The MLP's output h at every step, float32 `[T, C_h]`; arguments as in `features`."""
         h = self.table
         for name in self.mlp:
             h = self._apply(name, h, weights, on_input)
@@ -172,7 +172,7 @@ def diffusers_projections(unet: nn.Module) -> tuple[str, ...]:
     )
 
 
-class _Reached(Exception):  # noqa: N818 (it is no error)
+class _Reached(Exception):
     """The first layer has got its input; the rest of the network need not run."""
 
 
@@ -187,7 +187,7 @@ def _first_inputs(loaded: LoadedModel, first: str) -> Tensor:
     handle = find_layer(loaded.network, first).register_forward_pre_hook(stop)
     timesteps = torch.tensor(loaded.sampler.timesteps, device=loaded.device)
     try:
-        for rows in timesteps.split(ROWS):
+        for rows in torch.split(timesteps, ROWS):
             x = torch.zeros((len(rows), *loaded.model.latent_shape), device=loaded.device)
             condition = loaded.model.conditions([0] * len(rows), device=loaded.device)
             try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Granularity", "quantize_feature"]
 
 Granularity = Literal["step", "block", "channel"]
-"""What shares a scale: the channels of one step and block; all of a block; the steps of a channel."""
+"""What shares a scale: one step's channels of a block, all of a block, or a channel's steps."""
 
 _AXES = {"step": (1,), "block": (0, 1), "channel": (0,)}
 

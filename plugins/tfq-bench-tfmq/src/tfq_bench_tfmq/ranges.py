@@ -70,7 +70,7 @@ def calibrate_others(
                 f"activation ranges need calibration data, found no samples{where}; ask for at "
                 "least one calibration image."
             )
-        batches = rows.split(BATCH)
+        batches = torch.split(rows, BATCH)
         ranges = InputRanges(method, batches=len(batches), generator=generator, momentum=MOMENTUM)
         for count, batch in enumerate(batches, start=1):
             _observe(working, data, batch, bits, ranges.update)

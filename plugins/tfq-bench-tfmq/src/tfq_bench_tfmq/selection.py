@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from tfq_bench.quant import temporal_errors
 
 if TYPE_CHECKING:
@@ -59,4 +57,4 @@ def select_cache(block: Tensor, cache: Tensor, scope: Scope) -> Tensor:
     if not axes:
         return cache <= block
     chosen = cache.sum(dim=axes, keepdim=True) <= block.sum(dim=axes, keepdim=True)
-    return chosen.expand(torch.broadcast_shapes(block.shape, cache.shape)).clone()
+    return chosen.expand(block.shape).clone()

@@ -76,7 +76,7 @@ def learn_rounding(
             beta.fill_(value)
             weight.fill_(WEIGHT)
 
-    @torch.enable_grad()  # type: ignore[untyped-decorator]
+    @torch.enable_grad()
     def step() -> None:
         optimizer.zero_grad()
         loss = _loss(_outputs(block, stages, _Stage.soft), targets)
@@ -125,13 +125,13 @@ class _Stage:
         if self.rounding is None:
             return
         parts = [working.layer(name).pieces[0] for name in self.names]
-        pieces = self.rounding.codes().split([len(part.codes) for part in parts])
+        pieces = torch.split(self.rounding.codes(), [len(part.codes) for part in parts])
         for part, codes in zip(parts, pieces, strict=True):
             part.codes.copy_(codes)
 
 
 def _stages(block: TemporalBlock, working: WorkingNetwork) -> list[_Stage]:
-    """The layers of h one by one, then projections of one kind (activation, bits, bias) together."""
+    """The layers of h one by one, then projections of one activation and bits together."""
     kinds: dict[tuple[str, int | None, bool], list[str]] = {}
     for name in block.projections:
         bits = working.layer(name).bits.wbits if name in working.layers else None
