@@ -56,7 +56,7 @@ def diverge(loaded: LoadedModel, lowered: Lowered, *, images: int, seed: int) ->
     other = x.clone()
     states, predictions = [], []
     for step, timestep in enumerate(sampler.timesteps):
-        t = torch.full((images,), timestep, device=device)
+        t = timestep_tensor(timestep, images, device)
         lowered.step.set(step)
         exact = model.predict(loaded.network, x, t, condition)
         here = model.predict(lowered.network, x, t, condition)
