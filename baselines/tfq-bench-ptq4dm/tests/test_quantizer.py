@@ -23,6 +23,7 @@ class TestContract(QuantizerContract):
     schemes = (
         Scheme(wbits=8, abits=8),
         Scheme(wbits=4, abits=8, policy="paper"),
+        Scheme(wbits=4, abits=8, policy="uniform-temporal16"),
         Scheme(wbits=4, abits=32),
     )
 

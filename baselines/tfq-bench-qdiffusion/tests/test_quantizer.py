@@ -1,13 +1,15 @@
-"""The quantizer on the tiny model: contracts, splits, and what learning is for."""
+"""The quantizer on the tiny model: contracts, split shortcuts, and that learning helps."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from tfq_bench.api import Scheme
+from tfq_bench.api import CalibrationError, Scheme
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import RoundToNearest, simulate
-from tfq_bench.seeds import generator
+from tfq_bench.protocols import timestep_tensor
+from tfq_bench.quant import simulate
+from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.contracts import QuantizerContract
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_qdiffusion.quantizer import QDiffusion
@@ -20,67 +22,115 @@ def ignore(fraction, text):
 
 
 class TestContract(QuantizerContract):
-    schemes = (W4A8, Scheme(wbits=4, abits=8, policy="paper"), Scheme(wbits=3, abits=32))
-
-    def make(self, scheme):
-        return QDiffusion(scheme=scheme, preset="quick", samples=4, iterations=3)
-
-
-def _state(loaded, quantizer, **extra):
-    needs = quantizer.calibration_needs(loaded, images=16)
-    data = capture(loaded, needs, seed=1, batch=16, progress=ignore)
-    return quantizer.quantize(
-        loaded, data, generator=generator(0, "test"), progress=ignore, **extra
+    schemes = (
+        Scheme(wbits=8, abits=8),
+        Scheme(wbits=4, abits=8, policy="paper"),
+        Scheme(wbits=4, abits=8, policy="uniform-temporal16"),
+        Scheme(wbits=4, abits=32),
     )
 
-
-def test_shortcuts_have_parameters_per_half():
-    """The split shortcut carries two activation tables and two sets of weight scales."""
-    loaded = load_tiny()
-    state = _state(loaded, QDiffusion(scheme=W4A8, preset="quick", iterations=2))
-    (left, right) = state.layers["second.shortcut"].parts
-    assert (0, 16, 16, 32) == (left.start, left.stop, right.start, right.stop)
-    assert not torch.equal(left.scale, right.scale)
-    assert not torch.equal(left.activation.scale, right.activation.scale)
-    assert all(len(layer.parts) == 1 for n, layer in state.layers.items() if n != "second.shortcut")
+    def make(self, scheme):
+        return QDiffusion(
+            scheme=scheme, preset="quick", iterations=4, activation_iterations=2, batch=4
+        )
 
 
-def test_learned_rounding_is_closer_than_nearest():
-    """At three bits the reconstructed network predicts closer to full precision than `rtn` does."""
+class TestSdContract(QuantizerContract):
+    schemes = (W4A8,)
+
+    def make(self, scheme):
+        return QDiffusion(
+            scheme=scheme,
+            preset="quick",
+            variant="sd",
+            iterations=4,
+            activation_iterations=2,
+            batch=4,
+        )
+
+
+def _state(loaded, scheme=W4A8, **options):
+    quantizer = QDiffusion(scheme=scheme, **{"preset": "quick", **options})
+    needs = quantizer.calibration_needs(loaded, images=8)
+    data = capture(loaded, needs, seed=1, batch=8, progress=ignore)
+    return quantizer.quantize(loaded, data, generator=generator(0, "test"), progress=ignore)
+
+
+@torch.no_grad()
+def _error(loaded, state):
+    """Mean squared error of the prediction over fresh noise at every step."""
+    lowered = simulate(loaded, state)
+    x = noise(7, "test", range(16), loaded.model.latent_shape, device="cpu")
+    total = 0.0
+    for step, timestep in enumerate(loaded.sampler.timesteps):
+        lowered.step.set(step)
+        t = timestep_tensor(timestep, 16, "cpu")
+        expected = loaded.model.predict(loaded.network, x, t, {})
+        found = loaded.model.predict(lowered.network, x, t, {})
+        total += float((expected - found).square().mean())
+    return total / len(loaded.sampler.timesteps)
+
+
+def test_learned_rounding_beats_nearest():
+    """At three bits the reconstructed network is closer to full precision on unseen noise."""
     loaded = load_tiny()
     scheme = Scheme(wbits=3, abits=32)
-    needs = QDiffusion(scheme=scheme).calibration_needs(loaded, images=16)
-    data = capture(loaded, needs, seed=2, batch=16, progress=ignore)
-
-    def error(state):
-        lowered, total = simulate(loaded, state), 0.0
-        for step in data.step.unique().tolist():
-            rows = data.step == step
-            lowered.step.set(step)
-            with torch.no_grad():
-                found, expected = (
-                    loaded.model.predict(network, data.x[rows], data.timestep[rows], {})
-                    for network in (lowered.network, loaded.network)
-                )
-            total += float((found - expected).square().mean())
-        return total
-
-    learned = _state(loaded, QDiffusion(scheme=scheme, preset="quick", iterations=200))
-    nearest = _state(loaded, RoundToNearest(scheme=scheme, symmetric_weights=False))
-    assert error(learned) < 0.7 * error(nearest)
+    nearest = _error(loaded, _state(loaded, scheme, iterations=0))
+    learned = _error(loaded, _state(loaded, scheme, iterations=300, lr=1e-2))
+    assert learned < 0.8 * nearest
 
 
-def test_a_stopped_run_goes_on(tmp_path):
-    """With some blocks in the checkpoint folder the state is the same, bit by bit."""
+@pytest.mark.parametrize(("split", "parts"), [("yes", 2), ("no", 1)])
+def test_only_the_shortcut_is_split(split, parts):
+    """Its halves have parameters of their own; the 3x3 convolution's have not."""
+    state = _state(load_tiny(), split=split, iterations=0, activation_iterations=0)
+    assert parts == len(state.layers["second.shortcut"].parts)
+    assert 1 == len(state.layers["second.conv1"].parts)
+
+
+def test_steps_of_activations_are_learned():
+    """With the weights left alone, only scales move, and they stay near their start."""
     loaded = load_tiny()
-    quantizer = QDiffusion(scheme=W4A8, preset="quick", iterations=5)
-    whole = _state(loaded, quantizer, checkpoint=tmp_path / "blocks")
-    files = sorted((tmp_path / "blocks").iterdir())
-    for file in files[3:]:
-        file.unlink()
-    again = _state(loaded, quantizer, checkpoint=tmp_path / "blocks")
-    whole.save(tmp_path)
-    first = (tmp_path / "tensors.safetensors").read_bytes()
-    again.save(tmp_path)
-    assert first == (tmp_path / "tensors.safetensors").read_bytes()
-    assert len(files) == len(list((tmp_path / "blocks").iterdir()))
+    start = _state(loaded, iterations=0, activation_iterations=0)
+    learned = _state(loaded, iterations=0, activation_iterations=50, activation_lr=1e-2)
+    ratios = [
+        float(learned.layers[name].parts[0].activation.scale / layer.parts[0].activation.scale)
+        for name, layer in start.layers.items()
+    ]
+    assert any(abs(ratio - 1) > 1e-3 for ratio in ratios)
+    assert all(0.3 < ratio < 3.0 for ratio in ratios)
+    for name, layer in start.layers.items():
+        assert torch.equal(layer.parts[0].weight, learned.layers[name].parts[0].weight), name
+
+
+def test_paper_policy_exempts_nothing_and_raises_nothing():
+    """Input, output, time and shortcut layers all have the asked four bits."""
+    state = _state(load_tiny(), Scheme(wbits=4, abits=8, policy="paper"), iterations=0)
+    assert {4} == {layer.wbits for layer in state.layers.values()}
+    assert not state.exempt
+
+
+def test_variants_decide_the_zero_points():
+    """`cifar` has symmetric activations, `sd` free ones."""
+    loaded = load_tiny()
+    zeros = {
+        variant: {
+            int(part.activation.zero_point)
+            for layer in _state(loaded, variant=variant, iterations=0).layers.values()
+            for part in layer.parts
+        }
+        for variant in ("cifar", "sd")
+    }
+    assert {128} == zeros["cifar"]
+    assert len(zeros["sd"]) > 1
+
+
+def test_no_calibration_data_is_refused():
+    """Reconstruction needs inputs; the message says what to ask for."""
+    loaded = load_tiny()
+    quantizer = QDiffusion(scheme=W4A8, preset="quick")
+    data = capture(
+        loaded, quantizer.calibration_needs(loaded, images=0), seed=1, batch=8, progress=ignore
+    )
+    with pytest.raises(CalibrationError, match="calibration"):
+        quantizer.quantize(loaded, data, generator=generator(0, "test"), progress=ignore)

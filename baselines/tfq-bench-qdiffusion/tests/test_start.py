@@ -7,13 +7,15 @@ import torch
 
 from tfq_bench.api import Scheme
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import find_layer, resolve
-from tfq_bench.quant.working import input_parts
+from tfq_bench.quant import resolve
+from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import PAPER
-from tfq_bench_qdiffusion.start import start_tables, take
+from tfq_bench_qdiffusion.start import set_start_tables, take
+
+W4A8 = Scheme(wbits=4, abits=8)
 
 
 def ignore(fraction, text):
@@ -33,34 +35,21 @@ def data(loaded):
     return capture(loaded, needs, seed=1, batch=8, progress=ignore)
 
 
-def _parts(loaded, *, split):
-    return {
-        layer.name: input_parts(layer, find_layer(loaded.network, layer.name), split=split)
-        for layer in loaded.topology.layers
-    }
-
-
-def _tables(loaded, data, *, split=True, method="minmax", symmetric=False, batch=16):
-    plan = resolve(PAPER, loaded.topology, Scheme(wbits=4, abits=8))
-    return start_tables(
-        loaded,
+def _tables(loaded, data, *, split=True, method="minmax", symmetric=False, batch=16, scheme=W4A8):
+    """Activation tables of each layer's parts."""
+    plan = resolve(PAPER, loaded.topology, scheme)
+    working = WorkingNetwork(loaded, plan, split=split)
+    set_start_tables(
+        working,
         data,
-        plan,
-        _parts(loaded, split=split),
         method=method,
         symmetric=symmetric,
         batch=batch,
         generator=generator(0, "test"),
         progress=ignore,
     )
-
-
-def test_only_shortcuts_are_split(loaded):
-    """Convolutions over the same concatenation keep one set of parameters."""
-    parts = _parts(loaded, split=True)
-    assert ((0, 16), (16, 32)) == parts["second.shortcut"]
-    assert ["second.shortcut"] == [name for name, held in parts.items() if len(held) > 1]
-    assert not any(len(held) > 1 for held in _parts(loaded, split=False).values())
+    layers = working.freeze("test", scheme).layers
+    return {name: [part.activation for part in layer.parts] for name, layer in layers.items()}
 
 
 def test_halves_have_their_own_ranges(loaded, data):
@@ -91,17 +80,6 @@ def test_following_range_forgets_slowly(loaded, data):
 
 
 def test_float_activations_have_no_tables(loaded, data):
-    """W4A32 observes nothing."""
-    plan = resolve(PAPER, loaded.topology, Scheme(wbits=4))
-    tables = start_tables(
-        loaded,
-        data,
-        plan,
-        _parts(loaded, split=True),
-        method="minmax",
-        symmetric=False,
-        batch=16,
-        generator=generator(0, "test"),
-        progress=ignore,
-    )
-    assert not tables
+    """W4A32 gets none."""
+    tables = _tables(loaded, data, scheme=Scheme(wbits=4))
+    assert {None} == {table for held in tables.values() for table in held}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tfq_bench.quant import UNIFORM, Policy
+from tfq_bench.quant import UNIFORM
+from tfq_bench.quant.policy import PTQ4DM, UNIFORM_TEMPORAL16
 
 __all__ = ["PAPER", "POLICIES", "PRESETS", "Preset"]
 
@@ -28,13 +29,9 @@ PRESETS = {
     "full": Preset(samples=1024, values=2**17),
 }
 
-PAPER = Policy(
-    name="paper",
-    wbits={"time-mlp": 8, "output": 8},
-    abits={"time-mlp": 8, "output": 8},
-)
+PAPER = replace(PTQ4DM, name="paper")
 """The released code gives 8 bits to the first and the last module that it finds and exempts
 nothing. In its network the first is the first linear layer of the time MLP; policies go by role,
 so here both of the MLP's layers have 8 bits."""
 
-POLICIES = (UNIFORM, PAPER)
+POLICIES = (UNIFORM, PAPER, UNIFORM_TEMPORAL16)

@@ -27,6 +27,7 @@ from tfq_bench.quant import (
     quantize,
     resolve,
 )
+from tfq_bench.quant.policy import exemptions
 from tfq_bench_ptq4dm.presets import POLICIES, PRESETS
 from tfq_bench_ptq4dm.ranges import ClipRanges, clip_range
 from tfq_bench_ptq4dm.sampling import Sample, Sampling, draw_samples
@@ -133,6 +134,7 @@ class Ptq4dm:
             timesteps=tuple(loaded.sampler.timesteps),
             layers=layers,
             exempt=exempt,
+            half=exemptions(plan)[1],
         )
 
     def _draw(self, loaded: LoadedModel, images: int) -> tuple[Sample, ...]:

@@ -6,10 +6,11 @@ the CIFAR-10 script.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from tfq_bench.quant import UNIFORM, Policy
+from tfq_bench.quant import UNIFORM
+from tfq_bench.quant.policy import QDIFFUSION, UNIFORM_TEMPORAL16
 
 __all__ = ["EFFORTS", "PAPER", "POLICIES", "VARIANTS", "Effort", "Settings", "Variant", "settle"]
 
@@ -82,11 +83,12 @@ class Effort:
 
     Args:
         iterations: of rounding, per block.
-        activation_iterations: of activation steps, per block.
+        activation_iterations: of activation steps, per block. `quick` leaves them as they start:
+            in the time it has, they would not move.
         samples: largest number of images per calibration step.
         batch: largest batch.
         lr: of the rounding variables. Fewer iterations need longer steps, or nothing moves.
-        activation_lr: of the logarithms or values of activation scales.
+        activation_lr: of the logarithms of activation scales.
     """
 
     iterations: int
@@ -100,8 +102,8 @@ class Effort:
 EFFORTS = {
     "quick": Effort(
         iterations=40,
-        activation_iterations=10,
-        samples=8,
+        activation_iterations=0,
+        samples=4,
         batch=8,
         lr=3e-2,
         activation_lr=4e-4,
@@ -112,7 +114,7 @@ EFFORTS = {
         samples=64,
         batch=32,
         lr=1e-2,
-        activation_lr=4e-4,
+        activation_lr=2e-3,
     ),
     "full": Effort(
         iterations=20_000,
@@ -161,7 +163,8 @@ def settle(variant: Variant, effort: Effort) -> Settings:
     )
 
 
-PAPER = Policy(name="paper")
-"""Nothing is exempt: input, output, time and shortcut layers all have the asked bits."""
+PAPER = replace(QDIFFUSION, name="paper")
+"""Nothing is exempt: input, output, time and shortcut layers all have the asked bits, and the
+operands of the products inside attention have 8."""
 
-POLICIES = (UNIFORM, PAPER)
+POLICIES = (UNIFORM, PAPER, UNIFORM_TEMPORAL16)

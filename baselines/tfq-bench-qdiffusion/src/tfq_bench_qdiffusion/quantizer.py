@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tfq_bench.quant import find_policy, resolve
+from tfq_bench.api import CalibrationError
+from tfq_bench.quant import attention_bits, calibrate_attention, find_policy, resolve
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import EFFORTS, POLICIES, VARIANTS, Settings, settle
-from tfq_bench_qdiffusion.start import start_tables, take
+from tfq_bench_qdiffusion.start import set_start_tables, take
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["QDiffusion"]
 
 Answer = Literal["variant", "yes", "no"]
-
-START_BATCH = 16
-"""Samples per network call while first ranges are observed; a range that follows batches depends
-on it."""
 
 
 class QDiffusion:
@@ -94,49 +91,75 @@ class QDiffusion:
         progress: Progress,
         checkpoint: Path | None = None,
     ) -> QuantizedState:
-        """The state; the same inputs and generator give the same bytes on one machine.
+        """The state; the same inputs and generator give the same bytes.
 
         Args:
-            generator: CPU; draws the samples that ranges start from, and the batches.
-            checkpoint: finished blocks are kept there.
+            generator: CPU; draws batches, and the samples that activation ranges rest on.
+            checkpoint: folder in which finished blocks are kept; the same call goes on there.
 
         Raises:
             QuantizationError: impossible bits, an unknown policy, or weights that are not finite.
-            CalibrationError: no samples, a layer that never ran, or inputs that are not finite.
+            CalibrationError: no samples, a block that never ran, or inputs that are not finite.
         """
-        settings = self.settings
-        plan = resolve(find_policy(self.scheme.policy, POLICIES), loaded.topology, self.scheme)
-        working = WorkingNetwork(loaded, plan, split=settings.split, weights=settings.weights)
-        count = min(settings.start, len(data.x))
-        start = take(data, torch.randperm(len(data.x), generator=generator)[:count].sort().values)
-        tables = start_tables(
-            loaded,
-            start,
-            plan,
-            {name: layer.bounds for name, layer in working.layers.items()},
-            method=settings.activations,
-            symmetric=settings.symmetric_activations,
-            batch=START_BATCH,
-            generator=generator,
-            progress=lambda done, text: progress(0.05 * done, text),
+        if len(data.x) == 0:
+            raise CalibrationError(
+                "qdiffusion learns from calibration data, found no samples; ask for at least one "
+                "calibration image."
+            )
+        ours = self.settings
+        policy = find_policy(self.scheme.policy, POLICIES)
+        plan = resolve(policy, loaded.topology, self.scheme)
+        working = WorkingNetwork(
+            loaded, plan, split=ours.split, weights=ours.weights, symmetric_weights=False
         )
-        for name, held in tables.items():
-            working.layer(name).set_tables(held)
+        learning = Reconstruction(
+            iterations=ours.iterations,
+            batch=ours.batch,
+            lr=ours.lr,
+            activation_iterations=0,
+            activation_lr=ours.activation_lr,
+        )
+        # Weights first, with float activations; the ranges of inputs are then those of the network
+        # with quantized weights, and their steps are learned last.
+        share = ours.iterations / max(1, ours.iterations + ours.activation_iterations)
         reconstruct(
             working,
             data,
-            options=Reconstruction(
-                iterations=settings.iterations,
-                batch=settings.batch,
-                lr=settings.lr,
-                activation_iterations=settings.activation_iterations if tables else 0,
-                activation_lr=settings.activation_lr,
+            options=learning,
+            generator=generator,
+            progress=lambda done, text: progress(share * done, text),
+            checkpoint=checkpoint and checkpoint / "weights",
+        )
+        following = ours.activations == "ema"
+        order = torch.randperm(len(data.x), generator=generator)
+        start = take(data, order if following else order[: ours.start])
+        set_start_tables(
+            working,
+            start,
+            method=ours.activations,
+            symmetric=ours.symmetric_activations,
+            batch=ours.start,
+            generator=generator,
+            progress=lambda _, text: progress(share, text),
+        )
+        reconstruct(
+            working,
+            data,
+            options=replace(
+                learning, iterations=0, activation_iterations=ours.activation_iterations
             ),
             generator=generator,
-            progress=lambda done, text: progress(0.05 + 0.95 * done, text),
-            checkpoint=checkpoint,
+            progress=lambda done, text: progress(share + (1.0 - share) * done, text),
+            checkpoint=checkpoint and checkpoint / "activations",
         )
-        return working.freeze("qdiffusion", self.scheme)
+        attention = calibrate_attention(
+            loaded,
+            start,
+            attention_bits(policy, self.scheme),
+            method=ours.activations,
+            generator=generator,
+        )
+        return working.freeze("qdiffusion", self.scheme, attention=attention)
 
 
 def _answer(answer: Answer, default: bool) -> bool:
