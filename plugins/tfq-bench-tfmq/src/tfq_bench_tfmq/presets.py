@@ -71,7 +71,7 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(iterations=40, tiar_iterations=200, lr=3e-2, batch=8, samples=8),
+    "quick": Effort(iterations=40, tiar_iterations=200, lr=3e-2, batch=8, samples=4),
     "fast": Effort(iterations=1000, tiar_iterations=3000, lr=1e-2, batch=32, samples=64),
     "full": Effort(iterations=20_000, tiar_iterations=20_000, lr=1e-3, batch=32, samples=256),
 }
