@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
-from tfq_bench.api import Scheme
+from tfq_bench.api import Scheme, parse_options
 from tfq_bench_tfmq.plugin import tfq_quantizers
 
 
@@ -42,3 +45,15 @@ def test_what_is_offered_exists():
     assert provider.policies == tuple(policy.name for policy in POLICIES)
     assert choices["method"] == tuple(METHODS)
     assert choices["preset"] == tuple(EFFORTS)
+
+
+def test_suites_of_the_readme_are_valid():
+    """Every option it shows exists and takes the value; the ablation has six rows that differ."""
+    (provider,) = tfq_quantizers()
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = []
+    for text in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL):
+        for entry in tomllib.loads(text)["quantizer"]:
+            given = {k: v for k, v in entry.items() if k not in ("name", "wbits", "abits")}
+            rows.append(tuple(parse_options(provider.options, given, "README").items()))
+    assert 7 == len(set(rows)) == len(rows)
