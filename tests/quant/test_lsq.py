@@ -27,6 +27,18 @@ def test_forward_is_fake_quantization():
     torch.testing.assert_close(expected, found)
 
 
+def test_what_is_not_learned_keeps_its_table_to_the_bit():
+    """Static methods freeze the scales that they found, and quantize as the kernels do."""
+    scales = [0.3, 0.07, 1.9, 0.013]
+    table = _table(scales, [3, 8, 0, 15])
+    learned = LearnedStep(table, "cpu")
+    assert torch.equal(table.scale, learned.table().scale)
+    x = torch.randn(1, 4096, generator=torch.Generator().manual_seed(0))
+    for step in range(len(scales)):
+        expected = fake_quantize(x, table.scale[step], table.zero_point[step], 4)
+        assert torch.equal(expected, learned(x, torch.tensor([step])))
+
+
 def test_each_sample_reads_its_step():
     """A batch of mixed steps takes each row's parameters."""
     learned = LearnedStep(_table([0.1, 0.2, 0.4], [0, 8, 15]), "cpu")
@@ -48,8 +60,8 @@ def test_a_bad_step_is_learned_away():
     """From a scale four times too small, descent finds one with a third of the error or less."""
     x = torch.randn(1, 4096, generator=torch.Generator().manual_seed(1))
     learned = LearnedStep(_table([0.1], [8]), "cpu")
-    learned.log_scale.requires_grad_(True)
-    optimizer = torch.optim.Adam([learned.log_scale], lr=0.05)
+    learned.log_ratio.requires_grad_(True)
+    optimizer = torch.optim.Adam([learned.log_ratio], lr=0.05)
 
     def error():
         return (learned(x, STATIC) - x).square().mean()

@@ -9,9 +9,9 @@ from tfq_bench.border import CalibrationNeeds, Scheme
 from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import UNIFORM, ActivationTable, resolve
-from tfq_bench.quant.captured import capture_block
-from tfq_bench.quant.outputs import BlockOutputs
+from tfq_bench.quant.captured import Replays, capture_block
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
+from tfq_bench.quant.replay import Replay
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
@@ -137,10 +137,14 @@ def test_captured_inputs_and_targets_are_the_block_s_own(loaded, data, kept):
     """Float working network: the block on its captured inputs gives its captured targets."""
     working = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W3))
     working.set(weights="float")
+    names = [block.name for block in loaded.topology.blocks]
+    replays = Replays(
+        working=Replay(working.network, names, count=len(data.x), limit=kept),
+        full=Replay(loaded.network, names, count=len(data.x), limit=kept),
+    )
     for block in loaded.topology.blocks:
-        outputs = BlockOutputs(working, data, limit=kept, batch=5)
         with capture_block(
-            working, data, block.name, outputs=outputs, limit=2**30, batch=5
+            working, data, block.name, limit=2**30, batch=5, replays=replays
         ) as captured:
             assert len(data.x) == len(captured.targets)
             args, kwargs = captured.arguments(captured.inputs)

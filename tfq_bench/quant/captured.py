@@ -14,14 +14,21 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tfq_bench.errors import CalibrationError
-from tfq_bench.quant.outputs import tensor_of
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
-    from tfq_bench.quant.outputs import BlockOutputs
+    from tfq_bench.quant.replay import Replay
     from tfq_bench.quant.working import WorkingNetwork
 
-__all__ = ["Captured", "capture_block"]
+__all__ = ["Captured", "Replays", "capture_block"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replays:
+    """What is known of the two networks, see `Replay`."""
+
+    working: Replay
+    full: Replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,18 +67,18 @@ def capture_block(
     data: CalibrationData,
     name: str,
     *,
-    outputs: BlockOutputs,
     limit: int,
     batch: int,
+    replays: Replays,
 ) -> Iterator[Captured]:
     """The block's inputs in the working network as it is, and its full-precision targets.
 
     Args:
         name: of the block's module.
-        outputs: what is known already of this block and of those before it.
         limit: bytes kept on the device; more is kept in a memory-mapped file that is deleted on
             leaving the context.
-        batch: samples per network call.
+        batch: samples per network call; the same for all blocks that share `replays`.
+        replays: blocks before this one that need not be computed again; extended here.
 
     Raises:
         CalibrationError: the block is not run by the network.
@@ -84,10 +91,9 @@ def capture_block(
         spec: Any = None
         for start in range(0, count, batch):
             rows = slice(start, min(start + batch, count))
-            with outputs.standing_in(rows):
+            with replays.working.rows(rows):
                 args = _inputs(working, data, name, rows)
-            target = outputs.target(name, rows)
-            if target is None:
+            with replays.full.rows(rows):
                 target = _target(working, data, name, rows)
             leaves, spec = pytree.tree_flatten(args)
             size = rows.stop - rows.start
@@ -150,7 +156,7 @@ def _target(working: WorkingNetwork, data: CalibrationData, name: str, rows: sli
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        seen.append(tensor_of(output))
+        seen.append(output if isinstance(output, Tensor) else output[0])
         raise _Stop
 
     loaded = working.loaded

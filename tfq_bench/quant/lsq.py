@@ -1,9 +1,10 @@
 """Learned step sizes of activations (LSQ, arXiv:1902.08153).
 
-    x^ = s * (clamp(round(x / s) + z, 0, 2^b - 1) - z)
+    x^ = s * (clamp(round(x * (1/s)) + z, 0, 2^b - 1) - z)
 
-Rounding passes gradients straight through, clamping does not. What is learned is log(s), so that
-scales stay positive and a learning rate means a relative change; the zero point stays.
+Rounding passes gradients straight through, clamping does not. What is learned is the logarithm of
+s over the scale it starts from, so that scales stay positive, a learning rate means a relative
+change, and what was never learned keeps its scale to the bit. The zero point stays.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ class LearnedStep(nn.Module):
         table: where it starts; one entry, or one per sampler step.
     """
 
+    start: Tensor
     zero_point: Tensor
 
     def __init__(self, table: ActivationTable, device: torch.device | str) -> None:
         super().__init__()
         self.bits = table.bits
-        self.log_scale = nn.Parameter(table.scale.to(device).log(), requires_grad=False)
+        self.register_buffer("start", table.scale.detach().to(device, copy=True))
         self.register_buffer("zero_point", table.zero_point.to(device).float())
+        self.log_ratio = nn.Parameter(torch.zeros_like(self.start), requires_grad=False)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """X quantized and back, float32, shape of x.
@@ -38,20 +41,24 @@ class LearnedStep(nn.Module):
             x: `[B, ...]`.
             index: int64 `[1]` or `[B]`, the sampler step of the batch or of each sample.
         """
-        scale, zero_point = self.log_scale.exp(), self.zero_point
+        scale, zero_point = self.scale(), self.zero_point
         if scale.numel() > 1:
             shape = (-1, *(1,) * (x.dim() - 1))
             scale = scale.index_select(0, index).reshape(shape)
             zero_point = zero_point.index_select(0, index).reshape(shape)
-        scaled = x.float() / scale
+        scaled = x.float() * scale.reciprocal()
         rounded = scaled + (scaled.round() - scaled).detach()
         codes = (rounded + zero_point).clamp(0.0, 2.0**self.bits - 1.0)
         return scale * (codes - zero_point)
+
+    def scale(self) -> Tensor:
+        """float32 `[1]` or `[T]`, differentiable in `log_ratio`."""
+        return self.start * self.log_ratio.exp()
 
     def table(self) -> ActivationTable:
         """The present parameters, on the CPU."""
         return ActivationTable(
             bits=self.bits,
-            scale=self.log_scale.detach().exp().float().cpu(),
-            zero_point=self.zero_point.round().to(torch.int32).cpu(),
+            scale=self.scale().detach().to("cpu", copy=True),
+            zero_point=self.zero_point.to("cpu", torch.int32, copy=True),
         )

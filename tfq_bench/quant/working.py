@@ -37,6 +37,8 @@ __all__ = [
     "input_parts",
 ]
 
+INT8 = 8
+
 WeightMode = Literal["float", "soft", "hard"]
 ActivationMode = Literal["float", "quantized"]
 
@@ -219,7 +221,8 @@ class WorkingNetwork:
         split: give both halves of a concatenation in front of a shortcut convolution parameters
             of their own (Q-Diffusion).
         weights: how a channel's range is found.
-        symmetric_weights: whether weight codes have their zero point in the middle.
+        symmetric_weights: whether weight codes have their zero point in the middle. Those of 8
+            bits always do, because int8 kernels need it.
     """
 
     def __init__(
@@ -248,7 +251,9 @@ class WorkingNetwork:
                     input_parts(layer, original, split=split),
                     self.cursor,
                     method=weights,
-                    symmetric=symmetric_weights,
+                    # Codes of 8 bits less a free zero point would not fit int8, and no kernel takes
+                    # them; narrower codes always fit.
+                    symmetric=symmetric_weights or bits.wbits == INT8,
                 )
             except QuantizationError as error:
                 raise QuantizationError(f"weight of layer '{layer.name}': {error}") from error
