@@ -1,10 +1,12 @@
 """Bit widths and policies multiply, exclusions match, and a backend's gaps have reasons."""
 
+from dataclasses import replace
+
 import pytest
 
 from tfq_bench.border import Cell, Component, Scheme
 from tfq_bench.errors import SuiteError
-from tfq_bench.grid import matches, schemes, unsupported
+from tfq_bench.grid import matches, schemes, unsupported, variants
 from tfq_bench.providers import BackendProvider, QuantizerProvider
 from tfq_bench.suite import Entry, Exclude
 
@@ -107,3 +109,23 @@ def test_an_exclusion_matches_when_all_patterns_do(patterns, expected):
 def test_what_a_backend_lacks(scheme, device, reason):
     """A skip says which of device, weights and activations is not offered."""
     assert reason == unsupported(BACKEND, scheme, device)
+
+
+def test_equal_names_are_told_apart_by_their_options():
+    """Only where labels would be equal, and only by the options that differ."""
+    scheme = Scheme(wbits=4, abits=8)
+
+    def cell(quantizer, **options):
+        return Cell(
+            key=f"{quantizer}{options}",
+            model=Component(name="tiny"),
+            quantizer=Component(name=quantizer, options={"steps": 8, **options}),
+            scheme=scheme,
+            backend=Component(name="simulate"),
+            seed=0,
+        )
+
+    cells = [cell("rtn", split=True), cell("rtn", split=False), cell("other", split=True)]
+    assert ["split=True", "split=False", ""] == variants(cells)
+    told = replace(cells[0], variant="split=True")
+    assert "tiny / rtn W4A8 [split=True] / simulate" == told.label

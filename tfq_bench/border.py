@@ -91,6 +91,7 @@ class Cell:
         key: content key; equal keys mean equal results.
         seed: of everything random in the cell: calibration draw, rounding, sampling noise is
             *not* among them (noise depends on the suite's sampling seed, so that cells pair).
+        variant: what tells it from cells of the same names: options and their values as text.
     """
 
     key: str
@@ -99,14 +100,16 @@ class Cell:
     scheme: Scheme
     backend: Component
     seed: int
+    variant: str = ""
 
     @property
     def label(self) -> str:
-        """A short name, unique in most suites: `cifar10 / rtn W4A8 / cpu`."""
+        """A short name, unique in a plan: `cifar10 / rtn W4A8 [split=True] / cpu`."""
         seed = f" / seed {self.seed}" if self.seed else ""
         policy = "" if self.scheme.policy == "uniform" else f" ({self.scheme.policy})"
+        variant = f" [{self.variant}]" if self.variant else ""
         return (
-            f"{self.model.name} / {self.quantizer.name} {self.scheme.label}{policy} / "
+            f"{self.model.name} / {self.quantizer.name} {self.scheme.label}{policy}{variant} / "
             f"{self.backend.name}{seed}"
         )
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tfq_bench.border import FULL_PRECISION, Cell, Scheme
 from tfq_bench.errors import SuiteError, nearest
-from tfq_bench.providers import BackendProvider, QuantizerProvider
+from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider
 from tfq_bench.suite import Entry, Exclude
 
-__all__ = ["matches", "schemes", "unsupported"]
+__all__ = ["matches", "schemes", "unsupported", "variants"]
 
 
 def matches(exclude: Exclude, cell: Cell) -> bool:
@@ -82,3 +82,31 @@ def unsupported(provider: BackendProvider, scheme: Scheme, device: str) -> str |
                 f"not {bits}"
             )
     return None
+
+
+def variants(cells: Sequence[Cell]) -> list[str]:
+    """For each cell the options, `name=value`, that tell it from cells of the same label."""
+    twins: dict[str, list[Cell]] = {}
+    for cell in cells:
+        twins.setdefault(cell.label, []).append(cell)
+    return [_distinction(cell, twins[cell.label]) for cell in cells]
+
+
+def _distinction(cell: Cell, twins: Sequence[Cell]) -> str:
+    if len(twins) == 1:
+        return ""
+    options = [_options(twin) for twin in twins]
+    return ", ".join(
+        f"{name.rpartition('.')[2]}={value}"
+        for name, value in _options(cell).items()
+        if any(other.get(name) != value for other in options)
+    )
+
+
+def _options(cell: Cell) -> dict[str, OptionValue]:
+    parts = (cell.quantizer, cell.model, cell.backend)
+    return {
+        f"{number}.{name}": value
+        for number, part in enumerate(parts)
+        for name, value in part.options.items()
+    }

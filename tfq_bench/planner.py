@@ -19,7 +19,7 @@ from tfq_bench.errors import (
     TfqError,
     nearest,
 )
-from tfq_bench.grid import matches, schemes, unsupported
+from tfq_bench.grid import matches, schemes, unsupported, variants
 from tfq_bench.inspection import cause
 from tfq_bench.keys import digest
 from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
@@ -93,6 +93,10 @@ class _Planner:
             planned for entry in self.spec.models for planned in self._model_cells(entry, metrics)
         )
         _refuse_twins(cells)
+        cells = tuple(
+            replace(planned, cell=replace(planned.cell, variant=variant))
+            for planned, variant in zip(cells, variants([p.cell for p in cells]), strict=True)
+        )
         if not any(planned.skip is None for planned in cells):
             skips = sorted({p.skip for p in cells if p.skip})
             reasons = "; ".join(skips) or "its [[exclude]] tables leave nothing"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tfq_bench.api import FULL_PRECISION
 from tfq_bench.quant import UNIFORM, Exempt, LayerBits, Policy, find_layer, find_policy, resolve
+from tfq_bench.quant.policy import TFMQ
 
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel, Scheme
@@ -78,15 +79,14 @@ EFFORTS: Mapping[str, Effort] = {
 
 _FLOAT = "stays float in the released code"
 
-PAPER = Policy(
-    name="paper",
-    exempt={
-        "input": "the paper keeps the input layer float",
-        "output": "the paper keeps the output layer float",
-    },
-)
+PAPER = replace(TFMQ, name="paper")
+"""Input and output layer stay float; the operands of the products inside attention have 8 bits."""
 
-CODE = Policy(name="code", exempt={"input": _FLOAT, "output": _FLOAT, "shortcut": _FLOAT})
+CODE = Policy(
+    name="code",
+    exempt={"input": _FLOAT, "output": _FLOAT, "shortcut": _FLOAT},
+    attention=TFMQ.attention,
+)
 """The released code's exemptions, as far as roles say them; `layer_plan` adds the others."""
 
 POLICIES = (UNIFORM, PAPER, CODE)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
+from tfq_bench.quant import attention_bits, calibrate_attention, find_policy
 from tfq_bench.quant.cached import TemporalCache, unused_layers
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
 from tfq_bench_tfmq.cache import Granularity, quantize_feature
 from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
-from tfq_bench_tfmq.presets import EFFORTS, METHODS, layer_plan
+from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, layer_plan
 from tfq_bench_tfmq.ranges import calibrate_others
 from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
 from tfq_bench_tfmq.tiar import learn_rounding
@@ -184,9 +185,17 @@ class Tfmq:
                 generator=generator,
                 progress=_part(progress, 0.9, 1.0),
             )
+        attention = calibrate_attention(
+            loaded,
+            data,
+            attention_bits(find_policy(self.scheme.policy, POLICIES), self.scheme),
+            method=self.ranges,
+            generator=generator,
+        )
         return working.freeze(
             "tfmq",
             self.scheme,
+            attention=attention,
             dropped=unused_layers(loaded.topology, kept.cache),
             cache=kept.cache,
         )
