@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -84,29 +84,31 @@ def unsupported(provider: BackendProvider, scheme: Scheme, device: str) -> str |
     return None
 
 
-def variants(cells: Sequence[Cell]) -> list[str]:
-    """For each cell the options, `name=value`, that tell it from cells of the same label."""
-    twins: dict[str, list[Cell]] = {}
+def variants(cells: Sequence[Cell], defaults: Mapping[str, OptionValue]) -> list[str]:
+    """For each cell the options, `name=value`, that tell it from cells of the same label.
+
+    Options at their default are left out, so one of the cells may have none to show.
+
+    Args:
+        defaults: by `component.option`, for instance `rtn.split`.
+    """
+    twins: dict[str, list[dict[str, OptionValue]]] = {}
     for cell in cells:
-        twins.setdefault(cell.label, []).append(cell)
-    return [_distinction(cell, twins[cell.label]) for cell in cells]
-
-
-def _distinction(cell: Cell, twins: Sequence[Cell]) -> str:
-    if len(twins) == 1:
-        return ""
-    options = [_options(twin) for twin in twins]
-    return ", ".join(
-        f"{name.rpartition('.')[2]}={value}"
-        for name, value in _options(cell).items()
-        if any(other.get(name) != value for other in options)
-    )
+        twins.setdefault(cell.label, []).append(_options(cell))
+    return [
+        ", ".join(
+            f"{name.rpartition('.')[2]}={value}"
+            for name, value in _options(cell).items()
+            if value != defaults.get(name)
+            and any(other.get(name) != value for other in twins[cell.label])
+        )
+        for cell in cells
+    ]
 
 
 def _options(cell: Cell) -> dict[str, OptionValue]:
-    parts = (cell.quantizer, cell.model, cell.backend)
     return {
-        f"{number}.{name}": value
-        for number, part in enumerate(parts)
+        f"{part.name}.{name}": value
+        for part in (cell.quantizer, cell.model, cell.backend)
         for name, value in part.options.items()
     }

@@ -69,6 +69,7 @@ class PlannedCell:
         return {
             "key": self.cell.key,
             "label": self.cell.label,
+            "variant": self.cell.variant,
             "axes": dict(self.axes),
             "status": "skipped" if self.skip else "planned",
             "reason": self.skip,

@@ -95,7 +95,9 @@ class _Planner:
         _refuse_twins(cells)
         cells = tuple(
             replace(planned, cell=replace(planned.cell, variant=variant))
-            for planned, variant in zip(cells, variants([p.cell for p in cells]), strict=True)
+            for planned, variant in zip(
+                cells, variants([p.cell for p in cells], self._defaults()), strict=True
+            )
         )
         if not any(planned.skip is None for planned in cells):
             skips = sorted({p.skip for p in cells if p.skip})
@@ -116,6 +118,19 @@ class _Planner:
             metrics=metrics,
             gmac=self.gmac,
         )
+
+    def _defaults(self) -> dict[str, OptionValue]:
+        entries = {
+            "quantizer": self.spec.quantizers,
+            "model": self.spec.models,
+            "backend": self.spec.backends,
+        }
+        return {
+            f"{entry.name}.{option.name}": option.default
+            for kind, found in entries.items()
+            for entry in found
+            for option in self.table.get(kind, entry.name).options
+        }
 
     def _component(self, kind: str, entry: Entry) -> Component:
         provider = self.table.get(kind, entry.name)

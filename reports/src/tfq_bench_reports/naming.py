@@ -16,7 +16,8 @@ def short_names(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """A short, unique name for each cell of `plan.json`, by cell key.
 
     `rtn W4A8 · cpu` in a run of one model and one seed; a full-precision cell is
-    `Full precision`. Options stand in a name only where it would not be unique without them.
+    `Full precision`. Options stand in a name only where it would not be unique without them: those
+    that the plan tells, else (cells of several runs) all that differ.
     """
     several = {
         axis: len({cell["axes"].get(axis, "") for cell in cells}) > 1 for axis in ("model", "seed")
@@ -40,6 +41,8 @@ def _base(cell: Mapping[str, Any], several: Mapping[str, bool]) -> str:
     method = f"{axes.get('quantizer', '?')} {axes.get('scheme', '')}".strip()
     if policy != "uniform":
         method += f" ({policy})"
+    if cell.get("variant"):
+        method += f" [{cell['variant']}]"
     parts = ["Full precision"] if full else [method, axes.get("backend", "?")]
     if several["model"]:
         parts.insert(0, axes.get("model", "?"))
