@@ -35,7 +35,7 @@ def test_exit_codes(error, code):
     ("name", "sentence"),
     [
         ("rnt", "did you mean 'rtn'? Known: fp, rtn."),
-        ("zzzzz", "Known: fp, rtn."),
+        ("zzzzz", "known: fp, rtn."),
     ],
 )
 def test_nearest_names(name, sentence):

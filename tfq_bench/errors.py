@@ -128,7 +128,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not names:
         return "None is installed."
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    listing = f"Known: {', '.join(names)}."
+    listing = ", ".join(names)
     if not close:
-        return listing
-    return f"did you mean {' or '.join(repr(c) for c in close)}? {listing}"
+        return f"known: {listing}."
+    return f"did you mean {' or '.join(repr(c) for c in close)}? Known: {listing}."

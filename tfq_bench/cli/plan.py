@@ -73,7 +73,7 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
     ]
     sampling = plan.spec.sampling
     lines = [
-        f"{plan.spec.name}: {plan.spec.summary}",
+        f"{plan.spec.name}: {plan.spec.summary}" if plan.spec.summary else plan.spec.name,
         f"{sampling['images']} images a cell, {sampling['steps']} sampler steps, "
         f"device {plan.spec.device}, {plan.spec.threads} threads, plan {plan.id}",
         "",

@@ -91,3 +91,15 @@ def test_definition_tells_spacings_apart():
     definitions = [Ddim(name, 5).definition for name in ("ddim", "ddim-quadratic")]
     assert definitions[0]["timesteps"] == [800, 600, 400, 200, 0]
     assert definitions[0] != definitions[1]
+
+
+def test_the_published_hundred_quadratic_steps_repeat_the_smallest(tensors):
+    """100 steps up to 800 fall on few distinct values near 0; a repeated step changes nothing."""
+    sampler = Ddim("ddim-quadratic", 100)
+    assert (100, 800, 0) == (len(sampler.timesteps), sampler.timesteps[0], sampler.timesteps[-1])
+    repeated = [i for i in range(99) if sampler.timesteps[i] == sampler.timesteps[i + 1]]
+    assert repeated
+    signal = alphas_cumprod()[sampler.timesteps[repeated[0]]]
+    image, epsilon = tensors(0).clamp(-1, 1), tensors(1)
+    x = signal.sqrt() * image + (1 - signal).sqrt() * epsilon
+    torch.testing.assert_close(sampler.step(x, epsilon, repeated[0], None), x, rtol=0, atol=1e-9)

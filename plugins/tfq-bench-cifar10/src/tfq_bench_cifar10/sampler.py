@@ -26,7 +26,9 @@ class Ddim:
     Args:
         name: `ddim` for evenly spaced timesteps i * (1000 // steps), `ddim-quadratic` for
             (i * sqrt(800) / (steps - 1))^2 (arXiv:2010.02502, appendix D.2).
-        steps: 1..1000 (uniform), 2..29 (quadratic; more would repeat timestep 0).
+        steps: 1..1000 (uniform), 2..1000 (quadratic). From 30 on the quadratic list repeats its
+            smallest timesteps, as the published 100 steps do; a repeated one leaves the state where
+            it is, up to clipping.
 
     Raises:
         ValueError: a number of steps out of range.
@@ -36,18 +38,16 @@ class Ddim:
 
     def __init__(self, name: str, steps: int) -> None:
         fewest = 2 if name == "ddim-quadratic" else 1
-        if steps < fewest:
+        if not fewest <= steps <= TRAIN_STEPS:
             raise ValueError(
-                f"{name} cannot place {steps} distinct steps in 0..{TRAIN_STEPS - 1}; it takes "
-                f"{fewest} or more."
+                f"sampler '{name}' of model 'cifar10' takes {fewest} to {TRAIN_STEPS} steps, found "
+                f"{steps}; change 'steps'."
             )
         if name == "ddim-quadratic":
             ascending = (np.linspace(0, np.sqrt(TRAIN_STEPS * 0.8), steps) ** 2).astype(int)
         else:
             ascending = np.arange(steps) * (TRAIN_STEPS // steps)
-        times = sorted({int(t) for t in ascending}, reverse=True)
-        if len(times) != steps or times[0] >= TRAIN_STEPS:
-            raise ValueError(f"{name} cannot place {steps} distinct steps in 0..{TRAIN_STEPS - 1}.")
+        times = [int(t) for t in reversed(ascending)]
         self.name = name
         self.timesteps: tuple[int | float, ...] = tuple(times)
         signal = alphas_cumprod()
