@@ -23,6 +23,7 @@ __all__ = [
     "CalibrationNeeds",
     "Cell",
     "Component",
+    "Guidance",
     "Interval",
     "Layer",
     "LayerKind",
@@ -45,6 +46,7 @@ Role = Literal[
     "output",
     "time-mlp",
     "time-projection",
+    "condition",
     "conv",
     "shortcut",
     "resample",
@@ -150,8 +152,13 @@ class Topology:
 
     Args:
         blocks: reconstruction units; every layer belongs to exactly one.
-        time_mlp: layers of `h(t)`; empty when the network has no temporal module.
-        time_projections: the layers `Linear_i` of `g_i`, one per block that takes the time.
+        time_mlp: layers of `h(t)`; empty when the network has no temporal module. Several chains
+            when blocks have embedders of their own (DiT).
+        time_projections: the layers `Linear_i` of `g_i`, one per block that takes the time. What
+            they give may depend on the condition as well (SDXL, DiT).
+        time_features: the layers whose output depends on the timestep alone and is read by
+            something that does not: what can be tabulated. The time projections, or, where a
+            condition is added before them, the last layers of the time MLP.
         attention: modules whose inner products can be quantized, see
             `tfq_bench.quant.attention.is_attention`.
     """
@@ -160,6 +167,7 @@ class Topology:
     blocks: tuple[Block, ...]
     time_mlp: tuple[str, ...] = ()
     time_projections: tuple[str, ...] = ()
+    time_features: tuple[str, ...] = ()
     attention: tuple[str, ...] = ()
 
     def layer(self, name: str) -> Layer:
@@ -183,8 +191,25 @@ class CalibrationNeeds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance (arXiv:2207.12598): `u + scale * (c - u)` of two predictions.
+
+    Args:
+        scale: 1 is the conditional prediction alone; then there is no guidance to speak of.
+        condition: what the network is told when it is to know no condition, by argument name:
+            tensors `[1, ...]`, or `[B, ...]` where it differs between images.
+    """
+
+    scale: float
+    condition: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationData:
     """States captured in one pass of the full-precision sampler, ordered by (step, image).
+
+    Under guidance each (step, image) has two rows, the unconditional one first: the network sees
+    both, and every row is a network call of its own.
 
     Args:
         x: float32 `[M, C, H, W]`, the network's inputs x_t.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tfq_bench.border import (
     CalibrationData,
     CalibrationNeeds,
+    Guidance,
     MetricDefinition,
     MetricValue,
     Topology,
@@ -81,13 +82,21 @@ class Model(Protocol):
     def latent_shape(self) -> tuple[int, int, int]:
         """`(C, H, W)` of the state the sampler works on."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its full-precision network computes in; the reference that others are held to."""
+
     def load(self, *, device: str, dtype: torch.dtype) -> nn.Module:
         """A fresh network in eval mode, without gradients."""
 
     def predict(
         self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
-        """The network's prediction `[B, C, H, W]` for x and timestep `[B]`."""
+        """The network's prediction for x `[B, C, H, W]` and timestep `[B]`, one row a sample.
+
+        Float32 in, float32 out, whatever the network computes in. Without guidance, which the
+        harness applies, see `guidance`.
+        """
 
     def topology(self, network: nn.Module) -> Topology:
         """Layers, blocks and temporal modules in execution order."""
@@ -97,6 +106,9 @@ class Model(Protocol):
 
     def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
         """Conditioning `[B, ...]` of the images with these indices; empty when unconditional."""
+
+    def guidance(self, *, device: str) -> Guidance | None:
+        """Classifier-free guidance of its sampling, None without."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 images `[B, H, W, 3]` on the CPU from final latents."""

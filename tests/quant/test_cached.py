@@ -142,9 +142,9 @@ def test_time_mlp_stays_while_one_projection_needs_it(loaded):
 
 
 def test_cache_of_a_stranger_is_refused(loaded, round_to_nearest):
-    """Only time projections depend on nothing but the step."""
+    """Only what depends on the timestep alone may be looked up."""
     state = replace(round_to_nearest(8, 8), cache={"conv_in": cache_of("conv_in", [0])})
-    with pytest.raises(LoweringError, match="no time projection"):
+    with pytest.raises(LoweringError, match="depend on the timestep alone"):
         simulate(loaded, state)
 
 

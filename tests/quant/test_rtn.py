@@ -193,6 +193,9 @@ def test_temporal_layers_in_16_bits_are_exempt_halves(loaded, round_to_nearest):
 
 def test_cache_of_a_model_without_time_projections_is_refused(loaded):
     """There would be nothing in it."""
-    bare = replace(loaded, topology=replace(loaded.topology, time_projections=(), time_mlp=()))
+    bare = replace(
+        loaded,
+        topology=replace(loaded.topology, time_projections=(), time_features=(), time_mlp=()),
+    )
     with pytest.raises(QuantizationError, match="lists none"):
         float16_caches(bare)

@@ -12,6 +12,7 @@ from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.paired import paired_value
 from tfq_bench.protocols import timestep_tensor
+from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
@@ -58,10 +59,12 @@ def diverge(loaded: LoadedModel, lowered: Lowered, *, images: int, seed: int) ->
     for step, timestep in enumerate(sampler.timesteps):
         t = timestep_tensor(timestep, images, device)
         lowered.step.set(step)
-        exact = model.predict(loaded.network, x, t, condition)
-        here = model.predict(lowered.network, x, t, condition)
+        exact = guided_prediction(model, loaded.network, x, t, condition)
+        here = guided_prediction(model, lowered.network, x, t, condition)
         # Both start from one state, so the first prediction serves twice.
-        there = here if step == 0 else model.predict(lowered.network, other, t, condition)
+        there = here
+        if step > 0:
+            there = guided_prediction(model, lowered.network, other, t, condition)
         z = None
         if sampler.stochastic:
             z = noise(seed, f"sampling-step-{step}", chosen, model.latent_shape, device=device)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tfq_bench.border import CalibrationData
 from tfq_bench.errors import CalibrationError
 from tfq_bench.protocols import timestep_tensor
+from tfq_bench.quant.guidance import branches, guided_prediction
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FILE = "calibration.safetensors"
 def capture(
     loaded: LoadedModel, needs: CalibrationNeeds, *, seed: int, batch: int, progress: Progress
 ) -> CalibrationData:
-    """The states x_t that `needs` names, ordered by (step, image).
+    """The states x_t that `needs` names, ordered by (step, image), guidance's two rows together.
 
     Args:
         seed: of the initial noise; image `i` has the same noise whatever else is captured.
@@ -55,13 +56,14 @@ def capture(
     needed = set(wanted)
     last = max((step for step, _ in wanted), default=-1)
     kept: dict[tuple[int, int], Tensor] = {}
-    conditions: dict[int, Mapping[str, Tensor]] = {}
+    told: dict[int, list[Mapping[str, Tensor]]] = {}
     calls = 0
     for start in range(0, len(images), batch):
         chosen = images[start : start + batch]
         condition = model.conditions(chosen, device=loaded.device)
+        held = branches(model, condition, device=loaded.device)
         for row, image in enumerate(chosen):
-            conditions[image] = {name: value[row] for name, value in condition.items()}
+            told[image] = [{name: value[row] for name, value in one.items()} for one in held]
         x = noise(seed, "calibration", chosen, model.latent_shape, device=loaded.device)
         for step in range(last + 1):
             for row, image in enumerate(chosen):
@@ -70,7 +72,7 @@ def capture(
             if step == last:
                 break
             t = timestep_tensor(sampler.timesteps[step], len(chosen), loaded.device)
-            prediction = model.predict(loaded.network, x, t, condition)
+            prediction = guided_prediction(model, loaded.network, x, t, condition)
             calls += 1
             z = None
             if sampler.stochastic:
@@ -78,35 +80,34 @@ def capture(
                 z = noise(seed, purpose, chosen, model.latent_shape, device=loaded.device)
             x = sampler.step(x, prediction, step, z)
             progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
-    return _assemble(loaded, wanted, kept, conditions, calls)
+    return _assemble(loaded, wanted, kept, told, calls)
 
 
 def _assemble(
     loaded: LoadedModel,
     wanted: Sequence[tuple[int, int]],
     kept: Mapping[tuple[int, int], Tensor],
-    conditions: Mapping[int, Mapping[str, Tensor]],
+    told: Mapping[int, Sequence[Mapping[str, Tensor]]],
     calls: int,
 ) -> CalibrationData:
-    if wanted:
-        x = torch.stack([kept[pair] for pair in wanted])
+    rows = [(pair, branch) for pair in wanted for branch in told[pair[1]]]
+    if rows:
+        x = torch.stack([kept[pair] for pair, _ in rows])
     else:
         x = torch.empty((0, *loaded.model.latent_shape), device=loaded.device)
     if not torch.isfinite(x).all():
         raise CalibrationError("the full-precision sampler produced values that are not finite.")
-    times = [loaded.sampler.timesteps[step] for step, _ in wanted]
+    times = [loaded.sampler.timesteps[step] for (step, _), _ in rows]
     whole = all(isinstance(t, int) for t in times)
-    names = conditions[wanted[0][1]] if wanted else {}
+    names = rows[0][1] if rows else {}
     return CalibrationData(
         x=x,
         timestep=torch.tensor(
             times, dtype=torch.int64 if whole else torch.float32, device=loaded.device
         ),
-        step=torch.tensor([step for step, _ in wanted], dtype=torch.int64, device=loaded.device),
-        image=torch.tensor([image for _, image in wanted], dtype=torch.int64, device=loaded.device),
-        condition={
-            name: torch.stack([conditions[image][name] for _, image in wanted]) for name in names
-        },
+        step=torch.tensor([pair[0] for pair, _ in rows], dtype=torch.int64, device=loaded.device),
+        image=torch.tensor([pair[1] for pair, _ in rows], dtype=torch.int64, device=loaded.device),
+        condition={name: torch.stack([branch[name] for _, branch in rows]) for name in names},
         network_calls=calls,
     )
 

@@ -13,6 +13,7 @@ import torch
 
 from tfq_bench.errors import LoweringError
 from tfq_bench.protocols import timestep_tensor
+from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.seeds import noise
 
@@ -43,7 +44,7 @@ def lowering_facts(
     t = timestep_tensor(loaded.sampler.timesteps[0], 2, loaded.device)
     condition = model.conditions(range(2), device=loaded.device)
     lowered.executed.clear()
-    model.predict(lowered.network, x, t, condition)
+    guided_prediction(model, lowered.network, x, t, condition)
     executed = dict(sorted(lowered.executed.items()))
     if lowered.execution == "lowered":
         expected: dict[str, int] = {}

@@ -15,6 +15,7 @@ import torch
 from torch._C import _autograd, _profiler
 
 from tfq_bench.protocols import timestep_tensor
+from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = ["measure"]
 def measure(
     loaded: LoadedModel, lowered: Lowered, *, batch: int, warmup: int, rounds: int
 ) -> dict[str, Any]:
-    """Milliseconds of each round for the cell and for FP32 eager, and the peak memory of a call.
+    """Milliseconds of each round for the cell and for full precision; the peak memory of a call.
 
     Returns:
         `{"latency_ms": [...], "reference_latency_ms": [...], "batch", "threads",
@@ -43,10 +44,10 @@ def measure(
     lowered.step.set(0)
 
     def cell() -> None:
-        model.predict(lowered.network, x, t, condition)
+        guided_prediction(model, lowered.network, x, t, condition)
 
     def reference() -> None:
-        model.predict(loaded.network, x, t, condition)
+        guided_prediction(model, loaded.network, x, t, condition)
 
     for _ in range(warmup):
         cell()

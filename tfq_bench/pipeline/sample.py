@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from tfq_bench.errors import CellError
 from tfq_bench.protocols import timestep_tensor
+from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def draw(
         for step, timestep in enumerate(sampler.timesteps):
             lowered.step.set(step)
             t = timestep_tensor(timestep, len(chosen), loaded.device)
-            prediction = model.predict(lowered.network, x, t, condition)
+            prediction = guided_prediction(model, lowered.network, x, t, condition)
             z = None
             if sampler.stochastic:
                 purpose = f"sampling-step-{step}"

@@ -55,7 +55,7 @@ class Workbench:
         key = repr(planned.cell.model)
         if key not in self._loaded:
             model = self.create("model", planned.cell.model)
-            network = model.load(device=self.device, dtype=torch.float32)
+            network = model.load(device=self.device, dtype=model.dtype)
             sampling = self.plan.spec.sampling
             provider = self.table.get("model", planned.cell.model.name)
             name = str(sampling["sampler"]) or provider.samplers[0]

@@ -16,6 +16,7 @@ from tfq_bench.quant.affine import (
 from tfq_bench.quant.attention import calibrate_attention, is_attention, quantize_attention
 from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
+from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
@@ -100,6 +101,7 @@ __all__ = [
     "find_policy",
     "finish_lowering",
     "float16_caches",
+    "guided_prediction",
     "input_parts",
     "integer_sums",
     "is_attention",

@@ -190,12 +190,10 @@ class SkippedLayer(nn.Module):
 def unused_layers(topology: Topology, cache: Mapping[str, TemporalCache]) -> frozenset[str]:
     """The layers that are never computed, so that a state need not hold them.
 
-    These are the projections cached at every step and, when all projections are, the time MLP.
+    These are the layers cached at every step and, when all time features are, the time MLP.
     """
-    complete = {
-        name for name in topology.time_projections if name in cache and cache[name].complete
-    }
-    if complete and len(complete) == len(topology.time_projections):
+    complete = {name for name in topology.time_features if name in cache and cache[name].complete}
+    if complete and len(complete) == len(topology.time_features):
         complete.update(topology.time_mlp)
     return frozenset(complete)
 

@@ -35,12 +35,12 @@ def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
             f"the state was made for {len(state.timesteps)} timesteps that differ from the "
             f"sampler's {len(loaded.sampler.timesteps)}; quantize for this sampler."
         )
-    projections = set(loaded.topology.time_projections)
+    features = set(loaded.topology.time_features)
     for name, cache in state.cache.items():
-        if name not in projections:
+        if name not in features:
             raise LoweringError(
-                f"the state caches '{name}', which is no time projection of the model; expected "
-                f"one of {sorted(projections)}."
+                f"the state caches '{name}', whose output does not depend on the timestep alone; "
+                f"expected one of {sorted(features)}."
             )
         layer = loaded.topology.layer(name)
         if layer.kind != "linear" or layer.weight_shape[0] != cache.values.shape[1]:

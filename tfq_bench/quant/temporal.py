@@ -6,7 +6,7 @@ projection. It depends on the timestep (and, in some models, on the condition), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,11 @@ __all__ = ["TemporalErrors", "float16_caches", "temporal_errors", "temporal_feat
 
 @torch.no_grad()
 def temporal_features(
-    loaded: LoadedModel, network: Lowered | nn.Module, *, x: Tensor | None = None
+    loaded: LoadedModel,
+    network: Lowered | nn.Module,
+    *,
+    names: Sequence[str] | None = None,
+    x: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every time projection's output at every sampler step: float32 `[T, C_i]` on the CPU.
 
@@ -33,13 +37,14 @@ def temporal_features(
     has no time projections.
 
     Args:
+        names: other layers to look at in their place.
         network: a plain network, or a lowered one, whose per-step tables are then followed.
         x: `[1, C, H, W]`, zeros by default; the features do not depend on it.
 
     Raises:
         MetricError: a projection is gone from the network or did not run.
     """
-    names = loaded.topology.time_projections
+    names = loaded.topology.time_projections if names is None else names
     if not names:
         return {}
     model, timesteps = loaded.model, loaded.sampler.timesteps
@@ -73,15 +78,15 @@ def temporal_features(
 
 
 def float16_caches(loaded: LoadedModel) -> dict[str, TemporalCache]:
-    """Every time projection's full-precision output in float16, complete: the plainest cache.
+    """Every time feature's full-precision output in float16, complete: the plainest cache.
 
     Raises:
-        QuantizationError: the model has no time projections, or a value is too large for float16.
+        QuantizationError: the model has no time features, or a value is too large for float16.
     """
-    features = temporal_features(loaded, loaded.network)
+    features = temporal_features(loaded, loaded.network, names=loaded.topology.time_features)
     if not features:
         raise QuantizationError(
-            "a cache of time projections needs a model that has some; its topology lists none."
+            "a cache of time features needs a model that has some; its topology lists none."
         )
     return {
         name: TemporalCache(

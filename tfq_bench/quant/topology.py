@@ -35,6 +35,7 @@ def trace_topology(
     *,
     splits: Mapping[str, int] | None = None,
     float_types: tuple[type[nn.Module], ...] = (nn.Embedding,),
+    time_features: tuple[str, ...] | None = None,
 ) -> Topology:
     """The topology of what `call` runs.
 
@@ -45,6 +46,7 @@ def trace_topology(
         block_of: the name of the block that a layer belongs to; its own name for a lone layer.
         splits: input channels of the first half, by name of the layers that read a concatenation.
         float_types: modules with weights that stay float by declaration.
+        time_features: see `Topology`; the time projections when not given.
 
     Raises:
         QuantizationError: a module of an unknown type holds a weight (it would silently stay
@@ -94,11 +96,13 @@ def trace_topology(
     blocks: dict[str, list[str]] = {}
     for layer in layers:
         blocks.setdefault(layer.block, []).append(layer.name)
+    projections = tuple(layer.name for layer in layers if layer.role == "time-projection")
     return Topology(
         layers=layers,
         blocks=tuple(Block(name=name, layers=tuple(held)) for name, held in blocks.items()),
         time_mlp=tuple(layer.name for layer in layers if layer.role == "time-mlp"),
-        time_projections=tuple(layer.name for layer in layers if layer.role == "time-projection"),
+        time_projections=projections,
+        time_features=projections if time_features is None else time_features,
         attention=tuple(attention),
     )
 

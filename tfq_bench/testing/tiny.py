@@ -145,6 +145,7 @@ class TinyModel:
     """
 
     latent_shape = (3, SIZE, SIZE)
+    dtype = torch.float32
 
     def __init__(self, *, weights_seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(weights_seed)
@@ -202,6 +203,7 @@ class TinyModel:
             ),
             time_mlp=tuple(la.name for la in layers if la.role == "time-mlp"),
             time_projections=tuple(la.name for la in layers if la.role == "time-projection"),
+            time_features=tuple(la.name for la in layers if la.role == "time-projection"),
         )
 
     def sampler(self, name: str, steps: int) -> TinySampler:
@@ -214,6 +216,9 @@ class TinyModel:
     def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Nothing: the model is unconditional."""
         return {}
+
+    def guidance(self, *, device: str) -> None:
+        """None: the model is unconditional."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 `[B, 8, 8, 3]` from values in [-1, 1]."""

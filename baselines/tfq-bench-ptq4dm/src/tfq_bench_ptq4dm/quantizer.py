@@ -22,6 +22,7 @@ from tfq_bench.quant import (
     affine_from_range,
     find_layer,
     find_policy,
+    guided_prediction,
     observe_inputs,
     per_channel,
     quantize,
@@ -153,10 +154,9 @@ class Ptq4dm:
         """The drawn samples in random order, with the timestep of each one's label."""
         if len(data.x) == 0:
             return data
-        rows = {
-            pair: row
-            for row, pair in enumerate(zip(data.step.tolist(), data.image.tolist(), strict=True))
-        }
+        rows: dict[tuple[int, int], list[int]] = {}  # two rows each under guidance
+        for row, pair in enumerate(zip(data.step.tolist(), data.image.tolist(), strict=True)):
+            rows.setdefault(pair, []).append(row)
         images = len(set(data.image.tolist()))
         drawn = self._draw(loaded, images)
         timesteps = loaded.sampler.timesteps
@@ -170,15 +170,19 @@ class Ptq4dm:
         # A moving average forgets: in drawn order it would know the noisiest steps only.
         order = torch.randperm(len(drawn), generator=generator).tolist()
         drawn = tuple(drawn[position] for position in order)
-        index = torch.tensor([rows[min(one.state, last), one.image] for one in drawn])
-        index = index.to(data.x.device)
-        label = torch.tensor([one.label for one in drawn], device=data.x.device)
+        held = [(one, row) for one in drawn for row in rows[min(one.state, last), one.image]]
+        index = torch.tensor([row for _, row in held], device=data.x.device)
+        label = torch.tensor([one.label for one, _ in held], device=data.x.device)
         x = data.x[index]
         condition = {name: value[index] for name, value in data.condition.items()}
-        finished = torch.tensor([one.state > last for one in drawn], device=data.x.device)
+        finished = torch.tensor([one.state > last for one, _ in held], device=data.x.device)
         if bool(finished.any()):
-            held = {name: value[finished] for name, value in condition.items()}
-            x[finished] = _finish(loaded, x[finished], held, generator)
+            given = torch.tensor(
+                [rows[min(one.state, last), one.image][-1] for one, _ in held],
+                device=data.x.device,
+            )[finished]
+            told = {name: value[given] for name, value in data.condition.items()}
+            x[finished] = _finish(loaded, x[finished], told, generator)
         return CalibrationData(
             x=x,
             timestep=torch.tensor(timesteps, device=data.x.device, dtype=data.timestep.dtype)[
@@ -197,7 +201,11 @@ def _finish(
     condition: dict[str, torch.Tensor],
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The images that the sampler's last step makes of x, in batches of `BATCH`."""
+    """The images that the sampler's last step makes of x, in batches of `BATCH`.
+
+    Args:
+        condition: what the images are of; guidance adds its own.
+    """
     last = len(loaded.sampler.timesteps) - 1
     done = []
     for start in range(0, len(x), BATCH):
@@ -205,7 +213,7 @@ def _finish(
         part = x[rows]
         t = torch.full((len(part),), loaded.sampler.timesteps[last], device=x.device)
         held = {name: value[rows] for name, value in condition.items()}
-        prediction = loaded.model.predict(loaded.network, part, t, held)
+        prediction = guided_prediction(loaded.model, loaded.network, part, t, held)
         noise = None
         if loaded.sampler.stochastic:
             noise = torch.randn(part.shape, generator=generator).to(x.device)

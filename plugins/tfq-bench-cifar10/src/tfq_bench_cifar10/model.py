@@ -29,6 +29,7 @@ class Cifar10Model:
     """Unconditional DDPM on CIFAR-10; see the model card in the distribution's README."""
 
     latent_shape = (3, 32, 32)
+    dtype = torch.float32
 
     @cached_property
     def digest(self) -> str:
@@ -83,6 +84,9 @@ class Cifar10Model:
     def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Nothing: the model is unconditional."""
         return {}
+
+    def guidance(self, *, device: str) -> None:
+        """None: the model is unconditional."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 `[B, 32, 32, 3]` on the CPU; values are rounded, not truncated."""
