@@ -42,7 +42,7 @@ def guided():
 
 
 def test_guidance_extrapolates_from_the_unconditional_prediction(guided):
-    """u + s (c - u), with one condition per row."""
+    """The formula u + s (c - u), with one condition per row."""
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.full((2,), 500)
     condition = guided.model.conditions([0, 4], device="cpu")

@@ -1,0 +1,1 @@
+"""Models of tfq-bench through Hugging Face diffusers."""
