@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BitReport", "bit_report", "pack", "packed_size", "unpack"]
 
-FLOAT_BYTES = 4
 HALF_BITS = 16
 REMAINDER = "remainder"
 CACHE = "temporal-cache"
@@ -119,12 +118,12 @@ class BitReport:
 
     Args:
         mean_weight_bits: mean over the weights of all convolutions and linear layers that are
-            kept; an exempt layer counts 32, or 16 in float16. Scales, biases, norms and caches
-            are not weights here.
+            kept; an exempt layer counts the network's own bits, or 16 in float16. Scales, biases,
+            norms and caches are not weights here.
         packed_bytes: of the state as stored: codes at their true width, scales, zero points,
             activation tables, biases, caches.
-        fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at 4
-            bytes a parameter, 2 in float16 layers.
+        fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at the
+            network's own bytes a parameter, 2 in float16 layers.
         bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, under
             `attention-tables` those of quantized attention, and under `remainder` what belongs to
             no layer; the values sum to `total_bytes`.
@@ -159,7 +158,7 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     exempt = {} if state is None else dict(state.exempt)
     half = frozenset() if state is None else frozenset(state.half)
     dropped = frozenset() if state is None else state.dropped(topology)
-    everything = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
+    everything = sum(parameter.nbytes for parameter in network.parameters())
     in_layers = 0
     packed = 0
     bits = weights = 0
@@ -167,11 +166,12 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     macs: dict[tuple[int, int], int] = {}
     for layer in topology.layers:
         module = network.get_submodule(layer.name)
-        size = sum(parameter.numel() for parameter in module.parameters()) * FLOAT_BYTES
+        size = sum(parameter.nbytes for parameter in module.parameters())
         in_layers += size
         if layer.name in dropped:
             continue
-        wbits = abits = FULL_PRECISION
+        wbits = 8 * next(module.parameters()).element_size()
+        abits = FULL_PRECISION
         if layer.name in layers:
             quantized = layers[layer.name]
             size = quantized.packed_bytes
@@ -179,7 +179,7 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
             wbits, abits = quantized.wbits, quantized.abits
         elif layer.name in half:
             wbits = HALF_BITS
-            size //= 2
+            size = sum(parameter.numel() for parameter in module.parameters()) * HALF_BITS // 8
         count = math.prod(layer.weight_shape)
         bits += wbits * count
         weights += count

@@ -173,8 +173,8 @@ class TinyModel:
         condition: Mapping[str, Tensor],  # noqa: ARG002
     ) -> Tensor:
         """The predicted noise `[B, 3, 8, 8]`."""
-        noise: Tensor = network(x, timestep)
-        return noise
+        noise: Tensor = network(x.to(next(network.parameters()).dtype), timestep)
+        return noise.float()
 
     def topology(self, network: nn.Module) -> Topology:
         """Written down by hand, so that tests can hold a traced topology against it."""
