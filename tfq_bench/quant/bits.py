@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BitReport", "bit_report", "pack", "packed_size", "unpack"]
 
+CHUNK_WORDS = 2**18
+"""Groups of codes that are packed or unpacked at once, so that temporaries stay small."""
 HALF_BITS = 16
 REMAINDER = "remainder"
 CACHE = "temporal-cache"
@@ -60,13 +62,16 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     words = -(-flat.numel() // group)
     padded = torch.zeros(words * group, dtype=torch.uint8, device=flat.device)
     padded[: flat.numel()] = flat
+    packed = torch.empty((words, width), dtype=torch.uint8, device=flat.device)
     columns = padded.reshape(words, group)
-    # The longest group, eight 7-bit codes, has 56 bits and fits one int64.
-    word = torch.zeros(words, dtype=torch.int64, device=flat.device)
-    for column in range(group):
-        word |= columns[:, column].to(torch.int64) << (bits * column)
-    packed = torch.stack([(word >> (8 * byte)) & 0xFF for byte in range(width)], dim=1)
-    return packed.to(torch.uint8).reshape(-1)[: packed_size(flat.numel(), bits)].clone()
+    for start in range(0, words, CHUNK_WORDS):
+        some, target = columns[start : start + CHUNK_WORDS], packed[start : start + CHUNK_WORDS]
+        word = some[:, 0].to(_word(width))
+        for column in range(1, group):
+            word |= some[:, column].to(word.dtype) << (bits * column)
+        for byte in range(width):
+            target[:, byte] = (word >> (8 * byte)) & 0xFF
+    return packed.reshape(-1)[: packed_size(flat.numel(), bits)].clone()
 
 
 def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
@@ -92,18 +97,26 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     words = -(-count // group)
     padded = torch.zeros(words * width, dtype=torch.uint8, device=packed.device)
     padded[:expected] = packed
+    codes = torch.empty((words, group), dtype=torch.uint8, device=packed.device)
     columns = padded.reshape(words, width)
-    word = torch.zeros(words, dtype=torch.int64, device=packed.device)
-    for byte in range(width):
-        word |= columns[:, byte].to(torch.int64) << (8 * byte)
-    mask = (1 << bits) - 1
-    codes = torch.stack([(word >> (bits * column)) & mask for column in range(group)], dim=1)
-    return codes.to(torch.uint8).reshape(-1)[:count].reshape(shape).clone()
+    for start in range(0, words, CHUNK_WORDS):
+        some, target = columns[start : start + CHUNK_WORDS], codes[start : start + CHUNK_WORDS]
+        word = some[:, 0].to(_word(width))
+        for byte in range(1, width):
+            word |= some[:, byte].to(word.dtype) << (8 * byte)
+        for column in range(group):
+            target[:, column] = (word >> (bits * column)) & ((1 << bits) - 1)
+    return codes.reshape(-1)[:count].reshape(shape)
 
 
 def _check_bits(bits: int) -> None:
     if not 2 <= bits <= 8:
         raise QuantizationError(f"codes have 2 to 8 bits, found {bits}.")
+
+
+def _word(width: int) -> torch.dtype:
+    """What holds a group of `width` bytes; the longest, eight 7-bit codes, has 56 bits."""
+    return torch.uint8 if width == 1 else torch.int64
 
 
 def _group(bits: int) -> tuple[int, int]:

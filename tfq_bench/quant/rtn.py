@@ -46,6 +46,8 @@ Bounds = tuple[tuple[int, int], ...]
 BATCH = 16
 """Calibration samples of 3x32x32 values per network call, fewer of larger ones; never a matter of
 the machine, because the EMA range depends on it."""
+ROUNDED_VALUES = 2**22
+"""Weights that are rounded at once; channels do not depend on each other."""
 BATCH_VALUES = BATCH * 3 * 32 * 32
 
 
@@ -261,7 +263,19 @@ def round_weight(
     Raises:
         QuantizationError: the weight is not finite.
     """
-    weight = weight.detach().float()
+    weight = weight.detach()
+    rounded = [
+        _round_channels(some.float(), bits, method, symmetric)
+        for some in weight.tensor_split(max(1, weight.numel() // ROUNDED_VALUES))
+        if len(some)
+    ]
+    codes, scale, zero_point = (torch.cat(parts) for parts in zip(*rounded, strict=True))
+    return codes, scale, zero_point
+
+
+def _round_channels(
+    weight: torch.Tensor, bits: int, method: WeightMethod, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows = weight.flatten(1)
     if method == "mse":
         low, high = mse_range(rows, bits, symmetric=symmetric)
