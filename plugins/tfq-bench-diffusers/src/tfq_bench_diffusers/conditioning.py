@@ -214,7 +214,7 @@ class _Prompts:
             }
             try:
                 self._pipeline = DiffusionPipeline.from_pretrained(
-                    self._folder.path, local_files_only=True, torch_dtype=torch.float32, **left_out
+                    self._folder.path, local_files_only=True, dtype=torch.float32, **left_out
                 )
             except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 raise api.AssetError(

@@ -32,7 +32,7 @@ class Decoder:
         try:
             kind = read_json(folder / "config.json")["_class_name"]
             self._network: Any = getattr(diffusers, kind).from_pretrained(
-                folder, torch_dtype=torch.float32, local_files_only=True
+                folder, dtype=torch.float32, local_files_only=True
             )
         except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
             raise api.AssetError(

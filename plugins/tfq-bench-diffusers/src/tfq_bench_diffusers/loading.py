@@ -124,7 +124,7 @@ def load_network(folder: Path, kind: str, *, dtype: torch.dtype) -> nn.Module:
 
     try:
         network: nn.Module = getattr(diffusers, kind).from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True
+            folder, dtype=dtype, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise api.AssetError(
