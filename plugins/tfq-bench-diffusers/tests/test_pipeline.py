@@ -115,14 +115,13 @@ def test_family_runs_from_folder_to_report(make_folder, tmp_path, family, sample
     assert {"fp", "rtn", "ptq4dm", "qdiffusion", "tfmq"} == {
         record["axes"]["quantizer"] for record in records
     }
-    shares = [
-        record["metric"]["value"]
+    low_bit = {
+        record["axes"]["quantizer"]: record["metric"]["value"]
         for record in records
-        if record["metric"]["definition"]["name"] == "kernel-mac-share"
-    ]
-    assert shares
-    assert all(share == 1.0 for share in shares), shares
-    assert 0 == main(["report", str(run), "--out", str(tmp_path / "report.html")])
+        if record["metric"]["name"] == "mac-share-low-bit"
+    }
+    assert dict.fromkeys(("rtn", "ptq4dm", "qdiffusion", "tfmq"), 1.0) == low_bit
+    assert 0 == main(["report", str(run), "--output", str(tmp_path / "report.html")])
     assert "tfmq" in (tmp_path / "report.html").read_text()
 
 
