@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import diffusers
 import pytest
 import torch
 
 from tfq_bench import api
 from tfq_bench.quant import guided_prediction
 from tfq_bench.testing.contracts import ModelContract
+from tfq_bench_diffusers.families import PRESETS, architecture
 from tfq_bench_diffusers.model import DiffusersModel
 
 FAMILIES = ("ddpm", "flat", "ldm", "sd", "sdxl", "dit", "pixart")
@@ -101,6 +103,7 @@ def test_network_of_16_bits_takes_and_gives_float32(make_folder, dtype):
     found = model.predict(network, x, torch.full((1,), 500), condition)
     assert torch.float32 == found.dtype
     whole = DiffusersModel(source=str(make_folder("sdxl")))
+    assert whole.topology(whole.load(device="cpu", dtype=torch.float32)) == model.topology(network)
     exact = whole.predict(
         whole.load(device="cpu", dtype=torch.float32), x, torch.full((1,), 500), condition
     )
@@ -154,3 +157,20 @@ def test_damaged_weights_are_refused(make_folder, tmp_path):
     assert before != model.digest
     with pytest.raises(api.AssetError, match="expected the weights"):
         model.load(device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_packaged_architectures_are_the_published_networks(name):
+    """As many parameters as are stated, found without weights or a network."""
+    preset = PRESETS[name]
+    config = architecture(preset.architecture)["network"]
+    with torch.device("meta"):
+        network = getattr(diffusers, config["_class_name"]).from_config(config)
+    assert preset.parameters == sum(parameter.numel() for parameter in network.parameters())
+    model = DiffusersModel(preset=name, source=preset.source, weights="random")
+    layers = model.topology(network).layers
+    assert preset.gmac == pytest.approx(sum(layer.macs for layer in layers) / 1e9, rel=0.01)
+    assert model.latent_shape[1] * preset.factor in (32, 256, 512, 1024)
+    assert model.sampler(preset.sampler, 10).timesteps
+    row = model.conditions([0], device="cpu")
+    assert (preset.tokens > 0) == ("text" in row)

@@ -68,7 +68,8 @@ class DiffusersModel:
     @cached_property
     def _folder(self) -> Folder | None:
         """The model's folder; None for the packaged architecture."""
-        if self._random and self._preset is not None and not Path(self._source).is_dir():
+        local = self._source and Path(self._source).expanduser().is_dir()
+        if self._random and self._preset is not None and not local:
             return None
         return find_folder(self._source, self._revision, name=self._name)
 
@@ -171,7 +172,7 @@ class DiffusersModel:
     def topology(self, network: nn.Module) -> api.Topology:
         """Found by following the tensors of one call, see `diffusers_topology`."""
         channels, height, width = self.latent_shape
-        x = torch.zeros(1, channels, height, width)
+        x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
         row = self._conditioning.row(0)
         condition = {name: value[None] for name, value in row.items()}
         return diffusers_topology(
