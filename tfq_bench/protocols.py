@@ -40,6 +40,7 @@ __all__ = [
     "Lowered",
     "Metric",
     "Model",
+    "PlainState",
     "Progress",
     "Quantizer",
     "Renderer",
@@ -53,7 +54,12 @@ Progress = Callable[[float, str], None]
 
 
 class Sampler(Protocol):
-    """A sampler with a fixed list of timesteps. Pure: no state, no randomness of its own."""
+    """A sampler with a fixed list of timesteps. Pure: it keeps nothing and draws nothing.
+
+    What it must remember between steps (earlier predictions of a multistep method) is part of the
+    state that it is given and returns: one tensor `[B, k*C, H, W]` whose meaning is its own. Most
+    have x itself as state and inherit `PlainState`.
+    """
 
     @property
     def timesteps(self) -> tuple[int | float, ...]:
@@ -63,12 +69,37 @@ class Sampler(Protocol):
     def definition(self) -> Mapping[str, Any]:
         """JSON-able description; part of every metric's definition."""
 
-    def step(self, x: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
-        """X of the next step from x `[B, C, H, W]` and the network's prediction at `index`."""
+    def initial(self, noise: Tensor) -> Tensor:
+        """The state at step 0 from standard normal noise `[B, C, H, W]`."""
+
+    def network_input(self, state: Tensor, index: int) -> Tensor:
+        """What the network reads at step `index`: `[B, C, H, W]`."""
+
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
+        """The next state from the network's prediction `[B, C, H, W]` at `index`."""
+
+    def final(self, state: Tensor) -> Tensor:
+        """The sample x `[B, C, H, W]` that a state holds; what is decoded after the last step."""
 
     @property
     def stochastic(self) -> bool:
         """Whether `step` wants noise `[B, C, H, W]`."""
+
+
+class PlainState:
+    """The state of a sampler that remembers nothing is x itself. For samplers to inherit."""
+
+    def initial(self, noise: Tensor) -> Tensor:
+        """`noise`."""
+        return noise
+
+    def network_input(self, state: Tensor, index: int) -> Tensor:  # noqa: ARG002
+        """`state`."""
+        return state
+
+    def final(self, state: Tensor) -> Tensor:
+        """`state`."""
+        return state
 
 
 class Model(Protocol):

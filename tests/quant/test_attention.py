@@ -183,7 +183,7 @@ def test_tables_survive_the_disk_and_are_counted(attending, quantize, tmp_path, 
         for state in (before, after)
     )
     assert torch.equal(expected, found)
-    stored = load_file(tmp_path / "tensors.safetensors")
+    stored = load_file(tmp_path / "tensors-0001.safetensors")
     assert before.packed_bytes == sum(value.nbytes for value in stored.values())
     report = bit_report(attending.network, attending.topology, before)
     assert report.bytes_by_role["attention-tables"] == 4 * 5

@@ -161,7 +161,7 @@ def test_cache_survives_the_disk_and_counts_what_is_stored(
     assert torch.equal(one.selected, other.selected)
     rows = one.selected
     assert torch.equal(one.dequantized()[rows], other.dequantized()[rows])
-    stored = load_file(tmp_path / "tensors.safetensors")
+    stored = load_file(tmp_path / "tensors-0001.safetensors")
     held = sum(value.nbytes for name, value in stored.items() if "/cache/" in name)
     assert held == one.packed_bytes == other.packed_bytes
     assert before.packed_bytes == sum(value.nbytes for value in stored.values())

@@ -52,6 +52,25 @@ def test_static_range_holds_every_calibration_input(loaded, round_to_nearest):
     torch.testing.assert_close(low[0], data.x.min(), rtol=0, atol=float(table.scale))
 
 
+def test_layers_on_disk_are_the_layers(loaded, tmp_path):
+    """A checkpoint changes where codes lie while they are made, nothing else."""
+    quantizer = RoundToNearest(scheme=Scheme(wbits=4, abits=8))
+    needs = quantizer.calibration_needs(loaded, images=2)
+    data = capture(loaded, needs, seed=0, batch=4, progress=silent)
+    found = []
+    for name, checkpoint in (("memory", None), ("disk", tmp_path / "checkpoint")):
+        state = quantizer.quantize(
+            loaded,
+            data,
+            generator=torch.Generator().manual_seed(0),
+            progress=silent,
+            checkpoint=checkpoint,
+        )
+        found.append(saved(state, tmp_path / name))
+    assert found[0] == found[1]
+    assert list((tmp_path / "checkpoint").rglob("*.safetensors"))
+
+
 def test_input_and_output_keep_eight_bits(round_to_nearest):
     """`uniform` asks 4 bits of everything else, time layers included."""
     state = round_to_nearest(4, 4)

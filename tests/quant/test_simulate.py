@@ -1,5 +1,6 @@
 """The simulated network computes with the state's integers and leaves the original alone."""
 
+import copy
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tfq_bench.errors import LoweringError, QuantizationError
 from tfq_bench.protocols import StepCursor
 from tfq_bench.quant.bits import bit_report
+from tfq_bench.quant.lowering import copy_network
 from tfq_bench.quant.parity import integer_sums
 from tfq_bench.quant.rtn import round_weight
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer, simulate
@@ -208,3 +210,22 @@ def test_half_of_a_quantized_layer_is_refused(round_to_nearest):
     """Float16 is what an exemption may ask for, not a quantized layer."""
     with pytest.raises(QuantizationError, match="must be exempt"):
         replace(round_to_nearest(8, 8), half=("first.time",))
+
+
+def test_replaced_weights_are_never_copied(loaded, round_to_nearest):
+    """A copy of a network shares what is going to be replaced, and nothing else."""
+    copied = copy_network(loaded.network, round_to_nearest(8, 8).layers)
+    for name, parameter in loaded.network.named_parameters():
+        same = copied.get_parameter(name) is parameter
+        assert same == ("norm" not in name)
+
+
+def test_network_of_16_bits_is_simulated_in_float32(loaded, round_to_nearest, inputs):
+    """Sums of integers do not fit bfloat16; the output has the network's type again."""
+    half = replace(loaded, network=copy.deepcopy(loaded.network).to(torch.bfloat16))
+    state = round_to_nearest(8, 8)
+    whole, lowered = simulate(loaded, state), simulate(half, state)
+    expected = loaded.model.predict(whole.network, *inputs, {})
+    found = loaded.model.predict(lowered.network, *inputs, {})
+    assert torch.float32 == found.dtype
+    assert float((found.float() - expected).norm() / expected.norm()) < 0.05

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from tfq_bench.border import Scheme
 from tfq_bench.errors import QuantizationError, StoreError
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.storage import LayerSpill
 
 TIMESTEPS = (801, 401, 1)
 
@@ -89,7 +91,7 @@ def test_weights_take_their_bits_on_disk(make_layer, tmp_path, wbits):
     """ceil(n*b/8) bytes of codes per part, and `packed_bytes` is what the file holds."""
     state = state_of(make_layer(wbits))
     state.save(tmp_path)
-    stored = load_file(tmp_path / "tensors.safetensors")
+    stored = load_file(tmp_path / "tensors-0001.safetensors")
     codes = sum(t.nbytes for name, t in stored.items() if name.endswith("/weight"))
     assert math.ceil(135 * wbits / 8) + math.ceil(180 * wbits / 8) == codes
     # Two parts with 5 scales and zero points, one table of 3, one bias of 5.
@@ -102,7 +104,7 @@ def test_saving_twice_gives_the_same_bytes(make_layer, tmp_path):
     state = state_of(make_layer(4))
     for name in ("one", "two"):
         state.save(tmp_path / name)
-    for file in ("tensors.safetensors", "manifest.json"):
+    for file in ("tensors-0001.safetensors", "manifest.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -112,7 +114,7 @@ def test_state_without_layers_is_saved_too(tmp_path):
     assert QuantizedState.load(tmp_path).layers == {}
 
 
-@pytest.mark.parametrize("file", ["tensors.safetensors", "manifest.json"])
+@pytest.mark.parametrize("file", ["tensors-0001.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
 def test_damaged_file_is_refused_by_name(make_layer, tmp_path, file, damage):
     """One flipped bit, a lost tail or a lost file: the message names the file."""
@@ -142,7 +144,7 @@ def test_manifest_of_another_format_is_refused(make_layer, tmp_path):
     document["content"]["format"] = 99
     document["sha256"] = storage._digest(document["content"])
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="expected format 2, found 99"):
+    with pytest.raises(StoreError, match="expected format 3, found 99"):
         QuantizedState.load(tmp_path)
 
 
@@ -169,3 +171,39 @@ def test_impossible_states_are_refused(make_layer):
         QuantizedLayer(name="x", kind="conv2d", wbits=3, parts=layer.parts)
     with pytest.raises(QuantizationError, match="finite and positive"):
         ActivationTable(bits=8, scale=torch.zeros(1), zero_point=torch.zeros(1, dtype=torch.int32))
+
+
+def test_large_state_is_spread_over_files_and_read_layer_by_layer(
+    make_layer, tmp_path, monkeypatch
+):
+    """Each file is closed once it is large enough; what is read is what was written."""
+    monkeypatch.setattr("tfq_bench.quant.tensor_files.FILE_BYTES", 300)
+    layers = [replace(make_layer(4), name=name) for name in ("one", "two", "three")]
+    state_of(*layers).save(tmp_path)
+    files = sorted(path.name for path in tmp_path.glob("tensors-*.safetensors"))
+    assert ["tensors-0001.safetensors", "tensors-0002.safetensors"] == files[:2]
+    loaded = QuantizedState.load(tmp_path)
+    assert ["one", "two", "three"] == list(loaded.layers)
+    for layer in layers:
+        expected, found = layer.dequantized_weight(), loaded.layers[layer.name].dequantized_weight()
+        assert torch.equal(expected, found)
+    (tmp_path / files[1]).unlink()
+    with pytest.raises(StoreError, match=files[1]):
+        QuantizedState.load(tmp_path)
+
+
+def test_spilled_layers_are_the_layers(make_layer, tmp_path):
+    """On disk or in memory; what an earlier attempt left is gone."""
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "left").write_text("")
+    one, two = make_layer(4), replace(make_layer(8), name="two")
+    spilled, kept = LayerSpill(tmp_path / "layers"), LayerSpill(None)
+    for spill in (spilled, kept):
+        spill.add(one)
+        spill.add(two)
+    found = spilled.layers()
+    assert list(kept.layers()) == list(found)
+    assert not (tmp_path / "layers" / "left").exists()
+    for name, layer in kept.layers().items():
+        assert torch.equal(layer.parts[0].weight, found[name].parts[0].weight)
+        assert torch.equal(layer.parts[0].scale, found[name].parts[0].scale)

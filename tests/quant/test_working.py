@@ -104,3 +104,10 @@ def test_hardened_codes_are_the_learned_ones(loaded):
     assert torch.equal(layer.pieces[0].codes, codes)
     assert bool((codes >= before).all())
     assert not torch.equal(before, codes)
+
+
+def test_network_of_16_bits_is_refused(loaded):
+    """Nothing could be learned in it."""
+    loaded.network.to(torch.bfloat16)
+    with pytest.raises(QuantizationError, match="network in float32"):
+        _working(loaded)

@@ -53,23 +53,25 @@ def diverge(loaded: LoadedModel, lowered: Lowered, *, images: int, seed: int) ->
     model, sampler, device = loaded.model, loaded.sampler, loaded.device
     chosen = range(images)
     condition = model.conditions(chosen, device=device)
-    x = noise(seed, "sampling", chosen, model.latent_shape, device=device)
-    other = x.clone()
+    state = sampler.initial(noise(seed, "sampling", chosen, model.latent_shape, device=device))
+    other = state.clone()
     states, predictions = [], []
     for step, timestep in enumerate(sampler.timesteps):
         t = timestep_tensor(timestep, images, device)
         lowered.step.set(step)
+        x = sampler.network_input(state, step)
         exact = guided_prediction(model, loaded.network, x, t, condition)
         here = guided_prediction(model, lowered.network, x, t, condition)
         # Both start from one state, so the first prediction serves twice.
         there = here
         if step > 0:
-            there = guided_prediction(model, lowered.network, other, t, condition)
+            drifted = sampler.network_input(other, step)
+            there = guided_prediction(model, lowered.network, drifted, t, condition)
         z = None
         if sampler.stochastic:
             z = noise(seed, f"sampling-step-{step}", chosen, model.latent_shape, device=device)
-        x, other = sampler.step(x, exact, step, z), sampler.step(other, there, step, z)
-        states.append(_distance(other, x))
+        state, other = sampler.step(state, exact, step, z), sampler.step(other, there, step, z)
+        states.append(_distance(sampler.final(other), sampler.final(state)))
         predictions.append(_distance(here, exact))
     found = Divergence(state=np.stack(states), prediction=np.stack(predictions))
     if not (np.isfinite(found.state).all() and np.isfinite(found.prediction).all()):

@@ -34,7 +34,7 @@ FILE = "calibration.safetensors"
 def capture(
     loaded: LoadedModel, needs: CalibrationNeeds, *, seed: int, batch: int, progress: Progress
 ) -> CalibrationData:
-    """The states x_t that `needs` names, ordered by (step, image), guidance's two rows together.
+    """The network's inputs x_t that `needs` names, by (step, image), guidance's rows together.
 
     Args:
         seed: of the initial noise; image `i` has the same noise whatever else is captured.
@@ -64,8 +64,10 @@ def capture(
         held = branches(model, condition, device=loaded.device)
         for row, image in enumerate(chosen):
             told[image] = [{name: value[row] for name, value in one.items()} for one in held]
-        x = noise(seed, "calibration", chosen, model.latent_shape, device=loaded.device)
+        start_noise = noise(seed, "calibration", chosen, model.latent_shape, device=loaded.device)
+        state = sampler.initial(start_noise)
         for step in range(last + 1):
+            x = sampler.network_input(state, step)
             for row, image in enumerate(chosen):
                 if (step, image) in needed:
                     kept[step, image] = x[row].clone()
@@ -78,7 +80,7 @@ def capture(
             if sampler.stochastic:
                 purpose = f"calibration-step-{step}"
                 z = noise(seed, purpose, chosen, model.latent_shape, device=loaded.device)
-            x = sampler.step(x, prediction, step, z)
+            state = sampler.step(state, prediction, step, z)
             progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
     return _assemble(loaded, wanted, kept, told, calls)
 

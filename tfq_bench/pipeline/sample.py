@@ -52,18 +52,21 @@ def draw(
     for start in range(0, len(indices), batch):
         chosen = indices[start : start + batch]
         condition = model.conditions(chosen, device=loaded.device)
-        x = noise(seed, "sampling", chosen, model.latent_shape, device=loaded.device)
+        start_noise = noise(seed, "sampling", chosen, model.latent_shape, device=loaded.device)
+        state = sampler.initial(start_noise)
         for step, timestep in enumerate(sampler.timesteps):
             lowered.step.set(step)
             t = timestep_tensor(timestep, len(chosen), loaded.device)
+            x = sampler.network_input(state, step)
             prediction = guided_prediction(model, lowered.network, x, t, condition)
             z = None
             if sampler.stochastic:
                 purpose = f"sampling-step-{step}"
                 z = noise(seed, purpose, chosen, model.latent_shape, device=loaded.device)
-            x = sampler.step(x, prediction, step, z)
+            state = sampler.step(state, prediction, step, z)
             done = start + len(chosen) * (step + 1) / len(sampler.timesteps)
             progress(done / len(indices), "sampling")
+        x = sampler.final(state)
         if not torch.isfinite(x).all():
             raise CellError(
                 f"the network produced values that are not finite for images {chosen[0]} to "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.pipeline.calibrate import load_calibration
+from tfq_bench.pipeline.memory import return_freed_memory
 from tfq_bench.plan import EAGER
 from tfq_bench.protocols import LoadedModel, Lowered
 from tfq_bench.quant.simulate import simulate
@@ -56,6 +57,7 @@ class Workbench:
         if key not in self._loaded:
             model = self.create("model", planned.cell.model)
             network = model.load(device=self.device, dtype=model.dtype)
+            return_freed_memory(network)
             sampling = self.plan.spec.sampling
             provider = self.table.get("model", planned.cell.model.name)
             name = str(sampling["sampler"]) or provider.samplers[0]

@@ -18,7 +18,7 @@ from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, finish_lowering
+from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
 from tfq_bench.quant.parity import (
     Parity,
@@ -94,6 +94,7 @@ __all__ = [
     "bit_report",
     "calibrate_attention",
     "check_state",
+    "copy_network",
     "dequantize",
     "exemptions",
     "fake_quantize",

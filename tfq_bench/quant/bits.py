@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BitReport", "bit_report", "pack", "packed_size", "unpack"]
 
-FLOAT_BYTES = 4
+CHUNK_WORDS = 2**18
+"""Groups of codes that are packed or unpacked at once, so that temporaries stay small."""
 HALF_BITS = 16
 REMAINDER = "remainder"
 CACHE = "temporal-cache"
@@ -61,13 +62,16 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     words = -(-flat.numel() // group)
     padded = torch.zeros(words * group, dtype=torch.uint8, device=flat.device)
     padded[: flat.numel()] = flat
+    packed = torch.empty((words, width), dtype=torch.uint8, device=flat.device)
     columns = padded.reshape(words, group)
-    # The longest group, eight 7-bit codes, has 56 bits and fits one int64.
-    word = torch.zeros(words, dtype=torch.int64, device=flat.device)
-    for column in range(group):
-        word |= columns[:, column].to(torch.int64) << (bits * column)
-    packed = torch.stack([(word >> (8 * byte)) & 0xFF for byte in range(width)], dim=1)
-    return packed.to(torch.uint8).reshape(-1)[: packed_size(flat.numel(), bits)].clone()
+    for start in range(0, words, CHUNK_WORDS):
+        some, target = columns[start : start + CHUNK_WORDS], packed[start : start + CHUNK_WORDS]
+        word = some[:, 0].to(_word(width))
+        for column in range(1, group):
+            word |= some[:, column].to(word.dtype) << (bits * column)
+        for byte in range(width):
+            target[:, byte] = (word >> (8 * byte)) & 0xFF
+    return packed.reshape(-1)[: packed_size(flat.numel(), bits)].clone()
 
 
 def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
@@ -93,18 +97,26 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     words = -(-count // group)
     padded = torch.zeros(words * width, dtype=torch.uint8, device=packed.device)
     padded[:expected] = packed
+    codes = torch.empty((words, group), dtype=torch.uint8, device=packed.device)
     columns = padded.reshape(words, width)
-    word = torch.zeros(words, dtype=torch.int64, device=packed.device)
-    for byte in range(width):
-        word |= columns[:, byte].to(torch.int64) << (8 * byte)
-    mask = (1 << bits) - 1
-    codes = torch.stack([(word >> (bits * column)) & mask for column in range(group)], dim=1)
-    return codes.to(torch.uint8).reshape(-1)[:count].reshape(shape).clone()
+    for start in range(0, words, CHUNK_WORDS):
+        some, target = columns[start : start + CHUNK_WORDS], codes[start : start + CHUNK_WORDS]
+        word = some[:, 0].to(_word(width))
+        for byte in range(1, width):
+            word |= some[:, byte].to(word.dtype) << (8 * byte)
+        for column in range(group):
+            target[:, column] = (word >> (bits * column)) & ((1 << bits) - 1)
+    return codes.reshape(-1)[:count].reshape(shape)
 
 
 def _check_bits(bits: int) -> None:
     if not 2 <= bits <= 8:
         raise QuantizationError(f"codes have 2 to 8 bits, found {bits}.")
+
+
+def _word(width: int) -> torch.dtype:
+    """What holds a group of `width` bytes; the longest, eight 7-bit codes, has 56 bits."""
+    return torch.uint8 if width == 1 else torch.int64
 
 
 def _group(bits: int) -> tuple[int, int]:
@@ -119,12 +131,12 @@ class BitReport:
 
     Args:
         mean_weight_bits: mean over the weights of all convolutions and linear layers that are
-            kept; an exempt layer counts 32, or 16 in float16. Scales, biases, norms and caches
-            are not weights here.
+            kept; an exempt layer counts the network's own bits, or 16 in float16. Scales, biases,
+            norms and caches are not weights here.
         packed_bytes: of the state as stored: codes at their true width, scales, zero points,
             activation tables, biases, caches.
-        fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at 4
-            bytes a parameter, 2 in float16 layers.
+        fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at the
+            network's own bytes a parameter, 2 in float16 layers.
         bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, under
             `attention-tables` those of quantized attention, and under `remainder` what belongs to
             no layer; the values sum to `total_bytes`.
@@ -159,7 +171,7 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     exempt = {} if state is None else dict(state.exempt)
     half = frozenset() if state is None else frozenset(state.half)
     dropped = frozenset() if state is None else state.dropped(topology)
-    everything = sum(parameter.numel() for parameter in network.parameters()) * FLOAT_BYTES
+    everything = sum(parameter.nbytes for parameter in network.parameters())
     in_layers = 0
     packed = 0
     bits = weights = 0
@@ -167,11 +179,12 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     macs: dict[tuple[int, int], int] = {}
     for layer in topology.layers:
         module = network.get_submodule(layer.name)
-        size = sum(parameter.numel() for parameter in module.parameters()) * FLOAT_BYTES
+        size = sum(parameter.nbytes for parameter in module.parameters())
         in_layers += size
         if layer.name in dropped:
             continue
-        wbits = abits = FULL_PRECISION
+        wbits = 8 * next(module.parameters()).element_size()
+        abits = FULL_PRECISION
         if layer.name in layers:
             quantized = layers[layer.name]
             size = quantized.packed_bytes
@@ -179,7 +192,7 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
             wbits, abits = quantized.wbits, quantized.abits
         elif layer.name in half:
             wbits = HALF_BITS
-            size //= 2
+            size = sum(parameter.numel() for parameter in module.parameters()) * HALF_BITS // 8
         count = math.prod(layer.weight_shape)
         bits += wbits * count
         weights += count

@@ -24,13 +24,13 @@ def find_layer(network: nn.Module, name: str) -> WeightedLayer:
     Raises:
         QuantizationError: there is none (offers the nearest names), or it is of another type.
     """
-    modules = dict(network.named_modules())
-    if name not in modules:
-        known = [key for key, module in modules.items() if isinstance(module, WeightedLayer)]
+    try:
+        module = network.get_submodule(name)
+    except AttributeError:
+        known = [key for key, held in network.named_modules() if isinstance(held, WeightedLayer)]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
-        raise QuantizationError(f"the network has no layer '{name}'{hint}")
-    module = modules[name]
+        raise QuantizationError(f"the network has no layer '{name}'{hint}") from None
     if not isinstance(module, WeightedLayer):
         raise QuantizationError(
             f"layer '{name}' must be Conv2d or Linear, found {type(module).__name__}."

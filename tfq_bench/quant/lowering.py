@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +19,23 @@ if TYPE_CHECKING:
     from tfq_bench.protocols import KernelUse, LoadedModel, StepCursor
     from tfq_bench.quant.state import QuantizedState
 
-__all__ = ["check_state", "finish_lowering"]
+__all__ = ["check_state", "copy_network", "finish_lowering"]
+
+
+def copy_network(network: nn.Module, replaced: Collection[str]) -> nn.Module:
+    """A copy of `network`, except for the weights of the layers that are going to be replaced.
+
+    Those still are the original's: a network may be too large to lie in memory twice.
+
+    Args:
+        replaced: names of convolution and linear layers.
+    """
+    shared = [
+        parameter
+        for name in replaced
+        for parameter in find_layer(network, name).parameters(recurse=False)
+    ]
+    return copy.deepcopy(network, {id(parameter): parameter for parameter in shared})
 
 
 def check_state(loaded: LoadedModel, state: QuantizedState) -> None:

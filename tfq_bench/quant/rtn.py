@@ -27,6 +27,7 @@ from tfq_bench.quant.policy import (
 )
 from tfq_bench.quant.ranges import minmax, mse_range
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.storage import LayerSpill
 from tfq_bench.quant.temporal import float16_caches
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ Temporal = Literal["layers", "cache16"]
 Bounds = tuple[tuple[int, int], ...]
 
 BATCH = 16
-"""Calibration samples per network call; fixed, because the EMA range depends on it."""
+"""Calibration samples of 3x32x32 values per network call, fewer of larger ones; never a matter of
+the machine, because the EMA range depends on it."""
+ROUNDED_VALUES = 2**22
+"""Weights that are rounded at once; channels do not depend on each other."""
+BATCH_VALUES = BATCH * 3 * 32 * 32
 
 
 class RoundToNearest:
@@ -100,13 +105,13 @@ class RoundToNearest:
         *,
         generator: torch.Generator,
         progress: Progress,
-        checkpoint: Path | None = None,  # noqa: ARG002
+        checkpoint: Path | None = None,
     ) -> QuantizedState:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
             generator: CPU; only the methods `mse` and `percentile` draw from it.
-            checkpoint: not used, because nothing takes long.
+            checkpoint: holds the finished layers, which the state then reads from there.
 
         Raises:
             QuantizationError: impossible bits, an unknown policy, weights that are not finite, or
@@ -119,11 +124,12 @@ class RoundToNearest:
         for name in unused_layers(loaded.topology, cache):
             del plan[name]
         ranges = self._observe(loaded, data, plan, generator=generator, progress=progress)
-        layers: dict[str, QuantizedLayer] = {}
+        # A network may be larger than what memory holds beside it, so its codes go to disk.
+        spill = LayerSpill(None if checkpoint is None else checkpoint / "layers")
         for number, layer in enumerate(loaded.topology.layers, start=1):
             bits = plan.get(layer.name)
             if isinstance(bits, LayerBits):
-                layers[layer.name] = self._layer(loaded, layer, bits, ranges)
+                spill.add(self._layer(loaded, layer, bits, ranges))
             progress(0.7 + 0.3 * number / len(loaded.topology.layers), "rounding weights")
         exempt, half = exemptions(plan)
         return QuantizedState(
@@ -131,7 +137,7 @@ class RoundToNearest:
             method="rtn",
             scheme=self.scheme,
             timesteps=tuple(loaded.sampler.timesteps),
-            layers=layers,
+            layers=spill.layers(),
             exempt=exempt,
             cache=cache,
             half=half,
@@ -140,7 +146,7 @@ class RoundToNearest:
                 data,
                 attention_bits(policy, self.scheme),
                 method=self.activations,
-                batch=BATCH,
+                batch=_batch(data),
                 generator=generator,
             ),
         )
@@ -155,13 +161,14 @@ class RoundToNearest:
         progress: Progress,
     ) -> InputRanges:
         """Ranges of the parts of every input that is to be quantized."""
+        batch = _batch(data)
         parts = {
             layer.name: (1 if layer.kind == "conv2d" else -1, self._bounds(loaded, layer))
             for layer in loaded.topology.layers
             if isinstance(bits := plan.get(layer.name), LayerBits) and bits.abits != FULL_PRECISION
         }
         ranges = InputRanges(
-            self.activations, batches=-(-len(data.x) // BATCH), generator=generator
+            self.activations, batches=-(-len(data.x) // batch), generator=generator
         )
 
         def observe(name: str, x: torch.Tensor) -> None:
@@ -174,7 +181,7 @@ class RoundToNearest:
             observe_inputs(
                 loaded,
                 data,
-                batch=BATCH,
+                batch=batch,
                 observe=observe,
                 layers=set(parts),
                 progress=lambda done, text: progress(0.7 * done, text),
@@ -226,6 +233,11 @@ class RoundToNearest:
         return ((0, channels),)
 
 
+def _batch(data: CalibrationData) -> int:
+    """Calibration samples per network call."""
+    return max(1, min(BATCH, BATCH_VALUES // max(1, data.x[:1].numel())))
+
+
 def _part_name(layer: str, start: int, bounds: Bounds) -> str:
     """What the range of the part that begins at `start` is called; the layer when it is whole."""
     return layer if len(bounds) == 1 else f"{layer}[{start}:{dict(bounds)[start]}]"
@@ -251,7 +263,19 @@ def round_weight(
     Raises:
         QuantizationError: the weight is not finite.
     """
-    weight = weight.detach().float()
+    weight = weight.detach()
+    rounded = [
+        _round_channels(some.float(), bits, method, symmetric)
+        for some in weight.tensor_split(max(1, weight.numel() // ROUNDED_VALUES))
+        if len(some)
+    ]
+    codes, scale, zero_point = (torch.cat(parts) for parts in zip(*rounded, strict=True))
+    return codes, scale, zero_point
+
+
+def _round_channels(
+    weight: torch.Tensor, bits: int, method: WeightMethod, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows = weight.flatten(1)
     if method == "mse":
         low, high = mse_range(rows, bits, symmetric=symmetric)

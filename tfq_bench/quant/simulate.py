@@ -23,7 +23,7 @@ from tfq_bench.errors import LoweringError
 from tfq_bench.protocols import KernelUse, Lowered, StepCursor
 from tfq_bench.quant.affine import per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, finish_lowering
+from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import LoadedModel
@@ -139,11 +139,12 @@ def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:
         LoweringError: the state was made from another model, or for other timesteps.
         QuantizationError: the state has a layer that the network lacks.
     """
-    network = copy.deepcopy(loaded.network)
     step = StepCursor(loaded.device)
     if state is None:
+        network = copy_network(loaded.network, ())
         return Lowered(network=network, step=step, execution="full-precision")
     check_state(loaded, state)
+    network = copy_network(loaded.network, state.layers)
     executed: dict[str, int] = {}
     uses = []
     for name, layer in state.layers.items():

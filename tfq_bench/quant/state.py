@@ -28,7 +28,7 @@ __all__ = [
     "QuantizedState",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout on disk; another one is refused."""
 
 _KINDS = {"conv2d": 4, "linear": 2}
@@ -312,7 +312,7 @@ class QuantizedState:
         return unused_layers(topology, self.cache) - set(self.layers) - set(self.exempt)
 
     def save(self, folder: Path) -> None:
-        """Writes `tensors.safetensors` and `manifest.json` into `folder`; same state, same bytes.
+        """Writes `tensors-*.safetensors` and `manifest.json` into `folder`; same state, same bytes.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -323,7 +323,7 @@ class QuantizedState:
 
     @classmethod
     def load(cls, folder: Path) -> QuantizedState:
-        """The state that `save` wrote, on the CPU.
+        """The state that `save` wrote, on the CPU; its layers are read when they are looked at.
 
         Raises:
             StoreError: a file is missing, of another format, or not what was written.

@@ -223,6 +223,10 @@ class WorkingNetwork:
         weights: how a channel's range is found.
         symmetric_weights: whether weight codes have their zero point in the middle. Those of 8
             bits always do, because int8 kernels need it.
+
+    Raises:
+        QuantizationError: a weight is not finite, or the network is not in float32: gradients of
+            16-bit networks vanish.
     """
 
     def __init__(
@@ -234,6 +238,12 @@ class WorkingNetwork:
         weights: WeightMethod = "minmax",
         symmetric_weights: bool = False,
     ) -> None:
+        dtype = next(loaded.network.parameters()).dtype
+        if dtype != torch.float32:
+            raise QuantizationError(
+                f"methods that learn need a network in float32, found {dtype}; set the model's "
+                'option dtype = "float32", or choose a method that learns nothing (rtn).'
+            )
         self.loaded, self.plan = loaded, plan
         self.cursor = StepCursor(loaded.device)
         self.network = copy.deepcopy(loaded.network).requires_grad_(False)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from tfq_bench.border import Block, Layer, Role, Topology
 from tfq_bench.errors import SuiteError, nearest
-from tfq_bench.protocols import LoadedModel
+from tfq_bench.protocols import LoadedModel, PlainState
 
 __all__ = ["TinyModel", "TinyNetwork", "TinySampler", "load_tiny"]
 
@@ -104,7 +104,7 @@ class TinyNetwork(nn.Module):
         return noise
 
 
-class TinySampler:
+class TinySampler(PlainState):
     """DDIM over evenly spaced timesteps of a linear schedule.
 
     Args:
@@ -126,10 +126,10 @@ class TinySampler:
         kept = torch.cumprod(1 - betas, dim=0)
         self._kept = [float(kept[int(t) - 1]) for t in self.timesteps] + [1.0]
 
-    def step(self, x: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
         """X of the next step; arXiv:2010.02502, equation 12."""
         now, after = self._kept[index], self._kept[index + 1]
-        clean = ((x - math.sqrt(1 - now) * prediction) / math.sqrt(now)).clamp(-1, 1)
+        clean = ((state - math.sqrt(1 - now) * prediction) / math.sqrt(now)).clamp(-1, 1)
         if noise is None:
             return math.sqrt(after) * clean + math.sqrt(1 - after) * prediction
         sigma = self._eta * math.sqrt((1 - after) / (1 - now) * (1 - now / after))
@@ -173,8 +173,8 @@ class TinyModel:
         condition: Mapping[str, Tensor],  # noqa: ARG002
     ) -> Tensor:
         """The predicted noise `[B, 3, 8, 8]`."""
-        noise: Tensor = network(x, timestep)
-        return noise
+        noise: Tensor = network(x.to(next(network.parameters()).dtype), timestep)
+        return noise.float()
 
     def topology(self, network: nn.Module) -> Topology:
         """Written down by hand, so that tests can hold a traced topology against it."""

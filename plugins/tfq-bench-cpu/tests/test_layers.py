@@ -118,3 +118,19 @@ def test_one_row_of_parameters_serves_every_step(quantized, generator):
     first = module(x)
     step.set(2)
     assert torch.equal(first, module(x))
+
+
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_network_of_16_bits_gets_its_own_type_back(quantized, generator, kind):
+    """Codes are taken in float32 of the bfloat16 values, and only the result is rounded."""
+    original = nn.Conv2d(24, 40, 3, padding=1) if kind == "conv" else nn.Linear(24, 40)
+    layer = quantized(kind, original, wbits=8, abits=8)
+    step, executed = StepCursor("cpu"), {}
+    if kind == "conv":
+        module = Int8Conv2d(layer, PADDED, step, executed)
+    else:
+        module = Int8Linear(layer, step, executed)
+    x = torch.randn((2, 24, 10, 10) if kind == "conv" else (2, 24), generator=generator)
+    found = module(x.bfloat16())
+    assert torch.bfloat16 == found.dtype
+    assert torch.equal(module(x.bfloat16().float()).bfloat16(), found)

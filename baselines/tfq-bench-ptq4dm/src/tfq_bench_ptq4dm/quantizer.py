@@ -207,6 +207,11 @@ def _finish(
         condition: what the images are of; guidance adds its own.
     """
     last = len(loaded.sampler.timesteps) - 1
+    if loaded.sampler.network_input(x, last) is not x:
+        raise QuantizationError(
+            "the mirrored pairing steps on from what the network read, which this sampler cannot: "
+            "its state holds more. Use a sampler without memory (ddim), or another pairing."
+        )
     done = []
     for start in range(0, len(x), BATCH):
         rows = slice(start, start + BATCH)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tfq_bench import api
 from tfq_bench_cifar10.network import TRAIN_STEPS, alphas_cumprod
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Ddim"]
 
 
-class Ddim:
+class Ddim(api.PlainState):
     """Deterministic DDIM.
 
     Args:
@@ -65,16 +66,16 @@ class Ddim:
             "clip": "predicted image to [-1, 1], epsilon kept",
         }
 
-    def step(self, x: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
         """Equation 12 with sigma = 0; the predicted image is clipped to [-1, 1].
 
         The network's epsilon is kept as it is: deriving it anew from the clipped image writes the
         clipping error into the noise, which leaves grain in the images.
 
         Args:
-            x: `[B, 3, 32, 32]`. prediction: epsilon, same shape. index: 0..steps-1.
+            state: x `[B, 3, 32, 32]`. prediction: epsilon, same shape. index: 0..steps-1.
         """
         now, after = self._coefficients[index]
-        image = (x - (1.0 - now) ** 0.5 * prediction) / now**0.5
+        image = (state - (1.0 - now) ** 0.5 * prediction) / now**0.5
         image = image.clamp(-1.0, 1.0)
         return torch.add(after**0.5 * image, prediction, alpha=(1.0 - after) ** 0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, finish_lowering
+from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
 from tfq_bench_cpu.kernels import Geometry
 from tfq_bench_cpu.layers import CONV2D, LINEAR, Int8Conv2d, Int8Linear, int8_weight
@@ -60,7 +59,7 @@ class CpuBackend:
         """
         self.check(device=loaded.device)
         check_state(loaded, state)
-        network = copy.deepcopy(loaded.network)
+        network = copy_network(loaded.network, state.layers)
         step = StepCursor(loaded.device)
         executed: dict[str, int] = {}
         uses: list[KernelUse] = []

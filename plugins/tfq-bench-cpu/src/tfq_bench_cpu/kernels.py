@@ -35,14 +35,14 @@ class Geometry:
 
 
 def quantize(x: Tensor, scale: float, zero_point: int, bits: int) -> Tensor:
-    """uint8 codes `clamp(round(x * (1/scale)) + zero_point, 0, 2^bits - 1)` of a float32 tensor.
+    """uint8 codes `clamp(round(x * (1/scale)) + zero_point, 0, 2^bits - 1)` of a tensor.
 
-    The reciprocal is taken in float32 and ties go to the even code, as `tfq_bench.quant` does;
-    the memory format of `x` is kept. `torch.quantize_per_tensor` is one vectorised pass, a
-    seventh of the time of the same expression in elementary operators. Its result is read
-    through its storage, because `int_repr()` would copy it.
+    The reciprocal and the product are taken in float32 and ties go to the even code, as
+    `tfq_bench.quant` does; the memory format of `x` is kept. `torch.quantize_per_tensor` is
+    one vectorised pass, a seventh of the time of the same expression in elementary operators. Its
+    result is read through its storage, because `int_repr()` would copy it.
     """
-    stored = torch.quantize_per_tensor(x, scale, zero_point, torch.quint8)
+    stored = torch.quantize_per_tensor(x.float(), scale, zero_point, torch.quint8)
     code = torch.empty(0, dtype=torch.uint8)
     code.set_(stored.untyped_storage(), 0, stored.size(), stored.stride())
     return code if bits == 8 else code.clamp_(max=2**bits - 1)

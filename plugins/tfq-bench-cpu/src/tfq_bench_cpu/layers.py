@@ -80,7 +80,7 @@ class _Int8Layer(nn.Module):
         raise NotImplementedError
 
     def _forward(self, x: Tensor, axis: int) -> Tensor:
-        """The sum over parts; the bias goes into the first."""
+        """The sum over parts, in x's type; the bias goes into the first."""
         first, *others = cast("list[_Part]", list(self.parts))
         if not others:
             result = self._run(first, x, self.bias)
@@ -89,7 +89,7 @@ class _Int8Layer(nn.Module):
             for part in others:
                 result += self._run(part, _slice(x, part, axis), None)
         self.executed[self.kernel] = self.executed.get(self.kernel, 0) + 1
-        return result
+        return result.to(x.dtype)
 
 
 def _slice(x: Tensor, part: _Part, axis: int) -> Tensor:
@@ -98,7 +98,7 @@ def _slice(x: Tensor, part: _Part, axis: int) -> Tensor:
 
 
 class Int8Conv2d(_Int8Layer):
-    """An int8 convolution of float32 `[B, C_in, H, W]`; gives float32, channels last."""
+    """An int8 convolution of `[B, C_in, H, W]`; gives channels last, in its input's type."""
 
     kernel = CONV2D
 
@@ -113,7 +113,7 @@ class Int8Conv2d(_Int8Layer):
         super().__init__(layer, step, executed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float32 `[B, C_out, H', W']`."""
+        """`[B, C_out, H', W']` in x's type."""
         return self._forward(x, 1)
 
     def _pack(self, weight: Tensor) -> Tensor:
@@ -127,12 +127,12 @@ class Int8Conv2d(_Int8Layer):
 
 
 class Int8Linear(_Int8Layer):
-    """An int8 linear layer of float32 `[..., C_in]`; gives float32 `[..., C_out]`."""
+    """An int8 linear layer of `[..., C_in]`."""
 
     kernel = LINEAR
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float32 `[..., C_out]`."""
+        """`[..., C_out]` in x's type."""
         return self._forward(x, -1)
 
     def _pack(self, weight: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+"""DDIM (arXiv:2010.02502) and DDPM (arXiv:2006.11239): one state, no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfq_bench import api
+from tfq_bench_diffusers.samplers.schedule import Schedule, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Ddim", "Ddpm"]
+
+
+class Ddim(api.PlainState):
+    """Deterministic DDIM (eta = 0) over a list of timesteps.
+
+    Args:
+        spacing: `config` as the scheduler's configuration says; `quadratic` for
+            (i sqrt(0.8 T) / (steps - 1))^2 (appendix D.2 of the paper; it repeats its smallest
+            timesteps where they round to one); `compvis` for every (T // steps)th plus one, which
+            may be more than `steps`.
+    """
+
+    stochastic = False
+
+    def __init__(self, schedule: Schedule, steps: int, spacing: str) -> None:
+        schedule.check_steps(steps, 2 if spacing == "quadratic" else 1)
+        last = schedule.final_signal
+        if spacing == "quadratic":
+            top = np.sqrt(schedule.train_steps * 0.8)
+            times = [float(int(t)) for t in reversed(np.linspace(0, top, steps) ** 2)]
+        elif spacing == "compvis":
+            times = [t + 1.0 for t in range(0, schedule.train_steps, schedule.train_steps // steps)]
+            times = [min(t, schedule.train_steps - 1.0) for t in reversed(times)]
+            last = float(schedule.signal[0])
+        else:
+            times = [float(round(t)) for t in schedule.spaced(steps)]
+        self.timesteps = whole(times)
+        self._schedule = schedule
+        now = [float(schedule.signal[int(t)]) for t in times]
+        self._signal = [*now, last]
+        self.definition: Mapping[str, Any] = {
+            "name": schedule.name,
+            "eta": 0.0,
+            "timesteps": list(self.timesteps),
+            **schedule.definition,
+            "final signal": last,
+        }
+
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Equation 12 with sigma = 0; a clipped image does not change the noise."""
+        now, after = self._signal[index], self._signal[index + 1]
+        image, blur = self._schedule.split(state, prediction, now)
+        image = self._schedule.clipped(image)
+        return after**0.5 * image + (1.0 - after) ** 0.5 * blur
+
+
+class Ddpm(api.PlainState):
+    """Ancestral sampling.
+
+    Args:
+        variance: `fixed_small` for the posterior's variance, `fixed_large` for beta.
+    """
+
+    stochastic = True
+
+    def __init__(self, schedule: Schedule, steps: int, variance: str) -> None:
+        schedule.check_steps(steps)
+        if variance not in ("fixed_small", "fixed_large"):
+            raise api.SuiteError(
+                f"sampler '{schedule.name}': expected a variance of fixed_small or fixed_large, "
+                f"found {variance!r}; use 'ddim' for networks that learn their variance."
+            )
+        times = [float(round(t)) for t in schedule.spaced(steps)]
+        self.timesteps = whole(times)
+        self._schedule = schedule
+        self._signal = [*(float(schedule.signal[int(t)]) for t in times), 1.0]
+        self._large = variance == "fixed_large"
+        self.definition: Mapping[str, Any] = {
+            "name": schedule.name,
+            "variance": variance,
+            "timesteps": list(self.timesteps),
+            **schedule.definition,
+            "final signal": 1.0,
+        }
+
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
+        """Equations 6 and 7, for the beta of the stride; the last step adds no noise."""
+        now, after = self._signal[index], self._signal[index + 1]
+        kept = now / after
+        image, _ = self._schedule.split(state, prediction, now)
+        image = self._schedule.clipped(image)
+        mean = after**0.5 * (1 - kept) / (1 - now) * image
+        mean = mean + kept**0.5 * (1 - after) / (1 - now) * state
+        if index == len(self.timesteps) - 1 or noise is None:
+            return mean
+        small = max((1 - after) / (1 - now) * (1 - kept), 1e-20)
+        return mean + (1 - kept if self._large else small) ** 0.5 * noise

@@ -1,0 +1,144 @@
+"""PLMS (arXiv:2202.09778) and DPM-Solver++ (arXiv:2211.01095): they remember predictions.
+
+What they remember lies in the state, behind x: `[B, (1 + k)*C, H, W]` for k tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tfq_bench_diffusers.samplers.schedule import Schedule, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["DpmSolver", "Plms"]
+
+ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+"""Weights of the newest prediction and those before it."""
+
+
+class _Remembers:
+    """A state of x and `kept` tensors of its size behind it."""
+
+    kept: int
+
+    def initial(self, noise: Tensor) -> Tensor:
+        """X, and zeros where predictions will be."""
+        return torch.cat([noise, noise.new_zeros(noise.shape).repeat(1, self.kept, 1, 1)], dim=1)
+
+    def network_input(self, state: Tensor, index: int) -> Tensor:  # noqa: ARG002
+        """X."""
+        return self.final(state)
+
+    def final(self, state: Tensor) -> Tensor:
+        """X."""
+        return state.narrow(1, 0, state.shape[1] // (1 + self.kept))
+
+
+class Plms(_Remembers):
+    """Pseudo linear multistep sampling, as diffusers' PNDM scheduler without Runge-Kutta steps.
+
+    The second timestep comes twice, so `steps` steps call the network `steps + 1` times: the first
+    step is taken again with the mean of two predictions.
+    """
+
+    stochastic = False
+    kept = 3
+
+    def __init__(self, schedule: Schedule, steps: int) -> None:
+        schedule.check_steps(steps, 2)
+        times = [float(round(t)) for t in schedule.spaced(steps)]
+        self.timesteps = whole([times[0], times[1], *times[1:]])
+        self._schedule = schedule
+        self._levels = [*(float(schedule.signal[int(t)]) for t in times), schedule.final_signal]
+        self.definition: Mapping[str, Any] = {
+            "name": schedule.name,
+            "order": 4,
+            "timesteps": list(self.timesteps),
+            **schedule.definition,
+        }
+
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Section 3.3 of the paper; the first two indices make one step together."""
+        x, *before = state.chunk(1 + self.kept, dim=1)
+        level = 0 if index <= 1 else index - 1
+        if index == 0:
+            return torch.cat([self._move(x, prediction, 0), prediction, x, before[2]], dim=1)
+        if index == 1:
+            first, start, empty = before
+            x = self._move(start, (prediction + first) / 2, 0)
+            return torch.cat([x, first, empty, empty], dim=1)
+        known = [prediction, *before[: min(index - 1, 3)]]
+        weights = ADAMS_BASHFORTH[len(known) - 1]
+        mixed = sum(weight * one for weight, one in zip(weights, known, strict=True))
+        assert not isinstance(mixed, int)
+        return torch.cat([self._move(x, mixed, level), prediction, before[0], before[1]], dim=1)
+
+    def _move(self, x: Tensor, prediction: Tensor, level: int) -> Tensor:
+        now, after = self._levels[level], self._levels[level + 1]
+        image, blur = self._schedule.split(x, prediction, now)
+        return after**0.5 * image + (1.0 - after) ** 0.5 * blur
+
+
+class DpmSolver(_Remembers):
+    """DPM-Solver++(2M), the midpoint form; the first and the last step are of first order."""
+
+    stochastic = False
+    kept = 1
+
+    def __init__(self, schedule: Schedule, steps: int) -> None:
+        schedule.check_steps(steps)
+        times = self._times(schedule, steps)
+        self.timesteps = whole(times)
+        self._schedule = schedule
+        self._signal = [*(float(schedule.signal[int(t)]) for t in times), 1.0]
+        self.definition: Mapping[str, Any] = {
+            "name": schedule.name,
+            "order": 2,
+            "timesteps": list(self.timesteps),
+            **schedule.definition,
+            "final signal": 1.0,
+        }
+
+    @staticmethod
+    def _times(schedule: Schedule, steps: int) -> list[float]:
+        """One more than asked is placed, and the cleanest left out, where the end is not noise."""
+        last = schedule.train_steps
+        if schedule.spacing == "leading":
+            stride = last // (steps + 1)
+            return [float(i * stride + schedule.offset) for i in range(steps, 0, -1)]
+        if schedule.spacing == "linspace":
+            return [float(round(t)) for t in np.linspace(0, last - 1, steps + 1)[:0:-1]]
+        return schedule.spaced(steps)
+
+    def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Algorithm 2 of the paper, for the prediction of the image."""
+        x, earlier = state.chunk(2, dim=1)
+        now, after = self._signal[index], self._signal[index + 1]
+        image, _ = self._schedule.split(x, prediction, now)
+        image = self._schedule.clipped(image)
+        if index == len(self.timesteps) - 1:
+            return torch.cat([image, image], dim=1)  # without noise left, x is the image
+        stride = _log_snr(after) - _log_snr(now)
+        target = image
+        if index > 0:
+            ratio = (_log_snr(now) - _log_snr(self._signal[index - 1])) / stride
+            target = image + (image - earlier) / (2 * ratio)
+        moved = ((1 - after) / (1 - now)) ** 0.5 * x - after**0.5 * math.expm1(-stride) * target
+        return torch.cat([moved, image], dim=1)
+
+
+def _log_snr(signal: float) -> float:
+    """Half the logarithm of the signal-to-noise ratio, lambda in the paper."""
+    return 0.5 * math.log(signal / (1.0 - signal))
