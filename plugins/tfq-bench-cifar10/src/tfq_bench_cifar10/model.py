@@ -88,21 +88,9 @@ class Cifar10Model:
 
     def topology(self, network: nn.Module) -> api.Topology:
         """Layers, blocks and temporal modules in execution order."""
-        if self.network.name == "unet":
-            from tfq_bench_cifar10.topology import unet_topology
+        from tfq_bench_cifar10.topology import network_topology
 
-            return unet_topology(network)
-        from tfq_bench_diffusers.topology import diffusers_topology
-
-        device = str(next(network.parameters()).device)
-        return diffusers_topology(
-            network,
-            {
-                self.network.state: torch.zeros((1, *self.latent_shape), device=device),
-                "timestep": torch.zeros(1, dtype=torch.int64, device=device),
-                **self.conditions([0], device=device),
-            },
-        )
+        return network_topology(self.network, network)
 
     def sampler(self, name: str, steps: int) -> Ddim:
         """`ddim` or `ddim-quadratic`; SuiteError for a number of steps it cannot place."""

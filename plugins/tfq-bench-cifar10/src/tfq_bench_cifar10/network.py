@@ -20,6 +20,7 @@ __all__ = [
     "CLASSES",
     "NETWORKS",
     "NO_CLASS",
+    "TOKENS_SHAPE",
     "TRAIN_STEPS",
     "Network",
     "alphas_cumprod",
@@ -35,7 +36,8 @@ BETA_START, BETA_END = 1e-4, 0.02
 CLASSES = 10
 NO_CLASS = CLASSES
 """Index of what the network is told when it is to know no class."""
-TOKENS, TOKEN_WIDTH = 4, 128
+TOKENS_SHAPE = (CLASSES + 1, 4, 128)
+"""Of the table of class tokens: classes and none, tokens of each, channels of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,7 @@ def build_conditional(dropout: float = 0.0) -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        cross_attention_dim=TOKEN_WIDTH,
+        cross_attention_dim=TOKENS_SHAPE[-1],
         attention_head_dim=4,  # diffusers takes it for the number of heads: 32 channels each
         dropout=dropout,
     )
@@ -173,13 +175,13 @@ NETWORKS = {
 def build_trainable(network: Network, dropout: float = 0.0) -> nn.Module:
     """The network with fresh weights and, where it is told tokens, their table `class_tokens`.
 
-    The table is float32 `[11, 4, 128]`, the last row for no class. It is a parameter of the
+    The table is float32 `TOKENS_SHAPE`, the last row for no class. It is a parameter of the
     network for as long as it is trained; a loaded network is told the rows from outside.
     """
     module = network.build(dropout)
     if network.tokens:
-        # As wide as what a text encoder's last normalization gives.
-        module.class_tokens = nn.Parameter(torch.randn(CLASSES + 1, TOKENS, TOKEN_WIDTH))
+        # As large as what a text encoder's last normalization gives.
+        module.class_tokens = nn.Parameter(torch.randn(TOKENS_SHAPE))
     return module
 
 
