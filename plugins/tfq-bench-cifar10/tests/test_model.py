@@ -77,9 +77,14 @@ def test_guidance_moves_away_from_what_no_class_gives(random_weights, embed, mak
     nothing = model.guidance(device="cpu").condition
     (name,) = nothing
     # What an eleventh class would be told; `conditions` itself never gives it.
-    row = {"encoder_hidden_states": load_weights(model.network)[1], "class_labels": torch.arange(11)}
+    row = {
+        "encoder_hidden_states": load_weights(model.network)[1],
+        "class_labels": torch.arange(11),
+    }
     assert torch.equal(row[name][10:].to(nothing[name].dtype), nothing[name])
-    without = model.predict(network, x, t, {name: nothing[name].expand(2, *nothing[name].shape[1:])})
+    without = model.predict(
+        network, x, t, {name: nothing[name].expand(2, *nothing[name].shape[1:])}
+    )
     found = guided_prediction(model, network, x, t, model.conditions([0, 1], device="cpu"))
     torch.testing.assert_close(found, without + 3.0 * (told - without), rtol=1e-4, atol=1e-4)
     assert float((found - told).abs().max()) > 1e-3

@@ -100,7 +100,7 @@ def train(options: argparse.Namespace) -> Progress:
             progress.seconds = before + now - counted_from
         done = _fraction(progress, options)
         out_of_time = options.minutes is not None and now - session_start > options.minutes * 60
-        if done >= 1.0 or (out_of_time and progress.step > 0):
+        if done >= 1.0 or (out_of_time and progress.step > first):
             break
         rate = _learning_rate(options.lr, progress.step, done)
         for group in state.optimizer.param_groups:
