@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class State:
     def store(self, folder: Path, progress: Progress) -> None:
         """Saves everything that a step depends on: 16 bytes a parameter, 120 MB."""
         parameters = dict(self.module.named_parameters())
-        groups = {
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
             "model": parameters,
             "ema": self.average,
             "exp_avg": {n: self.optimizer.state[p]["exp_avg"] for n, p in parameters.items()},
