@@ -39,6 +39,21 @@ def test_quantization_disturbs_them_more_at_fewer_bits(loaded, round_to_nearest)
     assert 0 < means[0] < 0.1 < means[1]
 
 
+def test_layer_called_again_in_a_step_counts_once(loaded):
+    """A network may read its time embedding in two places."""
+    expected = temporal_features(loaded, loaded.network, names=["time_mlp.2"])
+    again = loaded.network.conv_out.register_forward_hook(
+        lambda *_: loaded.network.time_mlp(seen[-1])
+    )
+    seen = []
+    keep = loaded.network.time_mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    found = temporal_features(loaded, loaded.network, names=["time_mlp.2"])
+    again.remove()
+    keep.remove()
+    assert 2 * 6 == len(seen)
+    assert torch.equal(expected["time_mlp.2"], found["time_mlp.2"])
+
+
 def test_cursor_follows_the_steps(loaded, round_to_nearest):
     """Per-step tables are read at the step whose feature is taken."""
     lowered = simulate(loaded, round_to_nearest(8, 8))

@@ -49,10 +49,15 @@ def temporal_features(
         return {}
     model, timesteps = loaded.model, loaded.sampler.timesteps
     module = network.network if isinstance(network, Lowered) else network
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    seen: dict[str, dict[int, Tensor]] = {name: {} for name in names}
+    step = 0
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _, __, output: seen[name].append(output[0].float().cpu())
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            # Called again in one step, as DiT's first embedder is, a layer gives the same again.
+            seen[name].setdefault(step, output[0].float().cpu())
+
+        return hook
 
     if x is None:
         x = torch.zeros((1, *model.latent_shape), device=loaded.device)
@@ -60,9 +65,9 @@ def temporal_features(
     projections = {name: _find(module, name) for name in names}
     handles = [held.register_forward_hook(keep(name)) for name, held in projections.items()]
     try:
-        for index, timestep in enumerate(timesteps):
+        for step, timestep in enumerate(timesteps):
             if isinstance(network, Lowered):
-                network.step.set(index)
+                network.step.set(step)
             t = torch.full((1,), timestep, device=loaded.device)
             model.predict(module, x, t, condition)
     finally:
@@ -71,10 +76,10 @@ def temporal_features(
     for name, rows in seen.items():
         if len(rows) != len(timesteps):
             raise MetricError(
-                f"time projection '{name}' must run once per step, found {len(rows)} runs in "
-                f"{len(timesteps)} steps."
+                f"time projection '{name}' must run in every step, found that it ran in "
+                f"{len(rows)} of {len(timesteps)} steps."
             )
-    return {name: torch.stack(rows) for name, rows in seen.items()}
+    return {name: torch.stack(list(rows.values())) for name, rows in seen.items()}
 
 
 def float16_caches(loaded: LoadedModel) -> dict[str, TemporalCache]:

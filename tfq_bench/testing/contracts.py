@@ -121,11 +121,13 @@ class ModelContract:
         assert torch.equal(first, second), "two calls differ"
 
     def test_timesteps_decrease(self) -> None:
-        """A sampler makes as many calls as asked for, from noise to image."""
+        """A sampler calls the network once a step at least, from noise to image."""
         for name in self.samplers:
             timesteps = self.make().sampler(name, self.steps).timesteps
-            assert self.steps == len(timesteps)
-            assert all(a > b for a, b in pairwise(timesteps)), name
+            # Some methods come to a timestep twice.
+            assert self.steps <= len(timesteps)
+            assert all(a >= b for a, b in pairwise(timesteps)), name
+            assert timesteps[0] > timesteps[-1], name
 
     def test_sampler_is_pure_and_described(self) -> None:
         """A step depends on its arguments alone; the definition is JSON."""
@@ -133,16 +135,20 @@ class ModelContract:
         for name in self.samplers:
             sampler = model.sampler(name, self.steps)
             json.dumps(dict(sampler.definition), allow_nan=False)
-            x = self._noise(model, "x")
+            start = sampler.initial(self._noise(model, "x"))
             prediction = self._noise(model, "prediction")
             z = self._noise(model, "z") if sampler.stochastic else None
-            before = x.clone()
-            state = torch.random.get_rng_state()
-            first = sampler.step(x, prediction, self.steps - 1, z)
-            sampler.step(prediction, x, 0, z)
-            assert torch.equal(first, sampler.step(x, prediction, self.steps - 1, z)), name
-            assert torch.equal(before, x), f"{name}: the step changed its input"
-            assert torch.equal(state, torch.random.get_rng_state()), f"{name}: global generator"
+            before = start.clone()
+            numbers = torch.random.get_rng_state()
+            last = len(sampler.timesteps) - 1
+            first = sampler.step(start, prediction, last, z)
+            other = sampler.step(start, -prediction, 0, z)
+            assert torch.equal(first, sampler.step(start, prediction, last, z)), name
+            assert torch.equal(before, start), f"{name}: the step changed its input"
+            assert start.shape == other.shape, f"{name}: the state's shape changed"
+            for held in (sampler.network_input(start, 0), sampler.final(first)):
+                assert held.shape == (IMAGES, *model.latent_shape), name
+            assert torch.equal(numbers, torch.random.get_rng_state()), f"{name}: global generator"
 
     def test_decoded_images_are_bytes(self) -> None:
         """uint8 `[B, H, W, 3]` on the CPU."""

@@ -10,7 +10,7 @@ from tfq_bench.api import LoadedModel, QuantizationError, Topology
 from tfq_bench.quant import temporal_features
 from tfq_bench.testing.fingerprint import Fingerprint
 from tfq_bench.testing.tiny import TinyNetwork, load_tiny
-from tfq_bench_tfmq.block import diffusers_projections, find_temporal_block
+from tfq_bench_tfmq.block import find_temporal_block
 
 
 def _embedded():
@@ -90,7 +90,7 @@ def test_data_that_enter_before_the_activation_are_refused(loaded):
 
 def test_unknown_functions_are_refused(loaded):
     """A constant that enters is no function of the layer before."""
-    with pytest.raises(QuantizationError, match=r"'first.time' is not understood.*'time_mlp.2'"):
+    with pytest.raises(QuantizationError, match=r"'first\.time'.*not understood.*time_mlp\.2"):
         find_temporal_block(_with(loaded, lambda x: torch.ones(())))
 
 
@@ -104,6 +104,7 @@ def test_no_temporal_block_is_an_error(loaded, missing):
         time_projections=(
             () if missing == "time_projections" else loaded.topology.time_projections
         ),
+        time_features=() if missing == "time_projections" else loaded.topology.time_features,
     )
     bare = LoadedModel(
         model=loaded.model,
@@ -116,70 +117,9 @@ def test_no_temporal_block_is_an_error(loaded, missing):
         find_temporal_block(bare)
 
 
-DDPM = {
-    "block_out_channels": (128, 256, 256, 256),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 2,
-    "sample_size": 32,
-}
-LDM4 = {
-    "block_out_channels": (224, 448, 672, 896),
-    "down_block_types": ("DownBlock2D", *["AttnDownBlock2D"] * 3),
-    "up_block_types": (*["AttnUpBlock2D"] * 3, "UpBlock2D"),
-    "layers_per_block": 2,
-    "sample_size": 64,
-}
-SD1 = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768}
-SDXL = {
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
-    "up_block_types": (*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "count", "channels"),
-    [
-        ("UNet2DModel", DDPM, 22, 4_992),
-        ("UNet2DModel", LDM4, 22, 12_992),
-        ("UNet2DConditionModel", SD1, 22, 20_160),
-        ("UNet2DConditionModel", SDXL, 17, 13_760),
-    ],
-    ids=["ddpm-cifar10", "ldm-4", "sd-v1", "sdxl"],
-)
-def test_projections_of_published_networks(kind, config, count, channels):
-    """As many projections and features as these networks have, in the order in which they run."""
-    import diffusers
-
-    with torch.device("meta"):
-        unet = getattr(diffusers, kind)(**config)
-    names = diffusers_projections(unet)
-    widths = [unet.get_submodule(name).out_features for name in names]
-    assert (count, channels) == (len(names), sum(widths))
-    assert list(dict.fromkeys(name.split(".")[0] for name in names)) == [
-        "down_blocks",
-        "mid_block",
-        "up_blocks",
-    ]
-
-
-def test_projections_are_listed_as_they_run():
-    """In the embedded model the list equals the topology's, which forward hooks recorded."""
-    loaded = _embedded()
-    assert loaded.topology.time_projections == diffusers_projections(loaded.network)
-
-
 def test_block_is_differentiable(block):
     """Gradients reach the weights given to it."""
-    name = block.mlp[0]
+    name = block.layers[0]
     weight = block.weights[name].clone().requires_grad_()
     features = block.features({name: weight})
     sum(F.mse_loss(rows, torch.zeros_like(rows)) for rows in features.values()).backward()

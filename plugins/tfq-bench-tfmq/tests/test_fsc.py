@@ -23,9 +23,9 @@ def _inputs(block, weights):
 
 def test_every_input_has_an_entry_per_step(block, weights):
     """Tables have T entries, in contrast to static ones; 32 bits leave an input float."""
-    bits = dict.fromkeys(block.layers, 8) | {block.mlp[0]: 32}
+    bits = dict.fromkeys(block.layers, 8) | {block.layers[0]: 32}
     tables = calibrate_inputs(block, weights, bits, per_step=True)
-    assert set(block.layers) - {block.mlp[0]} == set(tables)
+    assert set(block.layers) - {block.layers[0]} == set(tables)
     assert {6} == {len(table.scale) for table in tables.values()}
     static = calibrate_inputs(block, weights, bits, per_step=False)
     assert {1} == {len(table.scale) for table in static.values()}
@@ -33,7 +33,7 @@ def test_every_input_has_an_entry_per_step(block, weights):
 
 def test_steps_are_never_coarser_than_static(block, weights):
     """s_t <= s for the first input, whose values both see; its mean error is lower."""
-    name = block.mlp[0]
+    name = block.layers[0]
     x = _inputs(block, weights)[name]
     fine = calibrate_inputs(block, weights, {name: 4}, per_step=True)[name]
     coarse = calibrate_inputs(block, weights, {name: 4}, per_step=False)[name]

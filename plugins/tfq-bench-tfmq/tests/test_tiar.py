@@ -55,7 +55,7 @@ def test_float_layers_stay_and_count(loaded, block):
     """Under the code's policy the first layer is float; the others are learned around it."""
     plan = layer_plan(loaded, Scheme(wbits=3, abits=8, policy="code"))
     working = WorkingNetwork(loaded, plan, weights="mse")
-    assert block.mlp[0] not in working.layers
+    assert block.layers[0] not in working.layers
     report = learn_rounding(block, working, iterations=300, lr=3e-2, progress=ignore)
     assert report.after < report.before
 

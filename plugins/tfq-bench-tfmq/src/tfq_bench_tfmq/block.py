@@ -4,11 +4,15 @@
 
 The layers lie apart in the network, the projections inside its residual blocks. Since t takes
 finitely many values, the whole block is a function of a table with one row per sampler step.
+
+Where a condition is added between h and g_i (SDXL's text and sizes, the class in DiT), g_i is no
+function of t any more. The block then ends with h, whose output is what can be tabulated; there are
+several h where blocks have embedders of their own. How arXiv:2407.19547 treats SDXL is not known to
+us.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +27,7 @@ from tfq_bench.quant import find_layer
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel
 
-__all__ = ["OnInput", "TemporalBlock", "diffusers_projections", "find_temporal_block"]
+__all__ = ["OnInput", "TemporalBlock", "find_temporal_block"]
 
 OnInput = Callable[[str, Tensor], Tensor]
 """Given a layer's name and its input `[T, C]`; returns what the layer reads in its place."""
@@ -50,63 +54,46 @@ class TemporalBlock:
     """The block's layers in execution order, and its input at every sampler step.
 
     Args:
-        mlp: layers of h; each reads what the one before it gives.
-        projections: the layers Linear_i; all read h.
+        layers: names in execution order.
+        outputs: those whose output is a temporal feature: the projections, or the last layers of h.
+        reads: the layer whose output each layer reads; None for those that read the table.
         before: name of the activation in front of each layer, a key of `ACTIVATIONS`.
-        table: float32 `[T, C]`, input of the first layer at every step of the sampler.
+        table: float32 `[T, C]`, input of the first layers at every step of the sampler.
         weights: float32 `(C_out, C_in)`, full precision, by layer.
         biases: float32 `[C_out]`, or None, by layer.
     """
 
-    mlp: tuple[str, ...]
-    projections: tuple[str, ...]
+    layers: tuple[str, ...]
+    outputs: tuple[str, ...]
+    reads: Mapping[str, str | None]
     before: Mapping[str, str]
     table: Tensor
     weights: Mapping[str, Tensor]
     biases: Mapping[str, Tensor | None]
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of all layers, in execution order."""
-        return (*self.mlp, *self.projections)
-
     def activate(self, name: str, x: Tensor) -> Tensor:
-        """The input of layer `name` when the layer before it has given x."""
+        """The input of layer `name` when the layer that it reads has given x."""
         return ACTIVATIONS[self.before[name]](x)
-
-    def hidden(
-        self, weights: Mapping[str, Tensor] | None = None, on_input: OnInput | None = None
-    ) -> Tensor:
-        """The MLP's output h at every step, float32 `[T, C_h]`; arguments as in `features`."""
-        h = self.table
-        for name in self.mlp:
-            h = self._apply(name, h, weights, on_input)
-        return h
 
     def features(
         self, weights: Mapping[str, Tensor] | None = None, on_input: OnInput | None = None
     ) -> dict[str, Tensor]:
-        """The temporal features emb[:, i], float32 `[T, C_i]` by projection. Differentiable.
+        """The temporal features, float32 `[T, C_i]` by name in `outputs`. Differentiable.
 
         Args:
             weights: by layer, in place of full-precision ones.
             on_input: applied to each layer's input, in execution order.
         """
-        h = self.hidden(weights, on_input)
-        return {name: self._apply(name, h, weights, on_input) for name in self.projections}
-
-    def _apply(
-        self,
-        name: str,
-        x: Tensor,
-        weights: Mapping[str, Tensor] | None,
-        on_input: OnInput | None,
-    ) -> Tensor:
-        x = self.activate(name, x)
-        if on_input is not None:
-            x = on_input(name, x)
-        weight = self.weights[name] if weights is None or name not in weights else weights[name]
-        return F.linear(x, weight, self.biases[name])
+        values: dict[str, Tensor] = {}
+        for name in self.layers:
+            source = self.reads[name]
+            x = self.activate(name, self.table if source is None else values[source])
+            if on_input is not None:
+                x = on_input(name, x)
+            given = weights is not None and name in weights
+            weight = weights[name] if weights is not None and given else self.weights[name]
+            values[name] = F.linear(x, weight, self.biases[name])
+        return {name: values[name] for name in self.outputs}
 
 
 @torch.no_grad()
@@ -120,17 +107,18 @@ def find_temporal_block(loaded: LoadedModel) -> TemporalBlock:
     Raises:
         QuantizationError: there is no temporal block, or a layer of it reads something that is
             not understood: the condition (class, prompt, guidance), the image, or an unknown
-            function of the layer before.
+            function of the layers before.
     """
     topology, network = loaded.topology, loaded.network
-    if not topology.time_mlp or not topology.time_projections:
+    if not topology.time_mlp or not topology.time_features:
         found = "a time MLP" if topology.time_mlp else "no time MLP"
         raise QuantizationError(
-            f"tfmq needs a network with a time MLP and time projections, found {found} and "
-            f"{len(topology.time_projections)} projections in its topology. Give these layers the "
+            f"tfmq needs a network with a time MLP and time features, found {found} and "
+            f"{len(topology.time_features)} features in its topology. Give these layers the "
             "roles 'time-mlp' and 'time-projection', or choose a method that needs none."
         )
-    names = (*topology.time_mlp, *topology.time_projections)
+    held = {*topology.time_mlp, *topology.time_features}
+    names = tuple(layer.name for layer in topology.layers if layer.name in held)
     modules = {name: find_layer(network, name) for name in names}
     for name, module in modules.items():
         if not isinstance(module, nn.Linear):
@@ -138,37 +126,21 @@ def find_temporal_block(loaded: LoadedModel) -> TemporalBlock:
                 f"temporal block: layer '{name}' must be Linear, found {type(module).__name__}."
             )
     seen = _probe(loaded, names)
-    before = {topology.time_mlp[0]: "nothing"}
-    for previous, name in itertools.pairwise(topology.time_mlp):
-        before[name] = _between(modules, seen, previous, name)
-    for name in topology.time_projections:
-        before[name] = _between(modules, seen, topology.time_mlp[-1], name)
+    reads: dict[str, str | None] = {}
+    before: dict[str, str] = {}
+    for number, name in enumerate(names):
+        reads[name], before[name] = _origin(modules, seen, names[:number], name)
     return TemporalBlock(
-        mlp=topology.time_mlp,
-        projections=topology.time_projections,
+        layers=names,
+        outputs=topology.time_features,
+        reads=reads,
         before=before,
-        table=_first_inputs(loaded, topology.time_mlp[0]),
+        table=_first_inputs(loaded, names[0]),
         weights={name: module.weight.detach().float() for name, module in modules.items()},
         biases={
             name: None if module.bias is None else module.bias.detach().float()
             for name, module in modules.items()
         },
-    )
-
-
-def diffusers_projections(unet: nn.Module) -> tuple[str, ...]:
-    """Names of the time projections of a diffusers U-Net, in execution order.
-
-    Goes by type, not by name: the `time_emb_proj` of every residual block. `up_blocks` are
-    registered before `mid_block` there, but run after it.
-    """
-    order = ("down_blocks", "mid_block", "up_blocks")
-    return tuple(
-        f"{name}.time_emb_proj"
-        for stage in order
-        for name, module in unet.named_modules()
-        if name.split(".")[0] == stage
-        and isinstance(getattr(module, "time_emb_proj", None), nn.Linear)
     )
 
 
@@ -227,12 +199,14 @@ def _probe(loaded: LoadedModel, names: tuple[str, ...]) -> dict[str, Tensor]:
             handle.remove()
     for name, inputs in seen.items():
         shape = [tuple(one.shape) for one in inputs]
-        if len(inputs) != 1 or inputs[0].dim() != 2 or len(inputs[0]) != 4:
+        rows = inputs[0] if inputs else torch.empty(0)
+        # The final layer of a DiT asks the first block's embedder again.
+        again = all(one.shape == rows.shape and _close(one, rows) for one in inputs)
+        if not again or rows.dim() != 2 or len(rows) != 4:
             raise QuantizationError(
-                f"temporal block: layer '{name}' must run once per call on one row per image, "
-                f"found inputs of shapes {shape} for 4 images."
+                f"temporal block: layer '{name}' must run on one row per image, the same at every "
+                f"run of a call, found inputs of shapes {shape} for 4 images."
             )
-        rows = inputs[0]
         if not _close(rows[::2], rows[1::2]):
             raise QuantizationError(
                 f"temporal block: the input of layer '{name}' differs between two images at one "
@@ -244,19 +218,29 @@ def _probe(loaded: LoadedModel, names: tuple[str, ...]) -> dict[str, Tensor]:
     return {name: inputs[0] for name, inputs in seen.items()}
 
 
-def _between(
-    modules: Mapping[str, nn.Module], seen: Mapping[str, Tensor], previous: str, name: str
-) -> str:
-    """Name of the activation between two layers, found by trying."""
-    given = modules[previous](seen[previous])
-    for key, activation in ACTIVATIONS.items():
-        if given.shape == seen[name].shape and _close(activation(given), seen[name]):
-            return key
+def _origin(
+    modules: Mapping[str, nn.Module],
+    seen: Mapping[str, Tensor],
+    earlier: tuple[str, ...],
+    name: str,
+) -> tuple[str | None, str]:
+    """What a layer reads and through which activation, found by trying the layers before it."""
+    if not earlier:
+        return None, "nothing"
+    found, table = seen[name], seen[earlier[0]]
+    if found.shape == table.shape and _close(table, found):
+        return None, "nothing"
+    for source in reversed(earlier):
+        given = modules[source](seen[source].to(next(modules[source].parameters()).dtype)).float()
+        for key, activation in ACTIVATIONS.items():
+            if given.shape == found.shape and _close(activation(given), found):
+                return source, key
     raise QuantizationError(
-        f"temporal block: the input of layer '{name}' is not understood. Expected the output of "
-        f"'{previous}' (shape {tuple(given.shape)}) through one of {', '.join(ACTIVATIONS)}; found "
-        f"something else of shape {tuple(seen[name].shape)}. Something is added in between (a "
-        "class or text embedding, as in SDXL), or the topology's time MLP is not a chain."
+        f"temporal block: the input of layer '{name}' (shape {tuple(found.shape)}) is not "
+        f"understood. Expected the output of one of {', '.join(earlier[-3:])} through one of "
+        f"{', '.join(ACTIVATIONS)}; found something else. Something is added in between (a class "
+        "or text embedding), and the topology lists the layer among those that read the timestep "
+        "alone."
     )
 
 

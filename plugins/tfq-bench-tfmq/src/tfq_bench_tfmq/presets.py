@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tfq_bench.api import FULL_PRECISION
 from tfq_bench.quant import UNIFORM, Exempt, LayerBits, Policy, find_layer, find_policy, resolve
-from tfq_bench.quant.policy import TFMQ
+from tfq_bench.quant.policy import TFMQ, UNIFORM_TEMPORAL16
 
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel, Scheme
@@ -89,7 +89,7 @@ CODE = Policy(
 )
 """The released code's exemptions, as far as roles say them; `layer_plan` adds the others."""
 
-POLICIES = (UNIFORM, PAPER, CODE)
+POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, PAPER, CODE)
 
 
 def layer_plan(loaded: LoadedModel, scheme: Scheme) -> dict[str, LayerBits | Exempt]:

@@ -117,7 +117,9 @@ class Tfmq:
         if self.iterations == 0 and self.scheme.abits == FULL_PRECISION:
             return CalibrationNeeds()
         total = len(loaded.sampler.timesteps)
-        observed = self.per_step and self.scheme.abits != FULL_PRECISION
+        observed = (self.per_step or self._conditioned(loaded)) and (
+            self.scheme.abits != FULL_PRECISION
+        )
         steps = range(total) if observed else self._learning_steps(total)
         chosen = range(min(self.samples, images))
         return CalibrationNeeds(samples=tuple((step, image) for step in steps for image in chosen))
@@ -181,7 +183,7 @@ class Tfmq:
                 data,
                 skip=block.layers,
                 method=self.ranges,
-                per_step=self.per_step,
+                per_step=self._inputs_per_step(working),
                 generator=generator,
                 progress=_part(progress, 0.9, 1.0),
             )
@@ -251,6 +253,18 @@ class Tfmq:
             progress=progress,
             checkpoint=checkpoint,
         )
+
+    def _conditioned(self, loaded: LoadedModel) -> tuple[str, ...]:
+        """Projections outside of the block, since a condition enters before them, under FSC."""
+        features = loaded.topology.time_features
+        outside = [name for name in loaded.topology.time_projections if name not in features]
+        return tuple(outside) if self.fsc else ()
+
+    def _inputs_per_step(self, working: WorkingNetwork) -> tuple[str, ...]:
+        """Layers outside of the block whose inputs get a range for every step."""
+        if self.per_step:
+            return tuple(working.layers)
+        return self._conditioned(working.loaded)
 
     def _learning_steps(self, total: int) -> range:
         return range(0, total, max(1, total // self.steps))

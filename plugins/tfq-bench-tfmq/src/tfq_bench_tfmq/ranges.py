@@ -33,7 +33,7 @@ def calibrate_others(
     *,
     skip: Collection[str],
     method: RangeMethod,
-    per_step: bool,
+    per_step: Collection[str],
     generator: torch.Generator,
     progress: Progress,
 ) -> None:
@@ -42,8 +42,9 @@ def calibrate_others(
     Inputs are observed in the working network with its learned weights and float activations.
 
     Args:
-        per_step: a range for every sampler step, from that step's samples; else one range, from
-            all samples in random order, because a moving average forgets.
+        per_step: layers that get a range for every sampler step, from that step's samples; the
+            others get one range, from all samples in random order, because a moving average
+            forgets.
         generator: CPU.
 
     Raises:
@@ -58,26 +59,32 @@ def calibrate_others(
         return
     working.set(weights="hard", activations="float")
     steps = len(working.loaded.sampler.timesteps)
-    if per_step:
-        groups = [torch.nonzero(data.step == step).flatten() for step in range(steps)]
-    else:
-        groups = [torch.randperm(len(data.x), generator=generator).to(data.x.device)]
+    together = [torch.randperm(len(data.x), generator=generator).to(data.x.device)]
+    apart = [torch.nonzero(data.step == step).flatten() for step in range(steps)]
     entries: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in bits}
-    for number, rows in enumerate(groups):
-        if len(rows) == 0:
-            where = f" of sampler step {number}" if per_step else ""
-            raise CalibrationError(
-                f"activation ranges need calibration data, found no samples{where}; ask for at "
-                "least one calibration image."
+    for groups, names in (
+        (together, [name for name in bits if name not in per_step]),
+        (apart, [name for name in bits if name in per_step]),
+    ):
+        if not names:
+            continue
+        for number, rows in enumerate(groups):
+            if len(rows) == 0:
+                where = f" of sampler step {number}" if groups is apart else ""
+                raise CalibrationError(
+                    f"activation ranges need calibration data, found no samples{where}; ask for at "
+                    "least one calibration image."
+                )
+            batches = torch.split(rows, BATCH)
+            ranges = InputRanges(
+                method, batches=len(batches), generator=generator, momentum=MOMENTUM
             )
-        batches = torch.split(rows, BATCH)
-        ranges = InputRanges(method, batches=len(batches), generator=generator, momentum=MOMENTUM)
-        for count, batch in enumerate(batches, start=1):
-            _observe(working, data, batch, bits, ranges.update)
-            done = (number + count / len(batches)) / len(groups)
-            progress(done, "observing inputs")
-        for name, width in bits.items():
-            entries[name].append(affine_from_range(*ranges.range(name, width), width))
+            for count, batch in enumerate(batches, start=1):
+                _observe(working, data, batch, names, ranges.update)
+                done = (number + count / len(batches)) / len(groups)
+                progress(done, "observing inputs")
+            for name in names:
+                entries[name].append(affine_from_range(*ranges.range(name, bits[name]), bits[name]))
     for name, pairs in entries.items():
         table = ActivationTable(
             bits=bits[name],

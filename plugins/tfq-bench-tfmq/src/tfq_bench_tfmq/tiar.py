@@ -131,14 +131,19 @@ class _Stage:
 
 
 def _stages(block: TemporalBlock, working: WorkingNetwork) -> list[_Stage]:
-    """The layers of h one by one, then projections of one activation and bits together."""
-    kinds: dict[tuple[str, int | None, bool], list[str]] = {}
-    for name in block.projections:
+    """Layers together that read one input through one activation, at one width."""
+    kinds: dict[tuple[str | None, str, int | None, bool, bool], list[str]] = {}
+    for name in block.layers:
         bits = working.layer(name).bits.wbits if name in working.layers else None
-        kind = (block.before[name], bits, block.biases[name] is None)
+        kind = (
+            block.reads[name],
+            block.before[name],
+            bits,
+            block.biases[name] is None,
+            name in block.outputs,
+        )
         kinds.setdefault(kind, []).append(name)
-    groups = [[name] for name in block.mlp] + list(kinds.values())
-    return [_stage(block, working, names) for names in groups]
+    return [_stage(block, working, names) for names in kinds.values()]
 
 
 def _stage(block: TemporalBlock, working: WorkingNetwork, names: Sequence[str]) -> _Stage:
@@ -164,14 +169,19 @@ def _stage(block: TemporalBlock, working: WorkingNetwork, names: Sequence[str]) 
 def _outputs(
     block: TemporalBlock, stages: Sequence[_Stage], weight: Callable[[_Stage], Tensor]
 ) -> list[Tensor]:
-    """Features `[T, sum of C_i]` of each group of projections."""
-    h = block.table
-    for stage in stages[: len(block.mlp)]:
-        h = F.linear(block.activate(stage.names[0], h), weight(stage), stage.bias)
-    return [
-        F.linear(block.activate(stage.names[0], h), weight(stage), stage.bias)
-        for stage in stages[len(block.mlp) :]
-    ]
+    """Features `[T, sum of C_i]` of each group of layers that give some."""
+    values: dict[str, Tensor] = {}
+    outputs = []
+    for stage in stages:
+        first = stage.names[0]
+        source = block.reads[first]
+        x = block.activate(first, block.table if source is None else values[source])
+        y = F.linear(x, weight(stage), stage.bias)
+        if first in block.outputs:
+            outputs.append(y)
+        widths = [len(block.weights[name]) for name in stage.names]
+        values.update(zip(stage.names, y.split(widths, dim=1), strict=True))
+    return outputs
 
 
 def _loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ SAMPLERS: Mapping[str, Callable[[Schedule, int, Mapping[str, Any]], api.Sampler]
     "ddim-quadratic": lambda schedule, steps, _: Ddim(schedule, steps, "quadratic"),
     "ddim-compvis": lambda schedule, steps, _: Ddim(schedule, steps, "compvis"),
     "ddpm": lambda schedule, steps, config: Ddpm(
-        schedule, steps, str(config.get("variance_type", "fixed_small"))
+        schedule, steps, str(config.get("variance_type") or "fixed_small")
     ),
     "pndm": lambda schedule, steps, _: Plms(schedule, steps),
     "dpm-solver++": lambda schedule, steps, _: DpmSolver(schedule, steps),

@@ -1,149 +1,168 @@
-"""What every layer of a network depends on, found by following tensors through one run.
+"""Data flow: what each tensor of a network was made from, followed operation by operation.
 
-Each tensor carries two sets: the inputs of the network that it depends on, and the layers whose
-outputs it was last made from. Names and classes of modules play no part, so this holds for networks
-never seen before. It works on the meta device, where a run costs neither memory nor arithmetic.
+Nothing is computed for it: the run is on meta tensors, which have shapes but no values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from tfq_bench.quant import WeightedLayer
+__all__ = ["Flow", "FlowMode", "Part"]
 
-__all__ = ["Flow", "LayerFlow", "trace_flow"]
-
-Names = frozenset[str]
-NOTHING: Names = frozenset()
-
-
-@dataclass(slots=True, kw_only=True)
-class LayerFlow:
-    """What is known of one layer after the run.
-
-    Args:
-        sources: inputs of the network that its input depends on, by name.
-        makers: layers that its input was last made from, nothing but other operations between.
-        split: channels of the first of two tensors whose concatenation it reads, else None.
-    """
-
-    sources: Names = NOTHING
-    makers: Names = NOTHING
-    split: int | None = None
+_PRODUCTS = frozenset(
+    f"aten::{name}"
+    for name in (
+        *("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "matmul", "linear"),
+        *("convolution", "conv1d", "conv2d", "conv3d", "_convolution"),
+    )
+)
+"""What multiplies with a weight, unlike sums and tables."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """The result of `trace_flow`.
+    """What one tensor was made from.
 
     Args:
-        layers: by name, in execution order.
-        enters: for each layer, on what else the results of operations depend that read its output
-            directly; empty for a layer that only layers of its own kind read.
-        output: layers that the network's output was last made from.
+        inputs: the network's inputs that its values depend on.
+        layers: the layers whose outputs it was last made from, with no other layer in between.
+        parameters: the network's matrices that it was made from, as long as no input has entered.
     """
 
-    layers: dict[str, LayerFlow] = field(default_factory=dict)
-    enters: dict[str, Names] = field(default_factory=dict)
-    output: Names = NOTHING
+    inputs: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+    parameters: frozenset[str] = frozenset()
 
 
-def trace_flow(network: nn.Module, inputs: Mapping[str, Any]) -> Flow:
-    """Follows one call `network(**inputs)`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of several tensors that were concatenated: its size, and what its values depend on."""
 
-    Args:
-        inputs: keyword arguments. Tensors in nested mappings are inputs of their own, named by
-            their own key.
+    size: int
+    inputs: frozenset[str]
+
+
+class FlowMode(TorchDispatchMode):
+    """While active, follows the flow of every tensor.
+
+    Tensors are told apart by identity, so all are kept alive; on the meta device they are empty.
+
+    Attributes:
+        meetings: by layer, pairs (inputs of its output, inputs of what was made from it) for
+            every operation that brought further inputs in.
+        products: matrices of the network that were multiplied with outside of `inside`.
+        inside: name of the layer that is being called, else None; its own products are expected.
     """
-    flow = Flow()
-    mode = _Follow(flow)
-    for name, value in inputs.items():
-        for key, tensor in _tensors(name, value):
-            mode.sources[tensor] = frozenset({key})
-    handles = []
-    for name, module in network.named_modules():
-        if isinstance(module, WeightedLayer):
-            handles.append(module.register_forward_pre_hook(mode.entering(name)))
-            handles.append(module.register_forward_hook(mode.leaving(name)))
-    try:
-        with torch.no_grad(), mode:
-            result = network(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for tensor in pytree.tree_leaves(result):
-        if isinstance(tensor, Tensor):
-            flow.output |= mode.makers.get(tensor, NOTHING)
-    return flow
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.meetings: dict[str, set[tuple[frozenset[str], frozenset[str]]]] = {}
+        self.products: dict[str, None] = {}
+        self.inside: str | None = None
+        self._held: dict[int, Tensor] = {}
+        self._flows: dict[int, Flow] = {}
+        self._by_storage: dict[int, list[int]] = {}
+        self._parts: dict[int, tuple[int, tuple[Part, ...]]] = {}
 
-def _tensors(name: str, value: Any) -> list[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        return [(name, value)]
-    if isinstance(value, Mapping):
-        return [pair for key, held in value.items() for pair in _tensors(key, held)]
-    return []
+    def declare(self, tensor: Tensor, flow: Flow) -> None:
+        """States the flow of `tensor`, in place of what was followed."""
+        key = id(tensor)
+        if key not in self._held:
+            self._held[key] = tensor
+            self._by_storage.setdefault(_storage(tensor), []).append(key)
+        self._flows[key] = flow
 
+    def of(self, tensor: Tensor) -> Flow:
+        """The flow of `tensor`; that of a constant when it was never seen."""
+        return self._flows.get(id(tensor), Flow())
 
-class _Follow(TorchDispatchMode):
-    """Passes on, at every operation, what its operands depend on."""
+    def parts(self, tensor: Tensor, dim: int) -> tuple[Part, ...]:
+        """What was concatenated along `dim` to give `tensor`; empty when nothing was."""
+        found, parts = self._parts.get(id(tensor), (dim, ()))
+        return parts if found == dim % tensor.dim() else ()
 
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
-        self.sources = WeakTensorKeyDictionary()
-        self.makers = WeakTensorKeyDictionary()
-        self.joined = WeakTensorKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = {} if kwargs is None else kwargs
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Runs `func` on the meta device where any of its tensors is there."""
+        kwargs = dict(kwargs or {})
+        given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        flow = self._joined(func, given)
+        schema = func._schema
+        if schema.is_mutable:
+            self._written(schema, args, kwargs, flow)
+        if any(tensor.is_meta for tensor in given):
+            args, kwargs = self._on_meta(args), self._on_meta(kwargs)
+            if kwargs.get("device") is not None:
+                kwargs["device"] = torch.device("meta")
         result = func(*args, **kwargs)
-        operands = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        sources = [self.sources.get(operand, NOTHING) for operand in operands]
-        everything = NOTHING.union(*sources)
-        for operand, held in zip(operands, sources, strict=True):
-            for maker in self.makers.get(operand, NOTHING):
-                self.flow.enters[maker] |= everything - held
-        makers = NOTHING.union(*(self.makers.get(operand, NOTHING) for operand in operands))
-        for output in pytree.tree_leaves(result):
-            if isinstance(output, Tensor):
-                self.sources[output] = everything
-                self.makers[output] = makers
-        if func is torch.ops.aten.cat.default and _dimension(args, kwargs) == 1:
-            parts = args[0]
-            if len(parts) == 2 and all(self.sources.get(part) for part in parts):
-                self.joined[result] = parts[0].shape[1]
+        for made in pytree.tree_leaves(result):
+            if isinstance(made, Tensor):
+                self.declare(made, flow)
+        if schema.name == "aten::cat":
+            self._note_parts(result, *args, **kwargs)
         return result
 
-    def entering(self, name: str) -> Any:
-        """Hook that notes what a layer reads."""
+    def _joined(self, func: Any, given: Iterable[Tensor]) -> Flow:
+        """What an operation on `given` results in; notes what meets in it."""
+        name = func._schema.name
+        short = name.removeprefix("aten::")
+        if short.startswith("new_") or short.endswith("_like"):
+            return Flow()  # takes a shape, no values
+        flows = [self.of(tensor) for tensor in given]
+        inputs = frozenset().union(*(flow.inputs for flow in flows))
+        parameters = frozenset().union(*(flow.parameters for flow in flows))
+        if name in _PRODUCTS and self.inside is None:
+            self.products.update(dict.fromkeys(sorted(parameters)))
+        for flow in flows:
+            if flow.inputs != inputs:
+                for layer in flow.layers:
+                    self.meetings.setdefault(layer, set()).add((flow.inputs, inputs))
+        return Flow(
+            inputs=inputs,
+            layers=frozenset().union(*(flow.layers for flow in flows)),
+            parameters=frozenset() if inputs else parameters,
+        )
 
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            layer = self.flow.layers.setdefault(name, LayerFlow())
-            self.flow.enters.setdefault(name, NOTHING)
-            layer.sources |= self.sources.get(inputs[0], NOTHING)
-            layer.makers |= self.makers.get(inputs[0], NOTHING)
-            layer.split = self.joined.get(inputs[0], layer.split)
+    def _on_meta(self, values: Any) -> Any:
+        """Constants that the network holds outside of its buffers lie on another device."""
 
-        return hook
+        def moved(tensor: Tensor) -> Tensor:
+            if tensor.is_meta:
+                return tensor
+            twin = torch.empty_like(tensor, device="meta")
+            self.declare(twin, self.of(tensor))
+            return twin
 
-    def leaving(self, name: str) -> Any:
-        """Hook that makes a layer the only maker of its output."""
+        return pytree.tree_map_only(Tensor, moved, values)
 
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self.sources[output] = self.sources.get(inputs[0], NOTHING)
-            self.makers[output] = frozenset({name})
+    def _written(
+        self, schema: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], flow: Flow
+    ) -> None:
+        """All views of what is written in place now depend on what is written."""
+        for place, argument in enumerate(schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            value = args[place] if place < len(args) else kwargs.get(argument.name)
+            for tensor in pytree.tree_leaves(value):
+                if isinstance(tensor, Tensor):
+                    self.declare(tensor, flow)
+                    for key in self._by_storage[_storage(tensor)]:
+                        self._flows[key] = flow
 
-        return hook
+    def _note_parts(self, result: Tensor, tensors: Iterable[Tensor], dim: int = 0) -> None:
+        parts = tuple(
+            Part(size=tensor.shape[dim], inputs=self.of(tensor).inputs) for tensor in tensors
+        )
+        self._parts[id(result)] = (dim % result.dim(), parts)
 
 
-def _dimension(args: Any, kwargs: Any) -> int:
-    return int(args[1] if len(args) > 1 else kwargs.get("dim", 0))
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

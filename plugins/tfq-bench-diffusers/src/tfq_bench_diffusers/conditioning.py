@@ -1,0 +1,224 @@
+"""What a network is told besides state and timestep: nothing, a class, or a prompt.
+
+Conditions depend on the image index alone, so that the cells of a suite pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from tfq_bench import api
+from tfq_bench_diffusers.loading import TEXT, Folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Conditioning", "conditioning", "read_prompts"]
+
+Row = Mapping[str, "Tensor"]
+"""One image's condition, `[...]` by name; see `networks.forward_arguments`."""
+
+PACKAGED = Path(__file__).parent / "prompts.txt"
+
+
+class Conditioning(Protocol):
+    """Conditions by image index."""
+
+    def row(self, image: int) -> Row:
+        """The condition of one image, on the CPU."""
+
+    def nothing(self) -> Row | None:
+        """What takes the place of a condition under guidance; None when the model knows none."""
+
+
+def conditioning(
+    kind: str,
+    config: Mapping[str, Any],
+    *,
+    folder: Folder | None,
+    prompts: Sequence[str],
+    tokens: int,
+    pixels: int,
+) -> Conditioning:
+    """The conditioning of a network.
+
+    Args:
+        kind, config: the network's class and configuration.
+        folder: with text encoders; None for random weights, whose prompts are random too.
+        prompts: for image 0, 1, ...; they repeat.
+        tokens: length of a random prompt's embedding.
+        pixels: side of the image, which SDXL and PixArt are told.
+    """
+    if kind == "DiTTransformer2DModel":
+        count = int(config["num_embeds_ada_norm"])
+        return _Classes(count, nothing=count)
+    if kind == "UNet2DModel":
+        count = int(config.get("num_class_embeds") or 0)
+        return _Classes(count, nothing=None) if count else _Unconditional()
+    sizes = _sizes(kind, config, pixels)
+    if folder is None:
+        return _RandomText(kind, config, tokens, sizes)
+    return _Prompts(kind, config, folder, prompts, sizes)
+
+
+def read_prompts(path: str) -> tuple[str, ...]:
+    """The prompts in a text file, one a line, empty lines left out; the packaged ones for `""`.
+
+    Raises:
+        AssetError: it cannot be read or holds none.
+    """
+    file = Path(path) if path else PACKAGED
+    try:
+        lines = tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise api.AssetError(f"{file}: expected a text file of prompts, found {error}.") from None
+    if not lines:
+        raise api.AssetError(f"{file}: expected a prompt in each line, found none.")
+    return lines
+
+
+def _sizes(kind: str, config: Mapping[str, Any], pixels: int) -> dict[str, Tensor]:
+    """What a network is told of the image's size: nothing that differs between images."""
+    side = float(pixels)
+    if config.get("addition_embed_type") == "text_time":
+        # Original size, corner of the crop, target size.
+        return {"sizes": torch.tensor([side, side, 0.0, 0.0, side, side])}
+    told = config.get("use_additional_conditions")
+    if kind == "PixArtTransformer2DModel" and (
+        told or (told is None and config.get("sample_size") == 128)
+    ):
+        return {"resolution": torch.tensor([side, side]), "aspect": torch.tensor([1.0])}
+    return {}
+
+
+class _Unconditional:
+    """No condition."""
+
+    def row(self, image: int) -> Row:  # noqa: ARG002
+        return {}
+
+    def nothing(self) -> None:
+        return None
+
+
+class _Classes:
+    """Image i shows class i mod the number of classes."""
+
+    def __init__(self, count: int, nothing: int | None) -> None:
+        self._count, self._nothing = count, nothing
+
+    def row(self, image: int) -> Row:
+        return {"labels": torch.tensor(image % self._count)}
+
+    def nothing(self) -> Row | None:
+        return None if self._nothing is None else {"labels": torch.tensor(self._nothing)}
+
+
+class _RandomText:
+    """Normal numbers in the shape of an embedded prompt, for networks with random weights."""
+
+    def __init__(
+        self, kind: str, config: Mapping[str, Any], tokens: int, sizes: Mapping[str, Tensor]
+    ) -> None:
+        width = config.get("caption_channels") or config["cross_attention_dim"]
+        self._shapes: dict[str, tuple[int, ...]] = {"text": (tokens, int(width))}
+        if "sizes" in sizes:
+            times = 6 * int(config["addition_time_embed_dim"])
+            told = int(config["projection_class_embeddings_input_dim"]) - times
+            self._shapes["pooled"] = (told,)
+        self._fixed = dict(sizes)
+        if kind == "PixArtTransformer2DModel":
+            self._fixed["mask"] = torch.ones(tokens)
+
+    def row(self, image: int) -> Row:
+        return self._draw(image + 1)
+
+    def nothing(self) -> Row:
+        return self._draw(0)
+
+    def _draw(self, seed: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = {
+            name: torch.randn(shape, generator=generator) for name, shape in self._shapes.items()
+        }
+        return {**drawn, **self._fixed}
+
+
+class _Prompts:
+    """Prompts through the model's own text encoders, each encoded once, in float32."""
+
+    def __init__(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        folder: Folder,
+        prompts: Sequence[str],
+        sizes: Mapping[str, Tensor],
+    ) -> None:
+        self._kind, self._folder, self._prompts = kind, folder, prompts
+        self._pools = config.get("addition_embed_type") == "text_time"
+        self._sizes = sizes
+        self._pipeline: Any = None
+        self._known: dict[str, tuple[Row, Row]] = {}
+
+    def row(self, image: int) -> Row:
+        return self._encoded(self._prompts[image % len(self._prompts)])[0]
+
+    def nothing(self) -> Row:
+        return self._encoded(self._prompts[0])[1]
+
+    @torch.no_grad()
+    def _encoded(self, prompt: str) -> tuple[Row, Row]:
+        if prompt not in self._known:
+            found = self._encoders().encode_prompt(
+                [prompt],
+                device=torch.device("cpu"),
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=True,
+            )
+            if self._kind == "PixArtTransformer2DModel":
+                text, mask, no_text, no_mask = found
+                rows = {"text": text, "mask": mask}, {"text": no_text, "mask": no_mask}
+            elif self._pools:
+                text, no_text, pooled, no_pooled = found
+                rows = {"text": text, "pooled": pooled}, {"text": no_text, "pooled": no_pooled}
+            else:
+                rows = {"text": found[0]}, {"text": found[1]}
+            given, nothing = (
+                {**{name: value[0].float() for name, value in one.items()}, **self._sizes}
+                for one in rows
+            )
+            self._known[prompt] = given, nothing
+        return self._known[prompt]
+
+    def _encoders(self) -> Any:
+        """The pipeline with nothing but text encoders, tokenizers and the scheduler."""
+        if self._pipeline is None:
+            try:
+                import transformers  # noqa: F401
+            except ImportError:
+                raise api.AssetError(
+                    "prompts need the package transformers, which is not installed; run "
+                    "`pip install tfq-bench-diffusers[text]`."
+                ) from None
+            from diffusers import DiffusionPipeline
+
+            left_out = {
+                name: None
+                for name, what in self._folder.parts.items()
+                if isinstance(what, list) and name not in (*TEXT, "scheduler")
+            }
+            try:
+                self._pipeline = DiffusionPipeline.from_pretrained(
+                    self._folder.path, local_files_only=True, dtype=torch.float32, **left_out
+                )
+            except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+                raise api.AssetError(
+                    f"{self._folder.path}: expected text encoders and tokenizers, found another "
+                    f"thing: {error}"
+                ) from error
+        return self._pipeline

@@ -1,0 +1,225 @@
+"""A diffusion model in diffusers' format, as the host sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tfq_bench import api
+from tfq_bench_diffusers.conditioning import Conditioning, conditioning, read_prompts
+from tfq_bench_diffusers.decode import Decoder, to_pixels
+from tfq_bench_diffusers.families import PRESETS, architecture
+from tfq_bench_diffusers.loading import Folder, find_folder, load_network, random_network, read_json
+from tfq_bench_diffusers.networks import check_kind, forward_arguments
+from tfq_bench_diffusers.samplers import make_sampler
+from tfq_bench_diffusers.topology import diffusers_topology
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["DiffusersModel"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOKENS = 77
+
+
+class DiffusersModel:
+    """Any model whose denoising network is one of `networks.NETWORKS`.
+
+    Args:
+        preset: name of a published model; gives defaults, and the architecture of random weights.
+        source: hub id or local folder. revision: commit or tag on the hub.
+        weights: `pretrained`, or `random` for the architecture alone. A random model of a folder
+            has the folder's configuration.
+        dtype: what the network computes in.
+        guidance: scale of classifier-free guidance, 1 for none.
+        resolution: pixels along a side, 0 for the model's own.
+        prompts: path of a text file, empty for the packaged prompts.
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str = "",
+        source: str = "",
+        revision: str = "",
+        weights: str = "pretrained",
+        dtype: str = "float32",
+        guidance: float = 1.0,
+        resolution: int = 0,
+        prompts: str = "",
+    ) -> None:
+        self._preset = PRESETS.get(preset)
+        self._name = preset or "diffusers"
+        self._source, self._revision = source, revision
+        self._random = weights == "random"
+        self.dtype = DTYPES[dtype]
+        self._scale = guidance
+        self._asked = resolution
+        self._prompts = prompts
+        self._guidance: dict[str, api.Guidance | None] = {}
+
+    @cached_property
+    def _folder(self) -> Folder | None:
+        """The model's folder; None for the packaged architecture."""
+        if self._random and self._preset is not None and not Path(self._source).is_dir():
+            return None
+        return find_folder(self._source, self._revision, name=self._name)
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        """The network's configuration, with its class under `_class_name`."""
+        if self._folder is None:
+            assert self._preset is not None
+            return architecture(self._preset.architecture)["network"]
+        folder = self._folder.network()
+        config = read_json(folder / "config.json")
+        check_kind(str(config.get("_class_name")), str(folder))
+        return config
+
+    @cached_property
+    def _scheduler(self) -> dict[str, Any]:
+        if self._folder is None:
+            assert self._preset is not None
+            return architecture(self._preset.architecture)["scheduler"]
+        return self._folder.scheduler()
+
+    @property
+    def _kind(self) -> str:
+        return str(self._config["_class_name"])
+
+    @cached_property
+    def _decoder_folder(self) -> Path | None:
+        return None if self._folder is None else Decoder.find(self._folder)
+
+    @cached_property
+    def _factor(self) -> int:
+        if self._decoder_folder is not None:
+            return Decoder.factor(self._decoder_folder)
+        return 1 if self._preset is None else self._preset.factor
+
+    @cached_property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of the state."""
+        native = self._config.get("sample_size")
+        if not self._asked and not isinstance(native, int):
+            raise api.SuiteError(
+                f"model '{self._name}': its configuration states no size of one number (found "
+                f"{native!r}); set option 'resolution'."
+            )
+        side = self._asked // self._factor if self._asked else native
+        if self._asked % self._factor:
+            raise api.SuiteError(
+                f"model '{self._name}': expected a resolution that {self._factor} divides, found "
+                f"{self._asked}."
+            )
+        return int(self._config["in_channels"]), side, side
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything that is read: configurations, weights, tokenizers, prompts."""
+        content: dict[str, Any] = {"random": self._random, "network": self._config}
+        if self._folder is None:
+            content["scheduler"] = self._scheduler
+        else:
+            content["files"] = self._folder.digest
+        if self._speaks:
+            content["prompts"] = read_prompts(self._prompts)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether its conditions come from prompts."""
+        return not self._random and self._kind in (
+            "UNet2DConditionModel",
+            "PixArtTransformer2DModel",
+        )
+
+    @cached_property
+    def _conditioning(self) -> Conditioning:
+        tokens = TOKENS if self._preset is None else self._preset.tokens
+        return conditioning(
+            self._kind,
+            self._config,
+            folder=self._folder if self._speaks else None,
+            prompts=read_prompts(self._prompts) if self._speaks else (),
+            tokens=tokens or TOKENS,
+            pixels=self.latent_shape[1] * self._factor,
+        )
+
+    def load(self, *, device: str, dtype: torch.dtype) -> nn.Module:
+        """The denoising network; the decoder and text encoders are loaded when first needed."""
+        if self._random:
+            return random_network(self._kind, self._config, dtype=dtype).to(device)
+        assert self._folder is not None
+        return load_network(self._folder.network(), self._kind, dtype=dtype).to(device)
+
+    def predict(
+        self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Float32 `[B, C, H, W]`; of networks that learn their variance, the mean's half."""
+        arguments = forward_arguments(self._kind, x.to(self.dtype), timestep, condition)
+        output: Tensor = network(**arguments, return_dict=False)[0]
+        return output[:, : x.shape[1]].float()
+
+    def topology(self, network: nn.Module) -> api.Topology:
+        """Found by following the tensors of one call, see `diffusers_topology`."""
+        channels, height, width = self.latent_shape
+        x = torch.zeros(1, channels, height, width)
+        row = self._conditioning.row(0)
+        condition = {name: value[None] for name, value in row.items()}
+        return diffusers_topology(
+            network, forward_arguments(self._kind, x, torch.zeros(1), condition)
+        )
+
+    def sampler(self, name: str, steps: int) -> api.Sampler:
+        """One of `samplers.SAMPLERS`, with the model's own noise schedule."""
+        return make_sampler(name, steps, self._scheduler)
+
+    def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
+        """Class labels or embedded prompts of these images, `[B, ...]`."""
+        rows = [self._conditioning.row(image) for image in images]
+        return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
+
+    def prompts(self, images: Sequence[int]) -> Sequence[str] | None:
+        """What these images are to show, None for a model without text."""
+        if not self._speaks:
+            return None
+        known = read_prompts(self._prompts)
+        return [known[image % len(known)] for image in images]
+
+    def guidance(self, *, device: str) -> api.Guidance | None:
+        """Towards the class or the prompt, away from none; SuiteError where there is none."""
+        if self._scale == 1.0:
+            return None
+        if device not in self._guidance:
+            nothing = self._conditioning.nothing()
+            if nothing is None:
+                raise api.SuiteError(
+                    f"model '{self._name}': option 'guidance' is {self._scale:g}, but a "
+                    f"{self._kind} without an empty condition cannot be guided; expected 1."
+                )
+            rows = {name: value[None].to(device) for name, value in nothing.items()}
+            self._guidance[device] = api.Guidance(scale=self._scale, condition=rows)
+        return self._guidance[device]
+
+    @cached_property
+    def _decoder(self) -> Decoder | None:
+        return None if self._decoder_folder is None else Decoder(self._decoder_folder)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 `[B, H, W, 3]`. Latents without a decoder are shown as they are, three channels."""
+        if self._decoder is not None:
+            return to_pixels(self._decoder(latents))
+        # Latents have about unit variance, pixels lie in [-1, 1].
+        return to_pixels(latents if self._factor == 1 else latents / 3.0)
+
+    def reference(self, extractor: str) -> Path | None:  # noqa: ARG002
+        """None: statistics of the training images are not ours to give."""
+        return None

@@ -1,0 +1,156 @@
+"""Every family keeps the model contract, from a folder as `save_pretrained` writes it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from tfq_bench import api
+from tfq_bench.quant import guided_prediction
+from tfq_bench.testing.contracts import ModelContract
+from tfq_bench_diffusers.model import DiffusersModel
+
+FAMILIES = ("ddpm", "flat", "ldm", "sd", "sdxl", "dit", "pixart")
+GUIDED = ("sd", "sdxl", "dit", "pixart")
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    """Each family in turn."""
+    return request.param
+
+
+class TestContract(ModelContract):
+    """The contract, for each family."""
+
+    samplers: ClassVar = ("ddim", "pndm", "dpm-solver++", "euler", "ddpm")
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, family, make_folder):
+        self._source = str(make_folder(family))
+        self._scale = 3.0 if family in GUIDED else 1.0
+
+    def make(self) -> api.Model:
+        """The model of a folder."""
+        return DiffusersModel(source=self._source, guidance=self._scale)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("ddpm", 8), ("ldm", 16), ("sd", 16), ("sdxl", 16), ("dit", 16), ("pixart", 16)],
+)
+def test_images_have_the_size_of_the_decoder(make_folder, name, size):
+    """Latents of 8x8 become what the autoencoder makes of them."""
+    model = DiffusersModel(source=str(make_folder(name)))
+    latents = torch.zeros(2, *model.latent_shape)
+    assert (2, size, size, 3) == tuple(model.decode(latents).shape)
+
+
+def test_resolution_is_in_pixels(make_folder):
+    """The latent is smaller by the decoder's factor, and SDXL is told the pixels."""
+    model = DiffusersModel(source=str(make_folder("sdxl")), resolution=32)
+    assert (4, 16, 16) == model.latent_shape
+    sizes = model.conditions([0], device="cpu")["sizes"]
+    assert [32.0, 32.0, 0.0, 0.0, 32.0, 32.0] == sizes[0].tolist()
+    odd = DiffusersModel(source=str(make_folder("sdxl")), resolution=33)
+    with pytest.raises(api.SuiteError, match="2 divides, found 33"):
+        _ = odd.latent_shape
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_guidance_moves_the_prediction(make_folder, name):
+    """Both branches are known, and differ."""
+    plain = DiffusersModel(source=str(make_folder(name)))
+    guided = DiffusersModel(source=str(make_folder(name)), guidance=5.0)
+    network = plain.load(device="cpu", dtype=torch.float32)
+    x = torch.randn(2, *plain.latent_shape, generator=torch.Generator().manual_seed(0))
+    t = torch.full((2,), 500)
+    condition = plain.conditions([0, 1], device="cpu")
+    expected = guided_prediction(plain, network, x, t, condition)
+    found = guided_prediction(guided, network, x, t, condition)
+    assert not torch.allclose(expected, found)
+
+
+def test_guidance_of_an_unconditional_model_is_refused(make_folder):
+    """Nothing could be left out."""
+    model = DiffusersModel(source=str(make_folder("ddpm")), guidance=2.0)
+    with pytest.raises(api.SuiteError, match="cannot be guided"):
+        model.guidance(device="cpu")
+
+
+def test_prompts_go_by_image_index(make_folder, tmp_path):
+    """They repeat, and another file is another model."""
+    (tmp_path / "prompts.txt").write_text("a b\n\nc d\n")
+    model = DiffusersModel(source=str(make_folder("sd")), prompts=str(tmp_path / "prompts.txt"))
+    assert ["a b", "c d", "a b"] == model.prompts([0, 1, 2])
+    text = model.conditions([0, 1, 2], device="cpu")["text"]
+    assert torch.equal(text[0], text[2])
+    assert not torch.equal(text[0], text[1])
+    assert model.digest != DiffusersModel(source=str(make_folder("sd"))).digest
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_network_of_16_bits_takes_and_gives_float32(make_folder, dtype):
+    """The sampler's arithmetic stays in float32."""
+    model = DiffusersModel(source=str(make_folder("sdxl")), dtype=dtype)
+    network = model.load(device="cpu", dtype=model.dtype)
+    condition = model.conditions([0], device="cpu")
+    x = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    found = model.predict(network, x, torch.full((1,), 500), condition)
+    assert torch.float32 == found.dtype
+    whole = DiffusersModel(source=str(make_folder("sdxl")))
+    exact = whole.predict(
+        whole.load(device="cpu", dtype=torch.float32), x, torch.full((1,), 500), condition
+    )
+    assert 0 < float((found - exact).norm() / exact.norm()) < 0.05
+
+
+def test_random_weights_of_a_folder_have_its_architecture(make_folder):
+    """The same at every call, and another model than the trained one."""
+    source = str(make_folder("dit"))
+    random = DiffusersModel(source=source, weights="random")
+    one, two = (random.load(device="cpu", dtype=torch.float32) for _ in range(2))
+    for (name, expected), found in zip(
+        one.state_dict().items(), two.state_dict().values(), strict=True
+    ):
+        assert torch.equal(expected, found), name
+    trained = DiffusersModel(source=source)
+    assert random.digest != trained.digest
+    shapes = {name: value.shape for name, value in one.state_dict().items()}
+    network = trained.load(device="cpu", dtype=torch.float32)
+    assert shapes == {name: value.shape for name, value in network.state_dict().items()}
+    # Tables that are no weights are computed, not drawn.
+    torch.testing.assert_close(network.pos_embed.pos_embed, one.pos_embed.pos_embed)
+
+
+def test_model_that_is_not_here_says_how_to_get_it():
+    """Before anything is loaded, and without a network."""
+    model = DiffusersModel(preset="sdxl", source="stabilityai/stable-diffusion-xl-base-1.0")
+    with pytest.raises(api.AssetError, match="hf download stabilityai/stable-diffusion-xl-base"):
+        _ = model.digest
+
+
+def test_folder_of_something_else_is_refused(tmp_path):
+    """It names what was expected."""
+    with pytest.raises(api.AssetError, match=r"model_index\.json"):
+        _ = DiffusersModel(source=str(tmp_path)).digest
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    with pytest.raises(api.AssetError, match="expected a denoising network"):
+        _ = DiffusersModel(source=str(tmp_path)).digest
+
+
+def test_damaged_weights_are_refused(make_folder, tmp_path):
+    """And a change of one byte is another model."""
+    import shutil
+
+    folder = shutil.copytree(make_folder("ddpm"), tmp_path / "copy")
+    before = DiffusersModel(source=str(folder)).digest
+    assert DiffusersModel(source=str(make_folder("ddpm"))).digest == before
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    model = DiffusersModel(source=str(folder))
+    assert before != model.digest
+    with pytest.raises(api.AssetError, match="expected the weights"):
+        model.load(device="cpu", dtype=torch.float32)
