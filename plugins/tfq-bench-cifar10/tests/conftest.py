@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from tfq_bench.testing.plugin_host import plugin_host
-from tfq_bench_cifar10 import model, train
-from tfq_bench_cifar10.network import build_unet
+from tfq_bench_cifar10 import embedded, train
+from tfq_bench_cifar10.network import NETWORKS, Network, build_trainable
 
 __all__ = ["plugin_host"]
 
@@ -54,35 +55,60 @@ def data_file(arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFa
     return path
 
 
+@pytest.fixture(scope="session", params=list(NETWORKS))
+def network(request: pytest.FixtureRequest) -> Network:
+    """Each of the networks."""
+    return NETWORKS[request.param]
+
+
 @pytest.fixture(scope="session")
-def checkpoint(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(
+    data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Network, int], Path]:
+    """`trained(network, steps)`: the folder of so many steps on the CPU, made once."""
+    made: dict[tuple[str, int], Path] = {}
+
+    def train_it(network: Network, steps: int) -> Path:
+        key = (network.name, steps)
+        if key not in made:
+            out = tmp_path_factory.mktemp("train") / "run"
+            words = ["--data", str(data_file), "--out", str(out), "--device", "cpu"]
+            words += ["--network", network.name, "--steps", str(steps), "--batch", "4"]
+            train.main(words)
+            made[key] = out
+        return made[key]
+
+    return train_it
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained: Callable[[Network, int], Path]) -> Path:
     """The folder of a training of two steps on the CPU."""
-    out = tmp_path_factory.mktemp("train") / "run"
-    words = ["--data", str(data_file), "--out", str(out), "--device", "cpu"]
-    train.main([*words, "--steps", "2", "--batch", "4"])
-    return out
+    return trained(NETWORKS["unet"], 2)
 
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the embedded one, with random float16 weights."""
     folder = tmp_path_factory.mktemp("weights")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        values = build_unet().state_dict()
-    content = save({name: value.half().contiguous() for name, value in values.items()})
-    (folder / "unet-ddpm.safetensors").write_bytes(content)
-    stated = {"weights_sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "provenance.json").write_text(json.dumps(stated))
+    for network in NETWORKS.values():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            values = build_trainable(network).state_dict()
+        # A fresh DiT is the identity: its weights must be away from zero to be told apart.
+        generator = torch.Generator().manual_seed(1)
+        noise = {
+            name: value + 0.02 * torch.randn(value.shape, generator=generator)
+            for name, value in values.items()
+        }
+        content = save({name: value.half().contiguous() for name, value in noise.items()})
+        (folder / f"{network.file}.safetensors").write_bytes(content)
+        stated = {"weights_sha256": hashlib.sha256(content).hexdigest()}
+        (folder / f"{network.file}.json").write_text(json.dumps(stated))
     return folder
 
 
 @pytest.fixture
-def embed(monkeypatch: pytest.MonkeyPatch):
+def embed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Lets the files in a folder stand in for the embedded weights: `embed(folder)`."""
-
-    def put(folder: Path) -> None:
-        monkeypatch.setattr(model, "UNET", folder / "unet-ddpm.safetensors")
-        monkeypatch.setattr(model, "PROVENANCE", folder / "provenance.json")
-
-    return put
+    return lambda folder: monkeypatch.setattr(embedded, "WEIGHTS", folder)

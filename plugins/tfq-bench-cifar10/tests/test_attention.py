@@ -3,8 +3,8 @@
 import torch
 
 from tfq_bench.quant.attention import AttentionProcessor
-from tfq_bench_cifar10.network import build_unet
-from tfq_bench_cifar10.topology import unet_topology
+from tfq_bench_cifar10.network import NETWORKS, build_unet
+from tfq_bench_cifar10.topology import network_topology
 
 
 def test_every_attention_is_found_and_computed_alike():
@@ -13,7 +13,7 @@ def test_every_attention_is_found_and_computed_alike():
         torch.manual_seed(0)
         network = build_unet().eval().requires_grad_(False)
         x = torch.randn(1, 3, 32, 32)
-    names = unet_topology(network).attention
+    names = network_topology(NETWORKS["unet"], network).attention
     expected = network(x, torch.tensor([500])).sample
     seen = []
     for name in names:

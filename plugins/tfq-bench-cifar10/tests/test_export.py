@@ -9,46 +9,65 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tfq_bench_cifar10 import model
+from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench_cifar10.checkpoint import load_checkpoint, save_checkpoint
+from tfq_bench_cifar10.embedded import WEIGHTS
 from tfq_bench_cifar10.export import WEIGHTS_BYTES, export, main, thinned
-from tfq_bench_cifar10.network import build_unet
+from tfq_bench_cifar10.model import Cifar10Model
+from tfq_bench_cifar10.network import NETWORKS, build_trainable
 from tfq_bench_cifar10.reference import ReferenceStatistics
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture(scope="module", params=["exported", "shipped"])
-def folder(request, tmp_path_factory):
+SHIPPED = [network for network in NETWORKS.values() if (WEIGHTS / f"{network.file}.json").exists()]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(("exported", network) for network in NETWORKS.values()),
+        *(("shipped", network) for network in SHIPPED),
+    ],
+    ids=lambda param: f"{param[0]}-{param[1].name}",
+)
+def folder(request, trained, tmp_path_factory):
     """What the package embeds, and what the export makes today: both keep to one format."""
-    if request.param == "shipped":
-        return model.WEIGHTS
+    kind, network = request.param
+    if kind == "shipped":
+        return WEIGHTS, network
     target = tmp_path_factory.mktemp("exported") / "weights"
-    export(request.getfixturevalue("checkpoint"), target, COMMIT)
-    return target
+    export(trained(network, 2), target, COMMIT)
+    return target, network
 
 
 @pytest.fixture(scope="module")
 def facts(folder):
     """The provenance in the folder."""
-    return json.loads((folder / "provenance.json").read_text("utf-8"))
+    target, network = folder
+    return json.loads((target / f"{network.file}.json").read_text("utf-8"))
 
 
 def test_weights_are_those_of_the_network_in_float16(folder):
     """Names and shapes are the network's, every value is a finite float16, the file is small."""
-    weights = load_file(folder / "unet-ddpm.safetensors")
-    expected = {name: value.shape for name, value in build_unet().state_dict().items()}
+    target, network = folder
+    path = target / f"{network.file}.safetensors"
+    weights = load_file(path)
+    expected = {name: value.shape for name, value in build_trainable(network).state_dict().items()}
     assert expected == {name: value.shape for name, value in weights.items()}
     assert {torch.float16} == {value.dtype for value in weights.values()}
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
-    assert (folder / "unet-ddpm.safetensors").stat().st_size < WEIGHTS_BYTES
+    assert path.stat().st_size < WEIGHTS_BYTES
 
 
 def test_provenance_describes_the_file_beside_it(folder, facts):
     """Name, digest and number of parameters are those of the weights."""
-    content = (folder / facts["weights"]).read_bytes()
+    target, network = folder
+    content = (target / facts["weights"]).read_bytes()
+    assert facts["weights"] == f"{network.file}.safetensors"
     assert hashlib.sha256(content).hexdigest() == facts["weights_sha256"]
-    assert facts["parameters"] == 6_472_195
+    expected = {"unet": 6_472_195, "conditional": 7_524_899, "dit": 7_628_364}
+    assert expected[network.name] == facts["parameters"]
     assert facts["weights_kind"] == "moving average, float16"
 
 
@@ -73,9 +92,11 @@ def test_loss_curve_ends_with_the_training(facts):
 
 def test_shipped_weights_and_statistics_are_of_the_same_data():
     """The model is compared with the images that it was trained on."""
-    facts = json.loads((model.WEIGHTS / "provenance.json").read_text("utf-8"))
-    path = model.WEIGHTS / "reference-efficientnet-lite0.safetensors"
-    assert ReferenceStatistics.load(path).provenance["data_sha256"] == facts["data_sha256"]
+    path = WEIGHTS / "reference-efficientnet-lite0.safetensors"
+    digest = ReferenceStatistics.load(path).provenance["data_sha256"]
+    for network in SHIPPED:
+        facts = json.loads((WEIGHTS / f"{network.file}.json").read_text("utf-8"))
+        assert digest == facts["data_sha256"], network.name
 
 
 def test_the_export_is_the_moving_average(checkpoint, tmp_path):
@@ -87,13 +108,35 @@ def test_the_export_is_the_moving_average(checkpoint, tmp_path):
     assert tuple(facts[key] for key in ("commit", "steps", "images", "seed")) == (COMMIT, 2, 8, 0)
 
 
-def test_an_exported_model_is_accepted_by_the_plugin(checkpoint, tmp_path, embed):
-    """What the command writes, the model loads."""
-    main(["--checkpoint", str(checkpoint), "--to", str(tmp_path / "w"), "--commit", COMMIT])
+def test_an_exported_model_is_accepted_by_the_plugin(network, trained, tmp_path, embed):
+    """From training through export to images: the moving average is what draws them."""
+    folder = trained(network, 2)
+    main(["--checkpoint", str(folder), "--to", str(tmp_path / "w"), "--commit", COMMIT])
     embed(tmp_path / "w")
-    network = model.Cifar10Model().load(device="cpu", dtype=torch.float32)
-    average = load_checkpoint(checkpoint)[0]["ema"]
-    assert torch.equal(average["conv_in.weight"].float(), network.conv_in.weight)
+    model = Cifar10Model(network, guidance=2.0)
+    loaded = model.load(device="cpu", dtype=torch.float32)
+    average = load_checkpoint(folder)[0]["ema"]
+    for name, value in loaded.named_parameters():
+        assert torch.equal(average[name].half().float(), value), name
+    if network.tokens:
+        rows = model.conditions(range(10), device="cpu")[network.argument]
+        assert torch.equal(average["class_tokens"][:10].half().float(), rows)
+    sampler = model.sampler("ddim", 2)
+    state = torch.randn((3, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    condition = model.conditions(range(3), device="cpu")
+    for index, t in enumerate(sampler.timesteps):
+        epsilon = guided_prediction(model, loaded, state, torch.full((3,), t), condition)
+        state = sampler.step(state, epsilon, index, None)
+    images = model.decode(state)
+    assert torch.Size([3, 32, 32, 3]) == images.shape
+    assert len(images.unique()) > 10
+
+
+def test_networks_are_exported_side_by_side(trained, tmp_path):
+    """One export leaves the files of another alone."""
+    for network in NETWORKS.values():
+        export(trained(network, 2), tmp_path, COMMIT)
+    assert len(list(tmp_path.iterdir())) == 2 * len(NETWORKS)
 
 
 def test_a_diverged_average_is_not_exported(checkpoint, tmp_path):

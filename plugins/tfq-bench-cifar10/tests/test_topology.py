@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tfq_bench_cifar10.network import build_unet
-from tfq_bench_cifar10.topology import unet_topology
+from tfq_bench_cifar10.network import NETWORKS, build_unet
+from tfq_bench_cifar10.topology import network_topology
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def network():
 @pytest.fixture(scope="module")
 def topology(network):
     """What the host is told of it."""
-    return unet_topology(network)
+    return network_topology(NETWORKS["unet"], network)
 
 
 def inputs():
@@ -120,3 +120,39 @@ def test_work_is_counted_per_image(topology):
     assert topology.layer("mid_block.attentions.0.to_q").macs == 8 * 8 * 128 * 128
     assert topology.layer("time_embedding.linear_1").macs == 64 * 256
     assert sum(layer.macs for layer in topology.layers) == 1_502_511_104
+
+
+def test_roles_of_the_conditional_unet():
+    """Eleven residual blocks read t; seven transformers of ten layers, two of them feed-forward."""
+    found = network_topology(NETWORKS["conditional"], NETWORKS["conditional"].build(0.0))
+    expected = {
+        "input": 1,
+        "output": 1,
+        "time-mlp": 2,
+        "time-projection": 11,
+        "conv": 22,
+        "shortcut": 7,
+        "attention": 7 * 10,
+        "feed-forward": 7 * 2,
+        "resample": 4,
+    }
+    assert expected == Counter(layer.role for layer in found.layers)
+    assert found.time_features == found.time_projections
+    up = [la.name for la in found.layers if la.role == "shortcut" and "up_blocks" in la.name]
+    assert up == [layer.name for layer in found.layers if layer.split is not None]
+
+
+def test_roles_of_the_dit():
+    """Each of ten layers has its own embedder of t; what a class is added to cannot be cached."""
+    found = network_topology(NETWORKS["dit"], NETWORKS["dit"].build(0.0))
+    expected = {
+        "input": 1,
+        "output": 1,
+        "time-mlp": 10 * 2,
+        "time-projection": 10 + 1,
+        "attention": 10 * 4,
+        "feed-forward": 10 * 2,
+    }
+    assert expected == Counter(layer.role for layer in found.layers)
+    embedders = [f"transformer_blocks.{i}.norm1.emb.timestep_embedder.linear_2" for i in range(10)]
+    assert embedders == list(found.time_features)

@@ -14,8 +14,8 @@ from tfq_bench_tfmq.block import find_temporal_block
 
 
 def _embedded():
-    from tfq_bench_cifar10.network import build_unet
-    from tfq_bench_cifar10.topology import unet_topology
+    from tfq_bench_cifar10.network import NETWORKS, build_unet
+    from tfq_bench_cifar10.topology import network_topology
 
     class Untrained:
         digest, latent_shape = "untrained", (3, 32, 32)
@@ -32,7 +32,7 @@ def _embedded():
     return LoadedModel(
         model=Untrained(),
         network=network,
-        topology=unet_topology(network),
+        topology=network_topology(NETWORKS["unet"], network),
         sampler=load_tiny(steps=5).sampler,
         device="cpu",
     )

@@ -19,12 +19,10 @@ import torch
 from safetensors.torch import save
 
 from tfq_bench_cifar10.checkpoint import load_checkpoint
-from tfq_bench_cifar10.network import build_unet
+from tfq_bench_cifar10.network import NETWORKS, build_trainable
 
 __all__ = ["export", "main"]
 
-WEIGHTS_NAME = "unet-ddpm.safetensors"
-PROVENANCE_NAME = "provenance.json"
 CURVE_POINTS = 200
 WEIGHTS_BYTES = 16_000_000
 LICENCE_NOTE = (
@@ -43,7 +41,7 @@ def export(checkpoint: Path, target: Path, commit: str) -> dict[str, Any]:
 
     Args:
         checkpoint: a folder that `tfq_bench_cifar10.train` wrote.
-        target: a folder, made if absent; files of the same names are replaced.
+        target: a folder, made if absent; the network's two files are replaced, others left.
         commit: the commit of the training script that was run, hexadecimal.
 
     Raises:
@@ -51,12 +49,16 @@ def export(checkpoint: Path, target: Path, commit: str) -> dict[str, Any]:
         ValueError: its weights are not this network's, or a weight is no finite float16 number.
     """
     groups, state = load_checkpoint(checkpoint)
+    network = NETWORKS[state["facts"]["network"]]
     weights = {name: value.to(torch.float16).contiguous() for name, value in groups["ema"].items()}
-    expected = {name: value.shape for name, value in build_unet().state_dict().items()}
+    with torch.device("meta"):
+        module = build_trainable(network)
+    expected = {name: value.shape for name, value in module.named_parameters()}
     if expected != {name: value.shape for name, value in weights.items()}:
         raise ValueError(
-            f"{checkpoint}: expected the {len(expected)} tensors of the embedded network, found "
-            f"{len(weights)} with other names or shapes. Export with the code that trained it."
+            f"{checkpoint}: expected the {len(expected)} tensors of the network '{network.name}', "
+            f"found {len(weights)} with other names or shapes. Export with the code that trained "
+            "it."
         )
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
@@ -65,12 +67,12 @@ def export(checkpoint: Path, target: Path, commit: str) -> dict[str, Any]:
             f"{len(broken) - 1} more). The training diverged; do not embed it."
         )
     content = save(weights)
-    assert len(content) < WEIGHTS_BYTES, "the embedded network has 6.5 M parameters, 13 MB"
+    assert len(content) < WEIGHTS_BYTES, "the networks have less than 8 M parameters"
     curve = [[step, round(loss, 6)] for step, loss in thinned(state["loss_curve"])]
     provenance = {
         "script": "tfq_bench_cifar10.train",
         "commit": commit,
-        "weights": WEIGHTS_NAME,
+        "weights": f"{network.file}.safetensors",
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "weights_kind": "moving average, float16",
         "parameters": sum(value.numel() for value in weights.values()),
@@ -84,8 +86,8 @@ def export(checkpoint: Path, target: Path, commit: str) -> dict[str, Any]:
         "loss_curve": curve,
     }
     target.mkdir(parents=True, exist_ok=True)
-    (target / WEIGHTS_NAME).write_bytes(content)
-    (target / PROVENANCE_NAME).write_text(json.dumps(provenance, indent=1) + "\n")
+    (target / f"{network.file}.safetensors").write_bytes(content)
+    (target / f"{network.file}.json").write_text(json.dumps(provenance, indent=1) + "\n")
     return provenance
 
 
@@ -111,8 +113,8 @@ def main(argv: list[str] | None = None) -> None:
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f"{error}\n")
     print(
-        f"{options.to / WEIGHTS_NAME}: {facts['parameters']:,} parameters after {facts['steps']:,} "
-        f"steps, sha256 {facts['weights_sha256']}"
+        f"{options.to / facts['weights']}: {facts['parameters']:,} parameters after "
+        f"{facts['steps']:,} steps, sha256 {facts['weights_sha256']}"
     )
 
 

@@ -1,9 +1,8 @@
-"""The embedded model, as the host sees it."""
+"""The embedded models, as the host sees them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,24 +11,47 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench import api
-from tfq_bench_cifar10.network import build_unet
+from tfq_bench_cifar10 import embedded
+from tfq_bench_cifar10.network import CLASSES, NETWORKS, NO_CLASS, class_table
 from tfq_bench_cifar10.sampler import Ddim
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Cifar10Model"]
+    from tfq_bench_cifar10.network import Network
 
-WEIGHTS = Path(__file__).parent / "weights"
-UNET = WEIGHTS / "unet-ddpm.safetensors"
-PROVENANCE = WEIGHTS / "provenance.json"
+__all__ = ["Cifar10Model", "conditional", "dit", "unconditional"]
+
+
+def unconditional() -> Cifar10Model:
+    """DDPM's network, which knows no classes."""
+    return Cifar10Model(NETWORKS["unet"])
+
+
+def conditional(*, guidance: float) -> Cifar10Model:
+    """Stable Diffusion's network in small, told a class as a sequence of tokens."""
+    return Cifar10Model(NETWORKS["conditional"], guidance=guidance)
+
+
+def dit(*, guidance: float) -> Cifar10Model:
+    """A small DiT, told a class as its index."""
+    return Cifar10Model(NETWORKS["dit"], guidance=guidance)
 
 
 class Cifar10Model:
-    """Unconditional DDPM on CIFAR-10; see the model card in the distribution's README."""
+    """One of the networks with its embedded weights; see the model cards in the README.
+
+    Args:
+        guidance: scale of classifier-free guidance, 1 for none; of no effect without classes.
+    """
 
     latent_shape = (3, 32, 32)
     dtype = torch.float32
+
+    def __init__(self, network: Network, *, guidance: float = 1.0) -> None:
+        self.network = network
+        self._scale = guidance
+        self._tables: dict[str, Tensor] = {}
 
     @cached_property
     def digest(self) -> str:
@@ -38,7 +60,7 @@ class Cifar10Model:
         Raises:
             AssetError: they are missing, or not those that the provenance describes.
         """
-        return hashlib.sha256(_embedded()).hexdigest()
+        return hashlib.sha256(embedded.checked_file(self.network)).hexdigest()
 
     def load(self, *, device: str, dtype: torch.dtype) -> nn.Module:
         """The network with the embedded float16 weights, converted to `dtype`.
@@ -46,47 +68,53 @@ class Cifar10Model:
         Raises:
             AssetError: as for `digest`.
         """
-        from safetensors.torch import load
-
-        weights = load(_embedded())
-        # Made without values and given converted ones: a diffusers network warns when it is cast,
-        # and fresh values would be drawn from torch's global generator.
-        with torch.device("meta"):
-            network = build_unet()
+        weights, _ = embedded.load_weights(self.network)
+        with torch.random.fork_rng(devices=[]):  # fresh values, which are replaced at once
+            network = self.network.build(0.0)
+        # Given converted values, because a diffusers network warns when it is cast.
         converted = {name: value.to(device, dtype) for name, value in weights.items()}
         network.load_state_dict(converted, assign=True)
+        for module in network.modules():
+            for name, table in module.named_buffers(recurse=False):  # positions, computed
+                setattr(module, name, table.to(device))
         return network.eval().requires_grad_(False)
 
     def predict(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        timestep: Tensor,
-        condition: Mapping[str, Tensor],  # noqa: ARG002
+        self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
         """Epsilon `[B, 3, 32, 32]`."""
-        prediction: Tensor = network(x, timestep, return_dict=False)[0]
+        prediction: Tensor = network(x, timestep, **condition, return_dict=False)[0]
         return prediction
 
     def topology(self, network: nn.Module) -> api.Topology:
         """Layers, blocks and temporal modules in execution order."""
-        from tfq_bench_cifar10.topology import unet_topology
+        from tfq_bench_cifar10.topology import network_topology
 
-        return unet_topology(network)
+        return network_topology(self.network, network)
 
     def sampler(self, name: str, steps: int) -> Ddim:
         """`ddim` or `ddim-quadratic`; SuiteError for a number of steps it cannot place."""
         try:
             return Ddim(name, steps)
         except ValueError as error:
-            raise api.SuiteError(f"[sampling]: {error}") from error
+            raise api.SuiteError(f"[sampling]: model '{self.network.model}': {error}") from error
 
-    def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """Nothing: the model is unconditional."""
-        return {}
+    def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
+        """What the network is told of class i mod 10 for image i; nothing if it knows no classes.
 
-    def guidance(self, *, device: str) -> None:
-        """None: the model is unconditional."""
+        float32 `[B, 4, 128]` or int64 `[B]`, by the name of the network's argument.
+        """
+        if not self.network.argument:
+            return {}
+        labels = torch.tensor([image % CLASSES for image in images], device=device)
+        return {self.network.argument: self._table(device)[labels]}
+
+    def guidance(self, *, device: str) -> api.Guidance | None:
+        """The scale and the row for no class; None without classes or at scale 1."""
+        if not self.network.argument or self._scale == 1.0:
+            return None
+        nothing = self._table(device)[NO_CLASS:]
+        return api.Guidance(scale=self._scale, condition={self.network.argument: nothing})
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 `[B, 32, 32, 3]` on the CPU; values are rounded, not truncated."""
@@ -95,29 +123,13 @@ class Cifar10Model:
 
     def reference(self, extractor: str) -> Path | None:
         """Statistics of the 50,000 training images for `extractor`, if they are embedded."""
-        path = WEIGHTS / f"reference-{extractor}.safetensors"
+        path = embedded.WEIGHTS / f"reference-{extractor}.safetensors"
         return path if path.exists() else None
 
-
-def _embedded() -> bytes:
-    """The weights as a safetensors file, checked against the digest in their provenance."""
-    try:
-        content = UNET.read_bytes()
-        stated = json.loads(PROVENANCE.read_text("utf-8"))["weights_sha256"]
-    except FileNotFoundError as error:
-        raise api.AssetError(
-            f"the embedded weights are missing, expected {error.filename}; reinstall "
-            "tfq-bench-cifar10."
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise api.AssetError(
-            f"{PROVENANCE}: expected JSON with the key weights_sha256, found none "
-            f"({type(error).__name__}); reinstall tfq-bench-cifar10."
-        ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != stated:
-        raise api.AssetError(
-            f"{UNET}: expected the SHA-256 {stated} of {PROVENANCE.name}, found {found}. The file "
-            "was changed or cut off; reinstall tfq-bench-cifar10."
-        )
-    return content
+    def _table(self, device: str) -> Tensor:
+        """What the network is told of each class and of none, `[11, ...]`; read once a device."""
+        if device not in self._tables:
+            tokens = embedded.load_weights(self.network)[1] if self.network.tokens else None
+            table = class_table(None if tokens is None else tokens.float())
+            self._tables[device] = table.to(device)
+        return self._tables[device]

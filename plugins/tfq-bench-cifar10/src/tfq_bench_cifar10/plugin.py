@@ -8,14 +8,40 @@ from tfq_bench import api
 
 __all__: list[str] = []
 
+SAMPLERS = ("ddim", "ddim-quadratic")
+GUIDANCE = api.Option(
+    name="guidance",
+    kind="float",
+    default=1.5,
+    help="scale of classifier-free guidance, 1 for the conditional prediction alone",
+    minimum=1.0,
+    maximum=20.0,
+)
+
 
 @api.hookimpl
 def tfq_models() -> Iterator[api.ModelProvider]:
-    """The embedded model."""
+    """Three architectures, trained on the same images."""
     yield api.ModelProvider(
         name="cifar10",
         summary="Unconditional DDPM on CIFAR-10, 6.5 M parameters, weights embedded",
-        factory="tfq_bench_cifar10.model:Cifar10Model",
-        samplers=("ddim", "ddim-quadratic"),
+        factory="tfq_bench_cifar10.model:unconditional",
+        samplers=SAMPLERS,
         gmac=1.5,
+    )
+    yield api.ModelProvider(
+        name="cifar10-conditional",
+        summary="Class-conditional U-Net with cross-attention on CIFAR-10, 7.5 M parameters",
+        factory="tfq_bench_cifar10.model:conditional",
+        options=(GUIDANCE,),
+        samplers=SAMPLERS,
+        gmac=1.73,
+    )
+    yield api.ModelProvider(
+        name="cifar10-dit",
+        summary="Class-conditional DiT on CIFAR-10, 7.6 M parameters",
+        factory="tfq_bench_cifar10.model:dit",
+        options=(GUIDANCE,),
+        samplers=SAMPLERS,
+        gmac=1.14,
     )

@@ -41,7 +41,7 @@ class Ddim(api.PlainState):
         fewest = 2 if name == "ddim-quadratic" else 1
         if not fewest <= steps <= TRAIN_STEPS:
             raise ValueError(
-                f"sampler '{name}' of model 'cifar10' takes {fewest} to {TRAIN_STEPS} steps, found "
+                f"sampler '{name}' takes {fewest} to {TRAIN_STEPS} steps, found "
                 f"{steps}; change 'steps'."
             )
         if name == "ddim-quadratic":

@@ -1,8 +1,9 @@
-"""Trains the embedded model: `python -m tfq_bench_cifar10.train --data cifar10.npz --out DIR`.
+"""Trains an embedded model: `python -m tfq_bench_cifar10.train --data cifar10.npz --out DIR`.
 
 Training may be cut into sessions (`--minutes`, `--resume`). The learning rate follows a cosine
 over the whole budget (`--budget-minutes` or `--steps`), so the sessions of one budget together are
-one training. Compilation and start-up do not count against the budget.
+one training: on the CPU bit by bit the same as an uncut one of `--steps`. Compilation and start-up
+do not count against the budget.
 """
 
 # ruff: noqa: T201 - a command: its output is its interface
@@ -12,40 +13,22 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from tfq_bench_cifar10.checkpoint import load_checkpoint, save_checkpoint
-from tfq_bench_cifar10.data import load_cifar10
-from tfq_bench_cifar10.network import TRAIN_STEPS, alphas_cumprod, build_unet
+from tfq_bench_cifar10.data import Cifar10, load_cifar10
+from tfq_bench_cifar10.network import NETWORKS, Network, build_trainable
+from tfq_bench_cifar10.objective import draw, make_loss
+from tfq_bench_cifar10.session import Progress, State
 
-__all__ = ["Progress", "main", "train"]
+__all__ = ["main", "train"]
 
 WARMUP_STEPS = 500
 UNCOUNTED_STEPS = 20
 LOG_STEPS = 200
 SAVE_SECONDS = 180.0
-SNR_LIMIT = 5.0  # gamma of Min-SNR weighting (arXiv:2303.09556)
-
-
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """Where a training stands; everything but tensors that a checkpoint holds.
-
-    Args:
-        seconds: of counted training over all sessions. loss_curve: (step, mean loss) pairs.
-    """
-
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    sessions: int = 0
-    loss_curve: list[tuple[int, float]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -53,6 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tfq_bench_cifar10.train", description=__doc__.split("\n", 1)[0]
     )
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="unet")
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 as .npz of JPEG files")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     budget = parser.add_mutually_exclusive_group(required=True)
@@ -64,6 +48,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--ema", type=float, default=0.9995)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument(
+        "--label-dropout",
+        type=float,
+        default=0.1,
+        help="share of images whose class is not told, which guidance needs",
+    )
     parser.add_argument(
         "--loss",
         choices=("epsilon", "min-snr"),
@@ -82,50 +72,19 @@ def train(options: argparse.Namespace) -> Progress:
     torch.set_float32_matmul_precision("high")
     data = load_cifar10(options.data)
     images = torch.from_numpy(data.train_images).to(options.device).permute(0, 3, 1, 2).contiguous()
-    torch.manual_seed(options.seed)  # the only place where weights are initialised
-    network: torch.nn.Module = build_unet(options.dropout).to(options.device)
-    average = {name: value.detach().clone() for name, value in network.named_parameters()}
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=cuda
-    )
-    progress = Progress()
+    labels = torch.from_numpy(data.train_labels).to(options.device, torch.int64)
+    network = NETWORKS[options.network]
+    state = _fresh(network, options)
+    progress, facts = Progress(), _facts(options, data)
     if options.resume:
-        progress = _restore(options.out, network, average, optimizer, data.digest)
+        progress = state.restore(options.out, facts)
     progress.sessions += 1
-    progress.facts = {
-        "data_sha256": data.digest,
-        "seed": options.seed,
-        "batch": options.batch,
-        "lr": options.lr,
-        "ema": options.ema,
-        "dropout": options.dropout,
-        "loss": options.loss,
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "torch": torch.__version__,
-        "budget_minutes": options.budget_minutes,
-        "budget_steps": options.steps,
-    }
-    generator = torch.Generator(options.device).manual_seed(
-        options.seed * 1_000_003 + progress.sessions
-    )
-    signal = alphas_cumprod().to(options.device)
-    root_signal, root_noise = signal.sqrt().float(), (1.0 - signal).sqrt().float()
-
-    weight = _loss_weight(signal, options.loss)
-
-    def loss_of(x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        noisy = root_signal[t].view(-1, 1, 1, 1) * x + root_noise[t].view(-1, 1, 1, 1) * noise
-        with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=cuda):
-            predicted = network(noisy, t, return_dict=False)[0]
-        if weight is None:
-            return F.mse_loss(predicted.float(), noise)
-        return ((predicted.float() - noise).square().mean(dim=(1, 2, 3)) * weight[t]).mean()
-
+    progress.facts = facts
+    loss_of = make_loss(network, state.module, kind=options.loss, device=options.device)
     compiled = torch.compile(loss_of) if cuda else loss_of
-    parameters = list(network.parameters())
-    averages = [average[name] for name, _ in network.named_parameters()]
+    parameters = list(state.module.parameters())
+    averages = [state.average[name] for name, _ in state.module.named_parameters()]
     total = torch.zeros((), device=options.device)
-    network.train()
     counted_from: float | None = None
     before = progress.seconds
     first, saved, logged = progress.step, time.perf_counter(), progress.step
@@ -141,24 +100,23 @@ def train(options: argparse.Namespace) -> Progress:
             progress.seconds = before + now - counted_from
         done = _fraction(progress, options)
         out_of_time = options.minutes is not None and now - session_start > options.minutes * 60
-        if done >= 1.0 or out_of_time:
+        if done >= 1.0 or (out_of_time and progress.step > first):
             break
         rate = _learning_rate(options.lr, progress.step, done)
-        for group in optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = rate
-        chosen = torch.randint(
-            len(images), (options.batch,), generator=generator, device=options.device
+        batch = draw(
+            images,
+            labels,
+            options.batch,
+            label_dropout=options.label_dropout,
+            generator=state.generator,
         )
-        x = images[chosen].float().div_(127.5).sub_(1.0)
-        flip = torch.rand((options.batch, 1, 1, 1), generator=generator, device=options.device)
-        x = torch.where(flip < 0.5, x.flip(3), x)
-        t = torch.randint(TRAIN_STEPS, (options.batch,), generator=generator, device=options.device)
-        noise = torch.randn(x.shape, generator=generator, device=options.device)
-        loss = compiled(x, t, noise)
+        loss = compiled(*batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
         total += loss.detach()
         progress.step += 1
         progress.images += options.batch
@@ -180,27 +138,58 @@ def train(options: argparse.Namespace) -> Progress:
                 flush=True,
             )
         if time.perf_counter() - saved > SAVE_SECONDS:
-            _store(options.out, network, average, optimizer, progress)
+            state.store(options.out, progress)
             saved = time.perf_counter()
     if progress.step > logged:
         mean = total.item() / (progress.step - logged)
         _check_finite(mean, progress.step)
         progress.loss_curve.append((progress.step, mean))
-    _store(options.out, network, average, optimizer, progress)
+    state.store(options.out, progress)
     return progress
+
+
+def _fresh(network: Network, options: argparse.Namespace) -> State:
+    """The state before the first step; all of it follows from the seed."""
+    torch.manual_seed(options.seed)  # weights are initialised from the global generator
+    module = build_trainable(network, options.dropout).to(options.device).train()
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=options.lr,
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+        fused=options.device.startswith("cuda"),
+    )
+    return State(
+        module=module,
+        average={name: value.detach().clone() for name, value in module.named_parameters()},
+        optimizer=optimizer,
+        generator=torch.Generator(options.device).manual_seed(options.seed * 1_000_003 + 1),
+    )
+
+
+def _facts(options: argparse.Namespace, data: Cifar10) -> dict[str, Any]:
+    """What the provenance says of this session."""
+    cuda = options.device.startswith("cuda")
+    return {
+        "network": options.network,
+        "data_sha256": data.digest,
+        "seed": options.seed,
+        "batch": options.batch,
+        "lr": options.lr,
+        "ema": options.ema,
+        "dropout": options.dropout,
+        "label_dropout": options.label_dropout if NETWORKS[options.network].argument else None,
+        "loss": options.loss,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "torch": torch.__version__,
+        "budget_minutes": options.budget_minutes,
+        "budget_steps": options.steps,
+    }
 
 
 def _learning_rate(peak: float, step: int, done: float) -> float:
     """Linear warm-up over 500 steps, times a half cosine over `done`, the budget's used part."""
     return peak * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def _loss_weight(signal: torch.Tensor, kind: str) -> torch.Tensor | None:
-    """float32 `[1000]`, the weight of each t in the loss; None for the plain loss."""
-    if kind == "epsilon":
-        return None
-    ratio = signal / (1.0 - signal)
-    return (ratio.clamp(max=SNR_LIMIT) / ratio).float()
 
 
 def _check_finite(loss: float, step: int) -> None:
@@ -216,56 +205,6 @@ def _fraction(progress: Progress, options: argparse.Namespace) -> float:
     if options.steps is not None:
         return progress.step / options.steps
     return progress.seconds / (options.budget_minutes * 60)
-
-
-def _store(
-    folder: Path,
-    network: torch.nn.Module,
-    average: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    """Saves 52 MB: float32 weights, float16 average (as exported), bfloat16 second moment.
-
-    The first moment is left out: it remembers ten steps and is built again as quickly.
-    """
-    weights = dict(network.named_parameters())
-    groups = {
-        "model": weights,
-        "ema": {name: value.to(torch.float16) for name, value in average.items()},
-        "exp_avg_sq": {
-            name: optimizer.state[parameter]["exp_avg_sq"].to(torch.bfloat16)
-            for name, parameter in weights.items()
-        },
-    }
-    save_checkpoint(folder, groups, {name: getattr(progress, name) for name in Progress.__slots__})
-
-
-def _restore(
-    folder: Path,
-    network: torch.nn.Module,
-    average: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    data_digest: str,
-) -> Progress:
-    """Puts the checkpoint in `folder` into the three; returns where the training stands."""
-    groups, state = load_checkpoint(folder)
-    progress = Progress(**state)
-    if progress.facts["data_sha256"] != data_digest:
-        raise ValueError(
-            f"{folder}: expected a checkpoint trained on this data (SHA-256 {data_digest}), found "
-            f"one of {progress.facts['data_sha256']}. Give the same --data, or another --out."
-        )
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(groups["model"][name])
-            average[name].copy_(groups["ema"][name])
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(progress.step), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(groups["exp_avg_sq"][name]),
-            }
-    return progress
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,82 @@
+"""What a training step minimizes: the error of the predicted noise, class labels given.
+
+Symbols as in DDPM (arXiv:2006.11239): image x in [-1, 1], `t`, noise epsilon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from tfq_bench_cifar10.network import NO_CLASS, TRAIN_STEPS, alphas_cumprod, class_table
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tfq_bench_cifar10.network import Network
+
+__all__ = ["Loss", "draw", "make_loss", "snr_weight"]
+
+SNR_LIMIT = 5.0  # gamma of Min-SNR weighting (arXiv:2303.09556)
+
+Loss = Callable[["Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
+"""Mean loss of images `[B, 3, 32, 32]`, t `[B]`, noise like the images and labels `[B]`."""
+
+
+def make_loss(network: Network, module: nn.Module, *, kind: str, device: str) -> Loss:
+    """The loss of `module`, in bfloat16 where autocast chooses it on CUDA.
+
+    Args:
+        module: as `build_trainable` makes it, on `device`.
+        kind: `epsilon` for DDPM's plain loss, `min-snr` for the weighted one.
+    """
+    signal = alphas_cumprod().to(device)
+    root_signal, root_noise = signal.sqrt().float(), (1.0 - signal).sqrt().float()
+    weight = snr_weight(signal) if kind == "min-snr" else None
+    table = class_table(getattr(module, "class_tokens", None)).to(device)
+    device_type = device.split(":")[0]
+
+    def loss(x: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
+        noisy = root_signal[t].view(-1, 1, 1, 1) * x + root_noise[t].view(-1, 1, 1, 1) * noise
+        condition = {network.argument: table[labels]} if network.argument else {}
+        with torch.autocast(device_type, torch.bfloat16, enabled=device_type == "cuda"):
+            predicted = module(noisy, t, **condition, return_dict=False)[0]
+        if weight is None:
+            return F.mse_loss(predicted.float(), noise)
+        return ((predicted.float() - noise).square().mean(dim=(1, 2, 3)) * weight[t]).mean()
+
+    return loss
+
+
+def draw(
+    images: Tensor,
+    labels: Tensor,
+    batch: int,
+    *,
+    label_dropout: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One batch: images flipped at random, t, noise, labels of which some say "no class".
+
+    Args:
+        images: uint8 `[N, 3, 32, 32]`. labels: int64 `[N]`. All on the generator's device.
+        label_dropout: share of the labels that are replaced (arXiv:2207.12598, algorithm 1).
+    """
+    device = images.device
+    chosen = torch.randint(len(images), (batch,), generator=generator, device=device)
+    x = images[chosen].float().div_(127.5).sub_(1.0)
+    flip = torch.rand((batch, 1, 1, 1), generator=generator, device=device)
+    x = torch.where(flip < 0.5, x.flip(3), x)
+    t = torch.randint(TRAIN_STEPS, (batch,), generator=generator, device=device)
+    noise = torch.randn(x.shape, generator=generator, device=device)
+    dropped = torch.rand((batch,), generator=generator, device=device) < label_dropout
+    return x, t, noise, torch.where(dropped, NO_CLASS, labels[chosen])
+
+
+def snr_weight(signal: Tensor) -> Tensor:
+    """float32 `[1000]`, min(SNR, 5) / SNR of each t, from alpha-bar."""
+    ratio = signal / (1.0 - signal)
+    return (ratio.clamp(max=SNR_LIMIT) / ratio).float()
