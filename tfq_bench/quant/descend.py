@@ -6,13 +6,12 @@ the time, replayed as a graph they do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["descend", "optimizer_for", "set_lr", "tf32"]
+__all__ = ["descend", "optimizer_for", "set_lr"]
 
 EAGER_STEPS = 3
 """Steps before the capture, which let libraries choose algorithms and allocate."""
@@ -71,18 +70,3 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
-
-
-@contextmanager
-def tf32() -> Iterator[None]:
-    """Products of float32 on tensor cores with 10-bit mantissas while the context is open.
-
-    Exact enough for learning: weights of 8 bits keep their levels, which bfloat16 would merge.
-    """
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn

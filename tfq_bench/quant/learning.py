@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.adaround import anneal
 from tfq_bench.quant.captured import Captured, Replays, capture_block
-from tfq_bench.quant.descend import descend, optimizer_for, set_lr, tf32
+from tfq_bench.quant.descend import descend, optimizer_for, set_lr
+from tfq_bench.quant.precision import tf32
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData

@@ -24,6 +24,7 @@ from tfq_bench.protocols import KernelUse, Lowered, StepCursor
 from tfq_bench.quant.affine import per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
+from tfq_bench.quant.precision import tf32
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import LoadedModel
@@ -118,7 +119,9 @@ class SimulatedLayer(nn.Module):
                 zero_point = zero_point.index_select(0, self._step.index).reshape(wide)
             codes = x.float().mul(scale.reciprocal()).round_().add_(zero_point)
             codes = codes.clamp_(0, 2**bits - 1).sub_(zero_point)
-            y = apply_layer(self._geometry[0], codes, weight, None).mul_(scale)
+            with tf32():  # integers of at most 9 bits: the products stay exact
+                y = apply_layer(self._geometry[0], codes, weight, None)
+            y = y.mul_(scale)
         y = y.mul_(weight_scale)
         if self.bias is not None and number == 0:
             y = y.add_(self.bias.reshape(self._wide))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfq_bench import api
-from tfq_bench.errors import nearest
 from tfq_bench_diffusers.samplers.ddim import Ddim, Ddpm
 from tfq_bench_diffusers.samplers.euler import Euler
 from tfq_bench_diffusers.samplers.multistep import DpmSolver, Plms
@@ -38,5 +37,7 @@ def make_sampler(name: str, steps: int, config: Mapping[str, Any]) -> api.Sample
             for something that is not implemented.
     """
     if name not in SAMPLERS:
-        raise api.SuiteError(f"[sampling]: unknown sampler '{name}'; {nearest(name, SAMPLERS)}")
+        raise api.SuiteError(
+            f"[sampling]: unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}."
+        )
     return SAMPLERS[name](Schedule(config, name), steps, config)
