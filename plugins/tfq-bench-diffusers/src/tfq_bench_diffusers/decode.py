@@ -30,7 +30,8 @@ class Decoder:
         import diffusers
 
         try:
-            kind = read_json(folder / "config.json")["_class_name"]
+            stated = read_json(folder / "config.json")
+            kind = stated["_class_name"]
             self._network: Any = getattr(diffusers, kind).from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True
             )
@@ -39,6 +40,12 @@ class Decoder:
                 f"{folder}: expected an autoencoder of diffusers, found another thing: {error}"
             ) from error
         self._network.eval().requires_grad_(False)
+        config = self._network.config
+        # VQ models older than the option were trained on latents as they are; the default that
+        # diffusers fills in is that of Stable Diffusion.
+        plain = kind == "VQModel" and "scaling_factor" not in stated
+        self._scale = 1.0 if plain else float(config.scaling_factor)
+        self._shift = float(getattr(config, "shift_factor", None) or 0.0)
 
     @staticmethod
     def find(folder: Folder) -> Path | None:
@@ -54,10 +61,8 @@ class Decoder:
     @torch.no_grad()
     def __call__(self, latents: Tensor) -> Tensor:
         """float32 `[B, 3, H, W]`, about [-1, 1], image by image to save memory."""
-        config = self._network.config
-        shift = getattr(config, "shift_factor", None) or 0.0
         self._network.to(latents.device)
-        scaled = latents.float() / config.scaling_factor + shift
+        scaled = latents.float() / self._scale + self._shift
         return torch.cat([self._network.decode(one[None]).sample for one in scaled])
 
 

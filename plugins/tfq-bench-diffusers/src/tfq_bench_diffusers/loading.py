@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from tfq_bench import api
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Folder", "find_folder", "load_network", "random_network", "read_json"]
+__all__ = ["Folder", "find_folder", "load_network", "random_network", "read_json", "weights_fault"]
 
 DENOISERS = ("unet", "transformer")
 DECODERS = ("vae", "vqvae", "movq")
@@ -70,16 +69,46 @@ class Folder:
         found = self.part("scheduler")
         return {} if found is None else read_json(found / "scheduler_config.json")
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 over all files that are read: configurations, tokenizers, weights."""
+    def digest(self, *, random: bool) -> str:
+        """SHA-256 over all files that are read: configurations, tokenizers, weights.
+
+        Args:
+            random: the network's weights and the text encoders are not read.
+
+        Raises:
+            AssetError: a file that will be read is not there, as after a broken download.
+        """
+        used = [self.part(*DENOISERS), self.part(*DECODERS), self.part("scheduler")]
+        if not random:
+            self._check_complete()
+            used += [self.part(name) for name in TEXT]
+        files = [self.path / "model_index.json"] if self.parts else []
+        for folder in dict.fromkeys(folder for folder in used if folder is not None):
+            drawn = random and folder == used[0]
+            files += _texts(folder) if drawn else [*_texts(folder), *_weights(folder)]
         total = hashlib.sha256()
-        folders = [self.part(*DENOISERS), self.part(*DECODERS), self.part("scheduler")]
-        folders += [self.part(name) for name in TEXT]
-        for folder in dict.fromkeys(folder for folder in folders if folder is not None):
-            for file in _read_files(folder):
-                total.update(f"{file.relative_to(self.path)}\0{_sha256(file)}\n".encode())
+        for file in dict.fromkeys(files):
+            total.update(f"{file.relative_to(self.path)}\0{_sha256(file)}\n".encode())
         return total.hexdigest()
+
+    def _check_complete(self) -> None:
+        """AssetError unless every component that will be read is here with its weights."""
+        named = [name for name, what in self.parts.items() if isinstance(what, list) and any(what)]
+        known = (*DENOISERS, *DECODERS, *TEXT)
+        lacking: dict[str, str] = {}
+        for name in [name for name in named if name in known] or DENOISERS[:1]:
+            folder = self.part(name)
+            fault = "no folder" if folder is None else ""
+            if folder is not None and not name.startswith("tokenizer"):
+                fault = weights_fault(folder)
+            if fault:
+                lacking[name] = fault
+        if lacking:
+            found = "; ".join(f"{name}: {fault}" for name, fault in lacking.items())
+            raise api.AssetError(
+                f"{self.path}: expected all components with their weights, found {found}. Fetch "
+                "the model again; files of a variant (such as fp16) are not read."
+            )
 
 
 def find_folder(source: str, revision: str, *, name: str) -> Folder:
@@ -200,14 +229,37 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_files(folder: Path) -> Iterable[Path]:
-    """What diffusers reads of a component: safetensors before pickles, no variants."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    whole = [path for path in files if path.name.count(".") == 1]
-    tensors = [path for path in whole if path.suffix == ".safetensors"]
-    weights = tensors or [path for path in whole if path.suffix == ".bin"]
-    texts = [path for path in whole if path.suffix in (".json", ".txt", ".model")]
-    return [*texts, *weights]
+def weights_fault(folder: Path) -> str:
+    """What is wrong with a component's weight files; empty when all are there."""
+    weights = _weights(folder)
+    if not weights:
+        return "no weights"
+    found = {path.name for path in weights}
+    # An index beside an undivided file is not needed.
+    if all("-of-" in name for name in found):
+        for index in folder.glob(f"*{weights[0].suffix}.index.json"):
+            shards = set(dict(read_json(index).get("weight_map", {})).values())
+            absent = sorted(shards - found)
+            if absent and index.name.count(".") == 3:  # variants have a dot more
+                return f"{len(absent)} of {len(shards)} weight files absent, {absent[0]} first"
+    return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a component, without those of variants."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.name.count(".") == 1)
+
+
+def _texts(folder: Path) -> list[Path]:
+    """Configurations and vocabularies."""
+    return [path for path in _files(folder) if path.suffix in (".json", ".txt", ".model")]
+
+
+def _weights(folder: Path) -> list[Path]:
+    """What diffusers reads of a component: safetensors before pickles."""
+    files = _files(folder)
+    tensors = [path for path in files if path.suffix == ".safetensors"]
+    return tensors or [path for path in files if path.suffix == ".bin"]
 
 
 def _sha256(path: Path) -> str:

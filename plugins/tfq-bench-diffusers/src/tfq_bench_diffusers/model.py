@@ -15,8 +15,15 @@ from tfq_bench import api
 from tfq_bench_diffusers.conditioning import Conditioning, conditioning, read_prompts
 from tfq_bench_diffusers.decode import Decoder, to_pixels
 from tfq_bench_diffusers.families import PRESETS, architecture
-from tfq_bench_diffusers.loading import Folder, find_folder, load_network, random_network, read_json
-from tfq_bench_diffusers.networks import check_kind, forward_arguments
+from tfq_bench_diffusers.loading import (
+    Folder,
+    find_folder,
+    load_network,
+    random_network,
+    read_json,
+    weights_fault,
+)
+from tfq_bench_diffusers.networks import forward_arguments, network_kind
 from tfq_bench_diffusers.samplers import make_sampler
 from tfq_bench_diffusers.topology import diffusers_topology
 
@@ -81,8 +88,7 @@ class DiffusersModel:
             return architecture(self._preset.architecture)["network"]
         folder = self._folder.network()
         config = read_json(folder / "config.json")
-        check_kind(str(config.get("_class_name")), str(folder))
-        return config
+        return {**config, "_class_name": network_kind(config, str(folder))}
 
     @cached_property
     def _scheduler(self) -> dict[str, Any]:
@@ -129,7 +135,7 @@ class DiffusersModel:
         if self._folder is None:
             content["scheduler"] = self._scheduler
         else:
-            content["files"] = self._folder.digest
+            content["files"] = self._folder.digest(random=self._random)
         if self._speaks:
             content["prompts"] = read_prompts(self._prompts)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -212,7 +218,10 @@ class DiffusersModel:
 
     @cached_property
     def _decoder(self) -> Decoder | None:
-        return None if self._decoder_folder is None else Decoder(self._decoder_folder)
+        folder = self._decoder_folder
+        if folder is None or (self._random and weights_fault(folder)):
+            return None
+        return Decoder(folder)
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 `[B, H, W, 3]`. Latents without a decoder are shown as they are, three channels."""
