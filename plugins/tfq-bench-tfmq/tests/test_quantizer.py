@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -133,6 +135,29 @@ def test_a_selected_cache_leaves_its_steps_to_the_block():
     chosen = [cache.selected for cache in state.cache.values()]
     share = float(sum(one.sum() for one in chosen)) / (6 * len(loaded.topology.time_projections))
     assert 0 < share < 1
+
+
+@pytest.mark.parametrize("scope", ["per-step-block", "per-block", "per-step", "global"])
+def test_chained_features_are_maintained_together(scope):
+    """Where h is a feature too, the sum of errors at each step is that of the better of both."""
+    loaded = load_tiny(steps=6)
+    names = (loaded.topology.time_mlp[-1], *loaded.topology.time_projections)
+    loaded = replace(loaded, topology=replace(loaded.topology, time_features=names))
+
+    def errors(maintenance):
+        options = {"cache_bits": 5, "scheme": Scheme(wbits=5, abits=6), "iterations": 0}
+        state = quantize(loaded, maintenance=maintenance, selection=scope, **options)
+        exact = temporal_features(loaded, loaded.network, names=names)
+        found = temporal_features(loaded, simulate(loaded, state), names=names)
+        return state, temporal_errors(exact, found).relative.square().sum(dim=1)
+
+    (state, selected), (_, block), (_, cache) = (errors(m) for m in ("select", "block", "cache"))
+    if scope in ("per-step-block", "per-step"):
+        assert bool((selected <= torch.minimum(block, cache) * (1 + 1e-4)).all())
+        assert 0 < int(state.cache[names[0]].selected.sum()) < 6
+    assert float(selected.sum()) <= min(float(block.sum()), float(cache.sum())) * (1 + 1e-4)
+    masks = [state.cache[name].selected for name in names if name in state.cache]
+    assert all(torch.equal(masks[0], mask) for mask in masks)
 
 
 def test_surroundings_are_learned_on_the_final_features():
