@@ -154,6 +154,31 @@ def test_projections_are_better_learned_apart_than_in_their_blocks(load_family, 
     assert apart < 0.9 * within
 
 
+def test_projections_make_up_for_the_features_error(load_family):
+    """They are compared on what they will read: the time features that the network really adds."""
+    loaded = load_family("class-unet")
+    needs = Tfmq(scheme=W4A8, **QUICK).calibration_needs(loaded, images=2)
+    data = capture(loaded, needs, seed=1, batch=4, progress=ignore)
+    losses = []
+    for factor in (1.0, 1.5):
+        working = WorkingNetwork(loaded, layer_plan(loaded, Scheme(wbits=8, abits=8)))
+        working.network.get_submodule(loaded.topology.time_features[0]).register_forward_hook(
+            lambda _, __, output, factor=factor: factor * output
+        )
+        report = learn_projections(
+            working,
+            data,
+            behind_condition(loaded.topology),
+            iterations=200,
+            lr=1e-2,
+            generator=generator(0, "test"),
+            progress=ignore,
+        )
+        losses.append((report.before, report.after))
+    assert losses[1][0] > 10 * losses[0][0]
+    assert losses[1][1] < losses[1][0]
+
+
 def test_block_reconstruction_leaves_learned_projections_alone(load_family):
     """They have the same codes whether or not the blocks around them are learned."""
     loaded = load_family("class-unet")

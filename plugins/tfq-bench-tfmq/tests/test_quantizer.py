@@ -125,6 +125,17 @@ def test_selection_is_never_worse_than_the_better(scope, tiar):
     assert bool((sums[0] <= torch.minimum(sums[1], sums[2]) * (1 + 1e-4)).all())
 
 
+def test_layers_in_16_bits_are_selected_by_what_they_give():
+    """Float16 weights disturb features too; a cache in float16 wins at some steps."""
+    loaded = load_tiny(steps=6)
+    scheme = Scheme(wbits=4, abits=8, policy="uniform-temporal16")
+    options = {"cache_bits": 16, "scheme": scheme, "iterations": 0}
+    states = [quantize(loaded, maintenance=m, **options) for m in ("select", "block", "cache")]
+    selected, block, cache = (feature_errors(loaded, state) for state in states)
+    assert bool((selected <= torch.minimum(block, cache) * (1 + 1e-2)).all())
+    assert float(selected.sum()) < float(block.sum())
+
+
 def test_a_selected_cache_leaves_its_steps_to_the_block():
     """Both kinds of entries occur, and the block's layers stay where they are needed."""
     loaded = load_tiny(steps=6)
