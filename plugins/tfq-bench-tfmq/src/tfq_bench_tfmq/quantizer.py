@@ -1,8 +1,8 @@
 """TFMQ-DM: temporal features are kept apart from the reconstruction of what surrounds them.
 
 The order: the temporal block's rounding (TIAR) and activation parameters (FSC), a cache and the
-selection between both, then block reconstruction of all other layers around features that are
-final, then activation ranges of these.
+selection between both, the projections behind a condition where there are some, then block
+reconstruction of all other layers around features that are final, then activation ranges of these.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ class Tfmq:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
-            generator: CPU; draws batches of the reconstruction, and the order of samples.
+            generator: CPU; draws rows behind a condition, batches of the reconstruction, and the
+                order of samples.
             checkpoint: folder where finished blocks of the reconstruction are kept.
 
         Raises:
