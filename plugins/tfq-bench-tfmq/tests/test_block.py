@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from tfq_bench.api import LoadedModel, QuantizationError, Topology
-from tfq_bench.quant import temporal_features
+from tfq_bench.api import LoadedModel, QuantizationError, Scheme, Topology
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant import simulate, temporal_features
+from tfq_bench.quant.rtn import RoundToNearest
+from tfq_bench.seeds import generator
 from tfq_bench.testing.fingerprint import Fingerprint
 from tfq_bench.testing.tiny import TinyNetwork, load_tiny
 from tfq_bench_tfmq.block import find_temporal_block
@@ -124,3 +129,32 @@ def test_block_is_differentiable(block):
     features = block.features({name: weight})
     sum(F.mse_loss(rows, torch.zeros_like(rows)) for rows in features.values()).backward()
     assert float(weight.grad.abs().sum()) > 0
+
+
+def test_features_computed_from_features_are_tied(loaded, block):
+    """Where h is a feature as well, everything rests on it; else each stands alone."""
+    assert (0, 1) == block.ties()
+    names = (block.layers[1], *block.outputs)
+    chained = replace(loaded, topology=replace(loaded.topology, time_features=names))
+    assert (0, 0, 0) == find_temporal_block(chained).ties()
+
+
+def test_half_layers_are_rounded_as_a_backend_does(loaded, block):
+    """The block with float16 layers gives what the lowered network adds."""
+    scheme = Scheme(wbits=4, abits=8, policy="uniform-temporal16")
+    quantizer = RoundToNearest(scheme=scheme)
+    data = capture(
+        loaded,
+        quantizer.calibration_needs(loaded, images=1),
+        seed=0,
+        batch=1,
+        progress=lambda *_: None,
+    )
+    state = quantizer.quantize(
+        loaded, data, generator=generator(0, "test"), progress=lambda *_: None
+    )
+    expected = temporal_features(loaded, simulate(loaded, state))
+    rounded, exact = block.in_half(block.layers).features(), block.features()
+    for name, rows in expected.items():
+        error = float((rounded[name] - rows).norm() / rows.norm())
+        assert error < 1e-6 < 1e-5 < float((exact[name] - rows).norm() / rows.norm()), name

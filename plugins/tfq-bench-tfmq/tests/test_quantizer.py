@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -123,6 +125,17 @@ def test_selection_is_never_worse_than_the_better(scope, tiar):
     assert bool((sums[0] <= torch.minimum(sums[1], sums[2]) * (1 + 1e-4)).all())
 
 
+def test_layers_in_16_bits_are_selected_by_what_they_give():
+    """Float16 weights disturb features too; a cache in float16 wins at some steps."""
+    loaded = load_tiny(steps=6)
+    scheme = Scheme(wbits=4, abits=8, policy="uniform-temporal16")
+    options = {"cache_bits": 16, "scheme": scheme, "iterations": 0}
+    states = [quantize(loaded, maintenance=m, **options) for m in ("select", "block", "cache")]
+    selected, block, cache = (feature_errors(loaded, state) for state in states)
+    assert bool((selected <= torch.minimum(block, cache) * (1 + 1e-2)).all())
+    assert float(selected.sum()) < float(block.sum())
+
+
 def test_a_selected_cache_leaves_its_steps_to_the_block():
     """Both kinds of entries occur, and the block's layers stay where they are needed."""
     loaded = load_tiny(steps=6)
@@ -133,6 +146,29 @@ def test_a_selected_cache_leaves_its_steps_to_the_block():
     chosen = [cache.selected for cache in state.cache.values()]
     share = float(sum(one.sum() for one in chosen)) / (6 * len(loaded.topology.time_projections))
     assert 0 < share < 1
+
+
+@pytest.mark.parametrize("scope", ["per-step-block", "per-block", "per-step", "global"])
+def test_chained_features_are_maintained_together(scope):
+    """Where h is a feature too, the sum of errors at each step is that of the better of both."""
+    loaded = load_tiny(steps=6)
+    names = (loaded.topology.time_mlp[-1], *loaded.topology.time_projections)
+    loaded = replace(loaded, topology=replace(loaded.topology, time_features=names))
+
+    def errors(maintenance):
+        options = {"cache_bits": 5, "scheme": Scheme(wbits=5, abits=6), "iterations": 0}
+        state = quantize(loaded, maintenance=maintenance, selection=scope, **options)
+        exact = temporal_features(loaded, loaded.network, names=names)
+        found = temporal_features(loaded, simulate(loaded, state), names=names)
+        return state, temporal_errors(exact, found).relative.square().sum(dim=1)
+
+    (state, selected), (_, block), (_, cache) = (errors(m) for m in ("select", "block", "cache"))
+    if scope in ("per-step-block", "per-step"):
+        assert bool((selected <= torch.minimum(block, cache) * (1 + 1e-4)).all())
+        assert 0 < int(state.cache[names[0]].selected.sum()) < 6
+    assert float(selected.sum()) <= min(float(block.sum()), float(cache.sum())) * (1 + 1e-4)
+    masks = [state.cache[name].selected for name in names if name in state.cache]
+    assert all(torch.equal(masks[0], mask) for mask in masks)
 
 
 def test_surroundings_are_learned_on_the_final_features():

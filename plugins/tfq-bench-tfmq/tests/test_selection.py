@@ -37,6 +37,17 @@ def test_wider_scopes_choose_together(errors, scope, choices):
     assert bool((chosen == distinct[scope]).all())
 
 
+def test_tied_projections_choose_together(errors):
+    """By the sum of their errors, at each step; the others as without ties."""
+    block, cache = errors
+    chosen = select_cache(block, cache, "per-step-block", ties=(0, 1, 0, 3, 0))
+    together = cache[:, [0, 2, 4]].sum(dim=1) <= block[:, [0, 2, 4]].sum(dim=1)
+    assert all(torch.equal(together, chosen[:, column]) for column in (0, 2, 4))
+    alone = select_cache(block, cache, "per-step-block")
+    assert torch.equal(alone[:, [1, 3]], chosen[:, [1, 3]])
+    assert not torch.equal(alone, chosen)
+
+
 def test_equal_errors_choose_the_cache():
     """It costs less."""
     zeros = torch.zeros(2, 2)

@@ -7,14 +7,14 @@ finitely many values, the whole block is a function of a table with one row per 
 
 Where a condition is added between h and g_i (SDXL's text and sizes, the class in DiT), g_i is no
 function of t any more. The block then ends with h, whose output is what can be tabulated; there are
-several h where blocks have embedders of their own. How arXiv:2407.19547 treats SDXL is not known to
-us.
+several h where blocks have embedders of their own. The projections are left to `conditioned`. How
+arXiv:2407.19547 treats SDXL is not known to us.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +27,7 @@ from tfq_bench.quant import find_layer
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel
 
-__all__ = ["OnInput", "TemporalBlock", "find_temporal_block"]
+__all__ = ["OnInput", "TemporalBlock", "find_temporal_block", "nearly_equal"]
 
 OnInput = Callable[[str, Tensor], Tensor]
 """Given a layer's name and its input `[T, C]`; returns what the layer reads in its place."""
@@ -94,6 +94,29 @@ class TemporalBlock:
             weight = weights[name] if weights is not None and given else self.weights[name]
             values[name] = F.linear(x, weight, self.biases[name])
         return {name: values[name] for name in self.outputs}
+
+    def in_half(self, names: Collection[str]) -> TemporalBlock:
+        """The same block, weights and biases of the layers `names` rounded to float16."""
+        chosen = [name for name in self.layers if name in names]
+        biases = {name: bias for name in chosen if (bias := self.biases[name]) is not None}
+        return replace(
+            self,
+            weights={**self.weights, **{n: self.weights[n].half().float() for n in chosen}},
+            biases={**self.biases, **{n: bias.half().float() for n, bias in biases.items()}},
+        )
+
+    def ties(self) -> tuple[int, ...]:
+        """By output, the number of the first output that it is computed from, else its own.
+
+        Where one feature is computed from another (PixArt-Sigma), a cache in place of the first
+        would change what the second is computed from.
+        """
+        first: dict[str, str | None] = {}
+        for name in self.layers:
+            source = self.reads[name]
+            own = name if name in self.outputs else None
+            first[name] = own if source is None else first[source] or own
+        return tuple(self.outputs.index(first[name] or name) for name in self.outputs)
 
 
 @torch.no_grad()
@@ -201,13 +224,13 @@ def _probe(loaded: LoadedModel, names: tuple[str, ...]) -> dict[str, Tensor]:
         shape = [tuple(one.shape) for one in inputs]
         rows = inputs[0] if inputs else torch.empty(0)
         # The final layer of a DiT asks the first block's embedder again.
-        again = all(one.shape == rows.shape and _close(one, rows) for one in inputs)
+        again = all(one.shape == rows.shape and nearly_equal(one, rows) for one in inputs)
         if not again or rows.dim() != 2 or len(rows) != 4:
             raise QuantizationError(
                 f"temporal block: layer '{name}' must run on one row per image, the same at every "
                 f"run of a call, found inputs of shapes {shape} for 4 images."
             )
-        if not _close(rows[::2], rows[1::2]):
+        if not nearly_equal(rows[::2], rows[1::2]):
             raise QuantizationError(
                 f"temporal block: the input of layer '{name}' differs between two images at one "
                 "timestep, so something besides the timestep enters before it: a class, a prompt's "
@@ -228,12 +251,12 @@ def _origin(
     if not earlier:
         return None, "nothing"
     found, table = seen[name], seen[earlier[0]]
-    if found.shape == table.shape and _close(table, found):
+    if found.shape == table.shape and nearly_equal(table, found):
         return None, "nothing"
     for source in reversed(earlier):
         given = modules[source](seen[source].to(next(modules[source].parameters()).dtype)).float()
         for key, activation in ACTIVATIONS.items():
-            if given.shape == found.shape and _close(activation(given), found):
+            if given.shape == found.shape and nearly_equal(activation(given), found):
                 return source, key
     raise QuantizationError(
         f"temporal block: the input of layer '{name}' (shape {tuple(found.shape)}) is not "
@@ -244,5 +267,6 @@ def _origin(
     )
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def nearly_equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one, but for the last bits that batched products differ in."""
     return bool((a - b).norm() <= TOLERANCE * b.norm())

@@ -71,6 +71,13 @@ _OPTIONS = (
         help="Give the temporal block's inputs a range per step; else one for all steps.",
     ),
     Option(
+        name="conditioned",
+        kind="str",
+        default="time",
+        choices=("time", "float16"),
+        help="If a condition joins the time MLP: maintain what is before it, or keep 16 bits.",
+    ),
+    Option(
         name="activations",
         kind="str",
         default="method",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tfq_bench.api import FULL_PRECISION
 from tfq_bench.quant import UNIFORM, Exempt, LayerBits, Policy, find_layer, find_policy, resolve
 from tfq_bench.quant.policy import TFMQ, UNIFORM_TEMPORAL16
+from tfq_bench_tfmq.conditioned import behind_condition
 
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel, Scheme
@@ -20,6 +21,7 @@ __all__ = [
     "PAPER",
     "POLICIES",
     "Activations",
+    "Conditioned",
     "Effort",
     "Maintenance",
     "Method",
@@ -28,6 +30,7 @@ __all__ = [
 
 Maintenance = Literal["block", "cache", "select"]
 Activations = Literal["static", "per-step-all"]
+Conditioned = Literal["time", "float16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,7 @@ EFFORTS: Mapping[str, Effort] = {
 }
 
 _FLOAT = "stays float in the released code"
+_HALF = "a condition enters the temporal features; they are kept in 16 bits"
 
 PAPER = replace(TFMQ, name="paper")
 """Input and output layer stay float; the operands of the products inside attention have 8 bits."""
@@ -92,20 +96,35 @@ CODE = Policy(
 POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, PAPER, CODE)
 
 
-def layer_plan(loaded: LoadedModel, scheme: Scheme) -> dict[str, LayerBits | Exempt]:
+def layer_plan(
+    loaded: LoadedModel, scheme: Scheme, conditioned: Conditioned = "time"
+) -> dict[str, LayerBits | Exempt]:
     """Bits or exemption of every layer under the scheme's policy.
 
     Under `code` these are float besides the roles that the policy names: the first layer of the
     time MLP, down-sampling convolutions (stride above 1), and the inputs, not the weights, of the
     other layers of the time MLP and of the first convolution in a residual block.
 
+    Args:
+        conditioned: `float16` keeps time MLP and time projections in 16 bits, where some of these
+            read a condition.
+
     Raises:
         QuantizationError: an unknown policy, or impossible bits.
     """
     topology = loaded.topology
     plan = resolve(find_policy(scheme.policy, POLICIES), topology, scheme)
-    if scheme.policy != CODE.name:
-        return plan
+    if scheme.policy == CODE.name:
+        _exempt_as_code(loaded, plan)
+    if conditioned == "float16" and behind_condition(topology):
+        for name in (*topology.time_mlp, *topology.time_projections):
+            if isinstance(plan[name], LayerBits):
+                plan[name] = Exempt(reason=_HALF, bits=16)
+    return plan
+
+
+def _exempt_as_code(loaded: LoadedModel, plan: dict[str, LayerBits | Exempt]) -> None:
+    topology = loaded.topology
     convolutions = [layer.name for layer in topology.layers if layer.role == "conv"]
     for layer in topology.layers:
         module = find_layer(loaded.network, layer.name)
@@ -116,4 +135,3 @@ def layer_plan(loaded: LoadedModel, scheme: Scheme) -> dict[str, LayerBits | Exe
         bits = plan[name]
         if isinstance(bits, LayerBits):
             plan[name] = LayerBits(wbits=bits.wbits, abits=FULL_PRECISION)
-    return plan

@@ -1,8 +1,8 @@
 """TFMQ-DM: temporal features are kept apart from the reconstruction of what surrounds them.
 
 The order: the temporal block's rounding (TIAR) and activation parameters (FSC), a cache and the
-selection between both, then block reconstruction of all other layers around features that are
-final, then activation ranges of these.
+selection between both, the projections behind a condition where there are some, then block
+reconstruction of all other layers around features that are final, then activation ranges of these.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
-from tfq_bench.quant import attention_bits, calibrate_attention, find_policy
+from tfq_bench.quant import LayerBits, attention_bits, calibrate_attention, find_policy
 from tfq_bench.quant.cached import TemporalCache, unused_layers
+from tfq_bench.quant.policy import exemptions
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
 from tfq_bench_tfmq.cache import Granularity, quantize_feature
+from tfq_bench_tfmq.conditioned import behind_condition, check_inputs, learn_projections
 from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
-from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, layer_plan
+from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, Conditioned, layer_plan
 from tfq_bench_tfmq.ranges import calibrate_others
 from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
 from tfq_bench_tfmq.tiar import learn_rounding
@@ -77,6 +79,7 @@ class Tfmq:
         cache_granularity: Granularity = "step",
         tiar: bool = True,
         fsc: bool = True,
+        conditioned: Conditioned = "time",
         activations: str = "method",
         ranges: RangeMethod = "ema",
         weights: WeightMethod = "mse",
@@ -99,6 +102,7 @@ class Tfmq:
         self.cache_bits = cache_bits
         self.cache_granularity: Granularity = cache_granularity
         self.tiar, self.fsc = tiar, fsc
+        self.conditioned: Conditioned = conditioned
         self.ranges: RangeMethod = ranges
         self.weights: WeightMethod = weights
         self.symmetric_weights = symmetric_weights
@@ -112,14 +116,15 @@ class Tfmq:
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """`samples` images at every c-th step, or at each step for ranges per step.
 
-        Nothing when only the temporal block is learned and activations stay float.
+        Nothing when only layers that depend on time alone are learned and activations stay float.
         """
-        if self.iterations == 0 and self.scheme.abits == FULL_PRECISION:
+        behind = self._behind(loaded)
+        apart = bool(behind) and self.tiar and self.tiar_iterations > 0
+        if self.iterations == 0 and not apart and self.scheme.abits == FULL_PRECISION:
             return CalibrationNeeds()
         total = len(loaded.sampler.timesteps)
-        observed = (self.per_step or self._conditioned(loaded)) and (
-            self.scheme.abits != FULL_PRECISION
-        )
+        per_step = self.per_step or (bool(behind) and self.fsc)
+        observed = per_step and self.scheme.abits != FULL_PRECISION
         steps = range(total) if observed else self._learning_steps(total)
         chosen = range(min(self.samples, images))
         return CalibrationNeeds(samples=tuple((step, image) for step in steps for image in chosen))
@@ -137,7 +142,8 @@ class Tfmq:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
-            generator: CPU; draws batches of the reconstruction, and the order of samples.
+            generator: CPU; draws rows behind a condition, batches of the reconstruction, and the
+                order of samples.
             checkpoint: folder where finished blocks of the reconstruction are kept.
 
         Raises:
@@ -145,8 +151,10 @@ class Tfmq:
                 policy, or weights that are not finite.
             CalibrationError: no samples where they are needed, or inputs that are not finite.
         """
-        plan = layer_plan(loaded, self.scheme)
+        plan = layer_plan(loaded, self.scheme, self.conditioned)
         block = find_temporal_block(loaded)
+        behind = self._behind(loaded)
+        check_inputs(loaded, behind)
         working = WorkingNetwork(
             loaded,
             plan,
@@ -167,12 +175,23 @@ class Tfmq:
             kept = self._maintain(block, working) if apart else None
             if kept is not None:
                 stack.enter_context(_features_fixed(working, kept.features))
+            if self.tiar:
+                report = learn_projections(
+                    working,
+                    data,
+                    behind,
+                    iterations=self.tiar_iterations,
+                    lr=self.lr,
+                    generator=generator,
+                    progress=_part(progress, 0.1, 0.2),
+                )
+                _log.info("behind a condition: loss %.4g -> %.4g", report.before, report.after)
             self._reconstruct(
                 working,
                 data,
-                skip=block.layers if apart else (),
+                skip=(*block.layers, *behind) if self.tiar else block.layers if apart else (),
                 generator=generator,
-                progress=_part(progress, 0.1, 0.9),
+                progress=_part(progress, 0.2, 0.9),
                 checkpoint=checkpoint,
             )
             if kept is None:
@@ -183,7 +202,7 @@ class Tfmq:
                 data,
                 skip=block.layers,
                 method=self.ranges,
-                per_step=self._inputs_per_step(working),
+                per_step=tuple(working.layers) if self.per_step else behind if self.fsc else (),
                 generator=generator,
                 progress=_part(progress, 0.9, 1.0),
             )
@@ -210,7 +229,8 @@ class Tfmq:
         tables = calibrate_inputs(block, weights, bits, per_step=self.fsc)
         for name, table in tables.items():
             working.layer(name).set_tables([table])
-        features = block.features(weights, with_tables(tables))
+        _, half = exemptions(working.plan)
+        features = block.in_half(half).features(weights, with_tables(tables))
         if self.maintenance == "block":
             return _Maintained(features=features, cache={})
         exact = block.features()
@@ -227,6 +247,7 @@ class Tfmq:
                 disturbance(exact, features, self.error),
                 disturbance(exact, stored, self.error),
                 self.selection,
+                ties=block.ties(),
             )
             _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
         return _merge(features, caches, stored, chosen)
@@ -254,17 +275,11 @@ class Tfmq:
             checkpoint=checkpoint,
         )
 
-    def _conditioned(self, loaded: LoadedModel) -> tuple[str, ...]:
-        """Projections outside of the block, since a condition enters before them, under FSC."""
-        features = loaded.topology.time_features
-        outside = [name for name in loaded.topology.time_projections if name not in features]
-        return tuple(outside) if self.fsc else ()
-
-    def _inputs_per_step(self, working: WorkingNetwork) -> tuple[str, ...]:
-        """Layers outside of the block whose inputs get a range for every step."""
-        if self.per_step:
-            return tuple(working.layers)
-        return self._conditioned(working.loaded)
+    def _behind(self, loaded: LoadedModel) -> tuple[str, ...]:
+        """The quantized projections that read a condition besides the timestep."""
+        plan = layer_plan(loaded, self.scheme, self.conditioned)
+        names = behind_condition(loaded.topology)
+        return tuple(name for name in names if isinstance(plan[name], LayerBits))
 
     def _learning_steps(self, total: int) -> range:
         return range(0, total, max(1, total // self.steps))

@@ -6,8 +6,10 @@ block i. The smaller disturbance is chosen, entry by entry or summed over an axi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
+
+import torch
 
 from tfq_bench.quant import temporal_errors
 
@@ -43,7 +45,9 @@ def disturbance(
     return errors.relative.square() if measure == "relative" else 1.0 - errors.cosine
 
 
-def select_cache(block: Tensor, cache: Tensor, scope: Scope) -> Tensor:
+def select_cache(
+    block: Tensor, cache: Tensor, scope: Scope, *, ties: Sequence[int] | None = None
+) -> Tensor:
     """Where the cache is used, bool `[T, n]`.
 
     Entry by entry the chosen error is the smaller one, so no sum of errors is larger than with
@@ -52,8 +56,16 @@ def select_cache(block: Tensor, cache: Tensor, scope: Scope) -> Tensor:
 
     Args:
         block, cache: errors `[T, n]` of the temporal block and of the cache.
+        ties: number of a group, by projection: those of one group are chosen together, by the
+            sum of their errors. Each is a group of its own by default.
     """
     axes = _AXES[scope]
+    if ties is not None and 1 not in axes:
+        together = torch.tensor(ties)
+        block, cache = (
+            torch.zeros_like(errors).index_add(1, together, errors)[:, together]
+            for errors in (block, cache)
+        )
     if not axes:
         return cache <= block
     chosen = cache.sum(dim=axes, keepdim=True) <= block.sum(dim=axes, keepdim=True)

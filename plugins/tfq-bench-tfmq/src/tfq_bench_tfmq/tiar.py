@@ -49,6 +49,7 @@ def learn_rounding(
     iterations: int,
     lr: float,
     progress: Progress,
+    inputs: Tensor | None = None,
 ) -> TiarReport:
     """Learns all weights of the block jointly; the working network then has the learned codes.
 
@@ -57,11 +58,14 @@ def learn_rounding(
     Args:
         iterations: of Adam on the rounding variables; 0 leaves nearest rounding.
         lr: its learning rate.
+        inputs: what the quantized layers read in place of the block's table, same shape, where
+            something before them is quantized as well.
     """
+    read = block.table if inputs is None else inputs
     stages = _stages(block, working)
     with torch.no_grad():
-        targets = _outputs(block, stages, lambda stage: stage.weight)
-        before = _loss(_outputs(block, stages, _Stage.hard), targets).item()
+        targets = _outputs(block, stages, lambda stage: stage.weight, block.table)
+        before = _loss(_outputs(block, stages, _Stage.hard, read), targets).item()
     variables = [stage.rounding.alpha for stage in stages if stage.rounding is not None]
     if not variables or iterations == 0:
         return TiarReport(before=before, after=before)
@@ -79,7 +83,7 @@ def learn_rounding(
     @torch.enable_grad()
     def step() -> None:
         optimizer.zero_grad()
-        loss = _loss(_outputs(block, stages, _Stage.soft), targets)
+        loss = _loss(_outputs(block, stages, _Stage.soft, read), targets)
         for stage in stages:
             if stage.rounding is not None:
                 loss = loss + weight * stage.rounding.regulariser(beta)
@@ -94,7 +98,7 @@ def learn_rounding(
         tell=lambda share: progress(share, "temporal block: rounding"),
     )
     with torch.no_grad():
-        after = _loss(_outputs(block, stages, _Stage.hard), targets).item()
+        after = _loss(_outputs(block, stages, _Stage.hard, read), targets).item()
         if after >= before:
             return TiarReport(before=before, after=before)
         for stage in stages:
@@ -167,7 +171,10 @@ def _stage(block: TemporalBlock, working: WorkingNetwork, names: Sequence[str]) 
 
 
 def _outputs(
-    block: TemporalBlock, stages: Sequence[_Stage], weight: Callable[[_Stage], Tensor]
+    block: TemporalBlock,
+    stages: Sequence[_Stage],
+    weight: Callable[[_Stage], Tensor],
+    table: Tensor,
 ) -> list[Tensor]:
     """Features `[T, sum of C_i]` of each group of layers that give some."""
     values: dict[str, Tensor] = {}
@@ -175,12 +182,12 @@ def _outputs(
     for stage in stages:
         first = stage.names[0]
         source = block.reads[first]
-        x = block.activate(first, block.table if source is None else values[source])
+        x = block.activate(first, table if source is None else values[source])
         y = F.linear(x, weight(stage), stage.bias)
         if first in block.outputs:
             outputs.append(y)
         widths = [len(block.weights[name]) for name in stage.names]
-        values.update(zip(stage.names, y.split(widths, dim=1), strict=True))
+        values.update(zip(stage.names, torch.split(y, widths, dim=1), strict=True))
     return outputs
 
 
