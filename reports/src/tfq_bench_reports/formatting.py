@@ -6,7 +6,7 @@ A minus is the true minus sign, so that columns of tabular digits align.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tfq_bench.border import Interval
 
@@ -15,6 +15,7 @@ __all__ = [
     "TIMES",
     "around",
     "decimals",
+    "mean_and_range",
     "number",
     "plain",
     "quantity",
@@ -108,6 +109,24 @@ def span(low: float, high: float) -> str:
     """Both ends of an interval: `11.9 to 12.8`."""
     spread = (high - low) / 2
     return f"{number(low, spread)} to {number(high, spread)}"
+
+
+def mean_and_range(
+    values: Sequence[float], places: int | None = None
+) -> tuple[float, float | None, str]:
+    """Mean of the values, half of their range (None when they are equal), and the range in words.
+
+    Args:
+        places: decimals to print where the values are exact.
+    """
+    mean = sum(values) / len(values)
+    low, high = min(values), max(values)
+    if low == high or not math.isfinite(mean):
+        return mean if low != high else low, None, ""
+    half = (high - low) / 2
+    if places is not None:
+        return mean, None, f"{number(low, None, places)} to {number(high, None, places)}"
+    return mean, half, span(low, high)
 
 
 def plain(text: str) -> str:

@@ -37,6 +37,7 @@ class _Section:
 
     prefix: str
     view: RunView
+    seeded: bool
     verdict: tuple[Point, ...]
     scatters: tuple[Figure, ...]
     curves: tuple[CurveFigure, ...]
@@ -85,6 +86,7 @@ def _section(prefix: str, run: RunFolder, images: int) -> _Section:
     return _Section(
         prefix=prefix,
         view=view,
+        seeded=any(table.each for model in view.models for table in model.tables),
         verdict=verdict(view),
         scatters=scatters(view, prefix),
         curves=curves(view, prefix),

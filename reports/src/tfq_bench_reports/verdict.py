@@ -13,7 +13,7 @@ from typing import Literal
 from tfq_bench_reports import formatting
 from tfq_bench_reports.headline import Headline, headline
 from tfq_bench_reports.model import CellView, RunView
-from tfq_bench_reports.tables import SAME, compare
+from tfq_bench_reports.compared import SAME, compare
 
 __all__ = ["SMALL_N", "Point", "verdict"]
 
