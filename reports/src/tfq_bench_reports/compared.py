@@ -32,7 +32,7 @@ def compare(value: MetricValue, reference: MetricValue, places: int | None = Non
     try:
         found = delta(value, reference)
     except NotComparable as error:
-        return DeltaView(text="not comparable", word=str(error))
+        return DeltaView(text="not comparable", word=str(error), agreed=str(error))
     unit = value.definition.unit
     factor, _ = formatting.scaled(unit)
     interval: Interval | None = found.interval
@@ -42,7 +42,7 @@ def compare(value: MetricValue, reference: MetricValue, places: int | None = Non
     return DeltaView(
         text=formatting.signed(found.value * factor, spread, places),
         word=word,
-        tone=_tone(word),
+        agreed=word,
         span="" if interval is None else formatting.around(found.value, interval, factor),
         paired=found.paired,
     )
@@ -62,7 +62,8 @@ def compare_seeds(
     each = [compare(value, reference, places) for value, reference in pairs]
     words = Counter(one.word for one in each)
     if any(one.text == "not comparable" for one in each):
-        return DeltaView(text="not comparable", word="; ".join(words))
+        reasons = "; ".join(words)
+        return DeltaView(text="not comparable", word=reasons, agreed=reasons)
     count = len(each)
     word = (
         f"{each[0].word} in {'both' if count == 2 else f'all {count}'} seeds"
@@ -75,14 +76,10 @@ def compare_seeds(
     return DeltaView(
         text=formatting.signed(mean, half, places),
         word=word,
-        tone=_tone(each[0].word) if len(words) == 1 else "same",
+        agreed=each[0].word if len(words) == 1 else "",
         span=around,
         paired=all(one.paired for one in each),
     )
-
-
-def _tone(word: str) -> str:
-    return word if word in ("better", "worse") else "same"
 
 
 def _word(value: float, interval: Interval | None, direction: str, certain: bool) -> str:

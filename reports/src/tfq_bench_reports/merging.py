@@ -35,7 +35,7 @@ class Merged:
 
     @property
     def execution(self) -> str:
-        """The execution of all of them, or `both` when simulated and lowered cells are among them."""
+        """How all of them were executed; `both` for simulated and lowered ones."""
         kinds = {cell.execution for cell in self.cells}
         return "both" if len(kinds) > 1 else self.lead.execution
 

@@ -95,12 +95,12 @@ class DeltaView:
         span: its interval, empty without one.
         word: `better`, `worse`, `no measurable difference`, ... : never colour alone. Over seeds it
             says for how many of them.
-        tone: what the word is coloured as: `better`, `worse` or `same`.
+        agreed: the word without that, empty when the seeds do not agree on one.
     """
 
     text: str
     word: str
-    tone: str = "same"
+    agreed: str
     span: str = ""
     paired: bool = False
 

@@ -1,4 +1,4 @@
-"""Rows of a result table: cells that show the same are one row, and so are the seeds of one cell."""
+"""Rows of a result table: one for cells that show the same, one for the seeds of a cell."""
 
 from __future__ import annotations
 
