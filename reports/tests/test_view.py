@@ -49,7 +49,9 @@ def test_planned_cell_without_a_record_is_not_run(synthetic, tmp_path):
 
 def test_families(view):
     """Metrics are sorted into tables by what they say about themselves."""
-    columns = {table.key: [column.metric for column in table.columns] for table in view.models[0].tables}
+    columns = {
+        table.key: [column.metric for column in table.columns] for table in view.models[0].tables
+    }
     assert {
         "quality": ["fd-efficientnet-lite0", "precision-efficientnet-lite0"],
         "paired": [

@@ -99,7 +99,7 @@ def scatter_chart(
     body = (
         axes(frame, x, y, _labels(x), _labels(y), x_label, y_label)
         + "".join((*bars, *leaders, *marks))
-        + "".join(text(label.box[0], label.box[1] + 12, label.text) for label in labels)
+        + "".join(text(*label.at, label.text, anchor=label.anchor) for label in labels)
     )
     return Scatter(
         svg=chart(frame, key, title, description, body),

@@ -114,7 +114,9 @@ def _place(row: Row, name: str) -> tuple[float, tuple[float, float] | None]:
 
 def _by_seed(row: Row, name: str) -> list[MetricValue]:
     """The row's number for each of its seeds; cells of one seed in one row have equal numbers."""
-    found = {cell.axes.get("seed"): cell.metrics[name] for cell in row.cells if name in cell.metrics}
+    found = {
+        cell.axes.get("seed"): cell.metrics[name] for cell in row.cells if name in cell.metrics
+    }
     return list(found.values())
 
 

@@ -45,9 +45,7 @@ def joined_name(cells: Sequence[CellView]) -> str:
     return cells[0].name if len(cells) == 1 else joined([cell.parts for cell in cells])
 
 
-def merged(
-    cells: Iterable[CellView], shown: Callable[[CellView], Hashable]
-) -> tuple[Merged, ...]:
+def merged(cells: Iterable[CellView], shown: Callable[[CellView], Hashable]) -> tuple[Merged, ...]:
     """Cells of one point of the grid for which `shown` is equal, each group at its first cell."""
     groups: dict[Hashable, list[CellView]] = {}
     for cell in cells:

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in px."""
 
 _HEIGHT = 15.0
-_MARK = 8.0
+_MARK = 9.0
 _BAR = 40.0
 """What it costs, in px of distance, to stand on a bar: it can still be read there."""
 _DETACHED = 16.0
@@ -27,11 +27,22 @@ _DETACHED = 16.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A placed label: its box, and the end of a leader line where it stands apart."""
+    """A placed label: its box, and the end of a leader line where it stands apart.
+
+    Args:
+        anchor: the side of the box that the text starts from, `start` or `end`: the one at the
+            point, so that a font of another width leaves no gap and covers no mark.
+    """
 
     text: str
     box: Box
+    anchor: str
     leader: tuple[float, float] | None
+
+    @property
+    def at(self) -> tuple[float, float]:
+        """Where the text is anchored, on its base line."""
+        return self.box[0] if self.anchor == "start" else self.box[2], self.box[1] + 12
 
 
 def placed(
@@ -56,9 +67,7 @@ def placed(
             if blocked and tight:
                 continue
             cost = (
-                _distance(box, x, y)
-                + _BAR * sum(overlap(box, bar) for bar in bars)
-                + 1e3 * blocked
+                _distance(box, x, y) + _BAR * sum(overlap(box, bar) for bar in bars) + 1e3 * blocked
             )
             if best is None or cost < best[0]:
                 best = (cost, box)
@@ -67,7 +76,12 @@ def placed(
         box = best[1]
         taken.append(box)
         apart = _distance(box, x, y) > _DETACHED
-        found[index] = Label(text=text, box=box, leader=_nearest(box, x, y) if apart else None)
+        found[index] = Label(
+            text=text,
+            box=box,
+            anchor="end" if box[2] < x else "start",
+            leader=_nearest(box, x) if apart else None,
+        )
     return tuple(found[index] for index in range(len(labels)))
 
 
@@ -97,13 +111,13 @@ def _candidates(frame: Frame, text: str, x: float, y: float) -> Iterable[Box]:
             yield (start, above, start + width, above + _HEIGHT)
 
 
-def _nearest(box: Box, x: float, y: float) -> tuple[float, float]:
-    """The point of a box's middle line that is nearest to a point."""
+def _nearest(box: Box, x: float) -> tuple[float, float]:
+    """The point of a box's middle line that is nearest to a point at `x`."""
     return min(max(x, box[0] - 2), box[2] + 2), (box[1] + box[3]) / 2
 
 
 def _distance(box: Box, x: float, y: float) -> float:
-    near_x, near_y = _nearest(box, x, y)
+    near_x, near_y = _nearest(box, x)
     return math.hypot(near_x - x, near_y - y)
 
 

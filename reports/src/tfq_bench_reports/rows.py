@@ -171,12 +171,11 @@ def _note(key: str, group: _Group) -> str:
         return "not timed: simulated"
     if not group.covered:
         return ""
-    less = ", ".join(
-        dict.fromkeys(line[0].parts.backend or line[0].name for line in group.covered)
-    )
+    less = ", ".join(dict.fromkeys(line[0].parts.backend or line[0].name for line in group.covered))
     simulated = all(line[0].execution == "simulated" for line in group.covered)
-    ending = ", not timed" if untimed and simulated else ""
-    return f"{less}: the same where it has a number{ending}"
+    return (
+        f"{less}: same, but not timed" if untimed and simulated else f"{less}: same where measured"
+    )
 
 
 def _value(

@@ -10,8 +10,8 @@ from tfq_bench_reports.scale import Scale
 
 __all__ = ["CHARACTER", "Frame", "axes", "chart", "mark", "px", "text"]
 
-CHARACTER = 6.9
-"""Mean width in px of a character of chart text (13 px), for placing labels."""
+CHARACTER = 7.4
+"""Mean width in px of a character of chart text (13 px) in a wide font, for placing labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,9 +56,7 @@ def read_run(run: RunFolder) -> RunView:
             ModelView(
                 name=group.name,
                 options=redact(group.options),
-                tables=tables_of(
-                    group.cells, numbers, _hardware(group.cells, environments, plan)
-                ),
+                tables=tables_of(group.cells, numbers, _hardware(group.cells, environments, plan)),
             )
             for group in model_groups(cells)
         ),
