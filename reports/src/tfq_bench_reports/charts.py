@@ -15,7 +15,16 @@ from tfq_bench_reports.placement import Box, placed
 from tfq_bench_reports.scale import Scale, fitted
 from tfq_bench_reports.svg import CHARACTER, Frame, axes, chart, mark, px, text
 
-__all__ = ["COLOURS", "DASHES", "Curve", "Dot", "Scatter", "line_chart", "scatter_chart"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "Curve",
+    "Dot",
+    "Scatter",
+    "line_chart",
+    "logarithmic",
+    "scatter_chart",
+]
 
 COLOURS = 8
 """Number of line colours in the style sheet; more methods start over."""
@@ -147,6 +156,11 @@ def line_chart(
         body.append(_leader((last_x, last_y), (right + 14, end)))
         body.append(text(right + 18, end + 4, curve.name, kind=f"label t{colour}"))
     return chart(frame, key, title, description, "".join(body))
+
+
+def logarithmic(curves: Sequence[Curve]) -> bool:
+    """Whether the vertical axis of a line chart of these curves is logarithmic."""
+    return _vertical(curves, Frame()).log
 
 
 def _vertical(curves: Sequence[Curve], frame: Frame) -> Scale:

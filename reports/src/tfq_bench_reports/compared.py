@@ -49,7 +49,7 @@ def compare(value: MetricValue, reference: MetricValue, places: int | None = Non
 
 
 def compare_seeds(
-    pairs: Sequence[tuple[MetricValue, MetricValue]], places: int | None = None
+    pairs: Sequence[tuple[MetricValue, MetricValue]],
 ) -> DeltaView:
     """The mean difference over seeds, its lowest and highest, and the word of every seed counted.
 
@@ -57,9 +57,8 @@ def compare_seeds(
 
     Args:
         pairs: (value, reference) of each seed; at least two.
-        places: decimals of exact differences.
     """
-    each = [compare(value, reference, places) for value, reference in pairs]
+    each = [compare(value, reference) for value, reference in pairs]
     words = Counter(one.word for one in each)
     if any(one.text == "not comparable" for one in each):
         reasons = "; ".join(words)
@@ -72,9 +71,9 @@ def compare_seeds(
     )
     factor, _ = formatting.scaled(pairs[0][0].definition.unit)
     differences = [(value.value - reference.value) * factor for value, reference in pairs]
-    mean, half, around = formatting.mean_and_range(differences, places)
+    mean, half, around = formatting.mean_and_range(differences)
     return DeltaView(
-        text=formatting.signed(mean, half, places),
+        text=formatting.signed(mean, half),
         word=word,
         agreed=each[0].word if len(words) == 1 else "",
         span=around,

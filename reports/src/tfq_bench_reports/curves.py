@@ -9,7 +9,7 @@ from functools import partial
 
 from tfq_bench.border import MetricValue
 from tfq_bench_reports import formatting
-from tfq_bench_reports.charts import COLOURS, DASHES, Curve, line_chart
+from tfq_bench_reports.charts import COLOURS, DASHES, Curve, line_chart, logarithmic
 from tfq_bench_reports.merging import merged
 from tfq_bench_reports.model import CellView, RunView
 from tfq_bench_reports.models import model_groups
@@ -142,7 +142,7 @@ def _figure(
     words = series.replace("_", " ")
     title = f"{words.capitalize()} per timestep{f' of {model}' if model else ''}"
     steps = sorted({x for curve in shown for x in curve.x}, reverse=True)
-    zero = any(y == 0 for curve in shown for y in curve.y)
+    zero = any(y == 0 for curve in shown for y in curve.y) and logarithmic(shown)
     tables = [dict(zip(curve.x, curve.y, strict=True)) for curve in shown]
     return CurveFigure(
         title=title,

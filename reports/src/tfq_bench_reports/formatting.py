@@ -111,22 +111,15 @@ def span(low: float, high: float) -> str:
     return f"{number(low, spread)} to {number(high, spread)}"
 
 
-def mean_and_range(
-    values: Sequence[float], places: int | None = None
-) -> tuple[float, float | None, str]:
-    """Mean of the values, half of their range (None when they are equal), and the range in words.
-
-    Args:
-        places: decimals to print where the values are exact.
-    """
-    mean = sum(values) / len(values)
+def mean_and_range(values: Sequence[float]) -> tuple[float, float | None, str]:
+    """Mean of the values, half of their range (None without one), and the range in words."""
     low, high = min(values), max(values)
-    if low == high or not math.isfinite(mean):
-        return mean if low != high else low, None, ""
-    half = (high - low) / 2
-    if places is not None:
-        return mean, None, f"{number(low, None, places)} to {number(high, None, places)}"
-    return mean, half, span(low, high)
+    if low == high:
+        return low, None, ""
+    mean = sum(values) / len(values)
+    if not math.isfinite(mean):
+        return mean, None, ""
+    return mean, (high - low) / 2, span(low, high)
 
 
 def plain(text: str) -> str:

@@ -104,7 +104,8 @@ def _rows(
         name: len({cell.definitions[name] for cell in cells if name in cell.metrics}) > 1
         for name in columns
     }
-    places = {name: _places(name, cells) for name in columns}
+    means = any(len(line) > 1 for line in lines)
+    places = {name: None if means else _places(name, cells) for name in columns}
     order = {cell.key: place for place, cell in enumerate(cells)}
     rows = []
     for group in _grouped(lines, columns):
@@ -208,14 +209,14 @@ def _value(
             delta=compare(*pairs[0], places) if pairs else None,
             seeds=_part(having, line),
         )
-    mean, half, around = formatting.mean_and_range([v.value * factor for v in values], places)
+    mean, half, around = formatting.mean_and_range([v.value * factor for v in values])
     return ValueView(
-        text=formatting.number(mean, half, places),
+        text=formatting.number(mean, half),
         around=around,
         sort=mean / factor,
         n=values[0].n,
         mark=mark,
-        delta=compare_seeds(pairs, places) if len(pairs) == len(values) else None,
+        delta=compare_seeds(pairs) if len(pairs) == len(values) else None,
         seeds=_part(having, line),
     )
 
