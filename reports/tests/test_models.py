@@ -1,6 +1,8 @@
 """Several models in one run: one section each, and never a ranking across them."""
 
 import json
+import re
+from itertools import pairwise
 
 import pytest
 
@@ -41,15 +43,18 @@ def test_each_model_has_its_own_tables(two):
 def test_verdict_ranks_within_a_model_only(two):
     """Each model has its closest cell; none is called furthest away."""
     points = {point.title: point.text for point in verdict(read_run(two))}
-    assert "unet · rtn W8A8 · cpu comes closest" in points["unet: Closest to full precision"]
-    assert "dit · rtn W8A8 · cpu comes closest" in points["dit: Closest to full precision"]
+    assert "rtn W8A8 · cpu comes closest" in points["unet: Closest to full precision"]
+    assert "rtn W8A8 · cpu comes closest" in points["dit: Closest to full precision"]
     assert not any("furthest" in text for text in points.values())
 
 
 def test_charts_hold_one_model_each(two):
     """Marks of two models never share axes."""
-    for figure in scatters(read_run(two), "r0-"):
-        assert ("unet ·" in figure.svg) != ("dit ·" in figure.svg)
+    figures = scatters(read_run(two), "r0-")
+    assert {"unet", "dit"} == {figure.title.rpartition(" of ")[2] for figure in figures}
+    for figure in figures:
+        marks = re.findall(r'class="mark ([a-z-]+)"', figure.svg)
+        assert ["full-precision", "lowered"] == marks
 
 
 def test_options_of_a_model_are_shown(two, tmp_path):
@@ -60,6 +65,17 @@ def test_options_of_a_model_are_shown(two, tmp_path):
     assert "Options of model dit: weights = random." in text
     assert "Model options: weights = random." in text
     assert "Options of model unet" not in text
+
+
+def test_headings_and_ids_stay_sound(two, tmp_path):
+    """A section per model skips no heading level and repeats no id."""
+    HtmlRenderer().render([two.path], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    levels = [int(level) for level in re.findall(r"<h(\d)", text)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert 2 == levels.count(3)
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(set(ids)) == len(ids)
 
 
 def test_options_tell_models_of_one_name_apart(synthetic, tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tfq_bench_reports.rows import seed_lines
 from tfq_bench_reports.view import read_run
 
 
@@ -78,7 +79,7 @@ def test_one_number_that_differs_keeps_both_rows(synthetic, tmp_path):
     assert ["rtn W8A8 · simulate", "rtn W8A8 · cpu"] == list(names(tables["quality"]))[1:]
 
 
-def test_seeds_are_one_row_of_mean_and_range(seeds, synthetic):
+def test_seeds_are_one_row_of_mean_and_range(seeds):
     """W4A8 of seeds 0 and 1: the mean of both, and both as the ends."""
     row = "rtn W4A8 · cpu · seeds 0, 1"
     assert row in names(seeds["quality"])
@@ -141,8 +142,6 @@ def test_twins_of_several_seeds_are_one_row(synthetic, tmp_path):
 
 def test_different_definitions_have_no_mean(synthetic, tmp_path):
     """Seeds whose metric is defined otherwise stay rows of their own."""
-    from tfq_bench_reports.rows import seed_lines
-
     cells = (
         synthetic.CELLS[0],
         synthetic.Spec("a", 4, "simulate", 20.0, seed="0"),

@@ -35,6 +35,21 @@ def test_interval_is_plus_minus_only_when_centred():
     assert "9.0 to 14.0" == formatting.around(10.0, skewed)
 
 
+@pytest.mark.parametrize(
+    ("expected", "values", "noise"),
+    [
+        (("11.0", "10.0 to 12.0"), [10.0, 12.0], 0.0),
+        (("11", "10 to 12"), [10.0, 12.0], 30.0),
+        (("10", ""), [10.0, 10.0], 0.0),
+        (("NaN", ""), [10.0, float("nan")], 0.0),
+    ],
+)
+def test_mean_has_no_more_digits_than_its_values(expected, values, noise):
+    """Seeds that happen to lie close do not make their numbers sharper than they are."""
+    mean, spread, around = formatting.mean_and_range(values, noise)
+    assert expected == (formatting.number(mean, spread), around)
+
+
 def cell(key, execution="lowered", **axes):
     """A cell as plan.json has it."""
     base = {"model": "m", "quantizer": "rtn", "scheme": "W8A8", "backend": "cpu", "seed": "0"}

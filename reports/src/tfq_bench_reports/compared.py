@@ -12,7 +12,7 @@ from tfq_bench.stats.compare import delta
 from tfq_bench_reports import formatting
 from tfq_bench_reports.model import DeltaView
 
-__all__ = ["SAME", "compare", "compare_seeds", "exact"]
+__all__ = ["SAME", "compare", "compare_seeds", "exact", "half_width"]
 
 SAME = "no measurable difference"
 UNSURE = "no interval"
@@ -71,7 +71,8 @@ def compare_seeds(
     )
     factor, _ = formatting.scaled(pairs[0][0].definition.unit)
     differences = [(value.value - reference.value) * factor for value, reference in pairs]
-    mean, half, around = formatting.mean_and_range(differences)
+    noise = half_width([delta(value, reference).interval for value, reference in pairs]) * factor
+    mean, half, around = formatting.mean_and_range(differences, noise)
     return DeltaView(
         text=formatting.signed(mean, half),
         word=word,
@@ -79,6 +80,13 @@ def compare_seeds(
         span=around,
         paired=all(one.paired for one in each),
     )
+
+
+def half_width(intervals: Sequence[Interval | None]) -> float:
+    """Mean half-width of the intervals that are finite; 0 without any."""
+    halves = [(i.high - i.low) / 2 for i in intervals if i is not None]
+    finite = [half for half in halves if math.isfinite(half)]
+    return sum(finite) / len(finite) if finite else 0.0
 
 
 def _word(value: float, interval: Interval | None, direction: str, certain: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tfq_bench_reports.model import CellView
 from tfq_bench_reports.naming import options_of
@@ -18,6 +18,7 @@ class ModelGroup:
     Args:
         name: of the model, with the options that tell it from another group of that name.
         options: all its options in words, `weights = random`; empty when it has none.
+        cells: named without the model, which is the same for all of them.
     """
 
     name: str
@@ -44,7 +45,7 @@ def model_groups(cells: Iterable[CellView]) -> tuple[ModelGroup, ...]:
             ModelGroup(
                 name=f"{name} ({', '.join(differing)})" if differing else name,
                 options=", ".join(f"{key} = {value}" for key, value in sorted(mine.items())),
-                cells=tuple(group),
+                cells=tuple(replace(cell, parts=replace(cell.parts, model="")) for cell in group),
             )
         )
     return tuple(groups)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfq_bench_reports import formatting
-from tfq_bench_reports.compared import compare, compare_seeds
+from tfq_bench_reports.compared import compare, compare_seeds, half_width
 from tfq_bench_reports.merging import fingerprint, joined_name, point
 from tfq_bench_reports.model import CellView, Row, ValueView
 
@@ -209,7 +209,8 @@ def _value(
             delta=compare(*pairs[0], places) if pairs else None,
             seeds=_part(having, line),
         )
-    mean, half, around = formatting.mean_and_range([v.value * factor for v in values])
+    noise = half_width([value.interval for value in values]) * factor
+    mean, half, around = formatting.mean_and_range([v.value * factor for v in values], noise)
     return ValueView(
         text=formatting.number(mean, half),
         around=around,

@@ -105,9 +105,9 @@ def _quality(rows: Iterable[Row], name: str) -> Iterable[Point]:
         said.setdefault(found.agreed if known else "unknown", []).append(
             row.name
             if found.agreed in (SAME, "equal")
-            else f"{row.name} {change}"
+            else f"{_title(row, name)} {change}"
             if found.agreed
-            else f"{row.name} {change}, {found.word}"
+            else f"{_title(row, name)} {change}, {found.word}"
         )
     parts = [
         f"{word.capitalize()} than full precision: {'; '.join(said[word])}."
@@ -133,7 +133,7 @@ def _speed(cells: Sequence[CellView], name: str | None) -> Iterable[Point]:
         for row in timed:
             word = _pace(row, name)
             said.setdefault(word, []).append(
-                row.name if word == "same" else f"{row.name} {_amount(row, name)}"
+                row.name if word == "same" else f"{_title(row, name)} {_amount(row, name)}"
             )
         parts = []
         if "faster" in said:
@@ -213,6 +213,11 @@ def _having(row: Row, name: str) -> list[CellView]:
 
 def _seeds(row: Row, name: str) -> int:
     return len({cell.axes.get("seed") for cell in _having(row, name)})
+
+
+def _title(row: Row, name: str) -> str:
+    """The row's name before a number; a name that ends in seeds is set apart from it."""
+    return f"{row.name}:" if _seeds(row, name) > 1 else row.name
 
 
 def _amount(row: Row, name: str) -> str:
