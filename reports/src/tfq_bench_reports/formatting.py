@@ -123,12 +123,12 @@ def mean_and_range(values: Sequence[float], noise: float = 0.0) -> tuple[float, 
     Args:
         noise: half-width of the values' own intervals; digits beyond it would claim too much.
     """
-    low, high = min(values), max(values)
-    if low == high:
-        return low, noise or None, ""
     mean = sum(values) / len(values)
     if not math.isfinite(mean):
         return mean, None, ""
+    low, high = min(values), max(values)
+    if low == high:
+        return low, noise or None, ""
     spread = max((high - low) / 2, noise)
     return mean, spread, span(low, high, spread)
 
