@@ -44,7 +44,11 @@ SUITE = 'schema = 1\n\n[suite]\nname = "synthetic"\n# api_key = "hunter2"\n'
 
 @dataclass(frozen=True)
 class Spec:
-    """What to invent for one cell; `noise` is the spread of its images around full precision."""
+    """What to invent for one cell.
+
+    `noise` is the spread of its images around full precision; `draw` picks its invented numbers,
+    so that cells of one draw have equal ones. Without it every cell has its own.
+    """
 
     key: str
     wbits: int
@@ -52,6 +56,12 @@ class Spec:
     noise: float = 0.0
     status: str = "ok"
     reason: str | None = None
+    quantizer: str = "rtn"
+    model: str = "cifar10"
+    model_options: str = "{}"
+    seed: str = "0"
+    draw: int | None = None
+    reference: str = "c0fp"
 
     @property
     def execution(self):
@@ -61,15 +71,15 @@ class Spec:
     def axes(self):
         full = self.execution == "full-precision"
         return {
-            "model": "cifar10",
-            "quantizer": "fp" if full else "rtn",
+            "model": self.model,
+            "quantizer": "fp" if full else self.quantizer,
             "scheme": "FP" if full else f"W{self.wbits}A8",
             "wbits": str(self.wbits),
             "abits": "32" if full else "8",
             "policy": "uniform",
             "backend": self.backend,
-            "seed": "0",
-            "model_options": "{}",
+            "seed": self.seed,
+            "model_options": self.model_options,
             "quantizer_options": "{}",
             "backend_options": "{}",
         }
@@ -77,7 +87,7 @@ class Spec:
     @property
     def label(self):
         axes = self.axes
-        return f"cifar10 / {axes['quantizer']} {axes['scheme']} / {self.backend}"
+        return f"{self.model} / {axes['quantizer']} {axes['scheme']} / {self.backend}"
 
 
 CELLS = (
@@ -128,7 +138,7 @@ def sampled(name, value, spread, seed, *, shared=None, reference=None, **given):
     )
 
 
-def temporal(error):
+def temporal(error, reference):
     """Error, distance and mismatch of four blocks: the mean over blocks is `error` `[STEPS]`."""
     weights = dict(zip(BLOCKS, (0.1, 0.4, 1.0, 2.5), strict=True))
     late = (np.arange(STEPS) >= 7).astype(float)
@@ -146,7 +156,7 @@ def temporal(error):
             name,
             mean.mean(),
             n=STEPS,
-            reference="c0fp",
+            reference=reference,
             parameters={"blocks": list(BLOCKS)},
             series={
                 "timestep": TIMESTEPS,
@@ -174,14 +184,16 @@ def values_of(spec, number):
         steps = np.arange(STEPS)
         error = spec.noise * 1e-3 * (1 + steps)
         found += [
-            sampled("psnr", psnr, 0.3, number, unit="dB", direction="higher", reference="c0fp"),
-            *temporal(error),
+            sampled(
+                "psnr", psnr, 0.3, number, unit="dB", direction="higher", reference=spec.reference
+            ),
+            *temporal(error, spec.reference),
             sampled(
                 "trajectory-divergence",
                 error.sum(),
                 0.002,
                 number + 90,
-                reference="c0fp",
+                reference=spec.reference,
                 series={
                     "timestep": TIMESTEPS,
                     "trajectory_divergence": tuple(map(float, np.cumsum(error))),
@@ -279,7 +291,7 @@ def write_run(folder, cells=CELLS, *, side=32):
                 "status": "skipped" if spec.status == "skipped" else "planned",
                 "reason": spec.reason if spec.status == "skipped" else None,
                 "execution": spec.execution,
-                "reference": None if spec.execution == "full-precision" else "c0fp",
+                "reference": None if spec.execution == "full-precision" else spec.reference,
                 "plugins": [],
                 "keys": {
                     "calibrate": None,
@@ -306,7 +318,7 @@ def write_run(folder, cells=CELLS, *, side=32):
             "plugins": ("tfq-bench==0.1.0", "tfq-bench-cpu==0.1.0"),
         }
         if spec.status == "ok":
-            values = values_of(spec, number)
+            values = values_of(spec, number if spec.draw is None else spec.draw)
             records.append(
                 run.records_path,
                 [

@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from tfq_bench_reports.renderer import HtmlRenderer
+
 pytestmark = pytest.mark.browser
 
 WATCH = """<script>
@@ -100,6 +102,21 @@ def test_filter_hides_rows_and_says_how_many_are_left(probed):
     expected = {"rtn W8A8 · simulate", "rtn W8A8 · cpu", "rtn W8A8 · cuda"}
     assert expected == set(found["filtered"])
     assert "3 of 8 cells shown" == found["live"]
+
+
+def test_filter_counts_every_cell_of_a_row(synthetic, tmp_path):
+    """A row of two cells counts as two, and is found by the name of either."""
+    cells = (
+        synthetic.CELLS[0],
+        synthetic.Spec("sim8", 8, "simulate", 2.0, draw=1),
+        synthetic.Spec("cpu8", 8, "cpu", 2.0, draw=1),
+        synthetic.Spec("sim4", 4, "simulate", 20.0),
+    )
+    run = synthetic.write_run(tmp_path / "run", cells)
+    HtmlRenderer().render([run.path], tmp_path / "report.html")
+    found, _ = browse((tmp_path / "report.html").read_text("utf-8"), tmp_path, 1280)
+    assert ["rtn W8A8 · simulate, cpu"] == found["filtered"]
+    assert "2 of 4 cells shown" == found["live"]
 
 
 @pytest.mark.parametrize("width", [500, 1280])

@@ -14,7 +14,7 @@ WORDS = {"key": "k", "title": "A title", "description": "What it shows", "x_labe
 
 def scatter(dots):
     """A parsed scatter chart."""
-    return ET.fromstring(scatter_chart(dots, y_label="y", **WORDS))
+    return ET.fromstring(scatter_chart(dots, y_label="y", **WORDS).svg)
 
 
 def lines(curves):
@@ -45,18 +45,45 @@ def test_shape_says_how_a_cell_was_executed():
     assert ["polygon", "circle", "rect"] == marks
 
 
-def test_labels_of_crowded_points_do_not_overlap():
-    """Cells of equal cost and quality can still be read."""
-    svg = scatter(
-        [Dot(name=f"quantizer W{i}A8", execution="lowered", x=1 + i * 1e-3, y=2) for i in range(6)]
+def test_cells_of_equal_numbers_are_one_mark_of_both_shapes():
+    """A ring around a square: neither the simulated nor the lowered cell hides the other."""
+    svg = scatter([Dot(name="a", execution="both", x=1, y=1)])
+    marks = [e.tag for e in svg.iter() if "mark" in e.get("class", "")]
+    assert ["circle", "rect"] == marks
+
+
+def test_names_that_do_not_fit_become_numbers():
+    """Nineteen cells in one place: every mark has a number, and the numbers lead to the names."""
+    dots = [
+        Dot(name=f"quantizer W{i}A8 · simulate, cpu", execution="both", x=1 + i * 1e-6, y=2)
+        for i in range(18)
+    ]
+    dots.append(Dot(name="Full precision", execution="full-precision", x=9, y=3))
+    drawn = scatter_chart(dots, y_label="y", **WORDS)
+    assert tuple(dot.name for dot in dots) == drawn.numbered
+    assert [str(n) for n in range(1, 20)] == labels(ET.fromstring(drawn.svg))[2:]
+
+
+def test_names_that_fit_stay_in_the_chart():
+    """A reader need not look a name up without need."""
+    drawn = scatter_chart(
+        [Dot(name=f"cell {i}", execution="lowered", x=i, y=i) for i in range(5)],
+        y_label="y",
+        **WORDS,
     )
-    texts = [e for e in svg.iter("text") if e.get("class") == "label"]
-    boxes = [(float(e.get("x")), float(e.get("y")), len(e.text) * 6.9) for e in texts]
-    assert 6 == len(boxes)
-    for number, (x, y, width) in enumerate(boxes):
-        for other_x, other_y, other_width in boxes[:number]:
-            apart = abs(y - other_y) >= 14 or x + width <= other_x or other_x + other_width <= x
-            assert apart
+    assert () == drawn.numbered
+    assert [f"cell {i}" for i in range(5)] == labels(ET.fromstring(drawn.svg))[2:]
+
+
+def test_colour_and_dash_of_a_line_are_set_apart():
+    """Two lines of one method share a colour, two of one scheme a pattern."""
+    svg = lines(
+        [
+            Curve(name="a", x=(1.0, 0.0), y=(0.1, 0.2), colour=3, dash=0),
+            Curve(name="b", x=(1.0, 0.0), y=(0.2, 0.3), colour=3, dash=1),
+        ]
+    )
+    assert ["line s3 d0", "line s3 d1"] == [e.get("class") for e in svg.iter("polyline")]
 
 
 def test_text_is_escaped():
@@ -120,6 +147,7 @@ def test_values_that_cannot_be_drawn_are_left_out():
 def test_ticks_lie_in_the_axis(values):
     """Every axis has ticks inside its range, whatever the data."""
     scale = fitted(values, 0, 100, log=True)
+    assert scale.low >= 0 or min(values) < 0
     assert 2 <= len(scale.ticks) <= 12
     assert all(scale.low * (1 - 1e-9) <= t <= scale.high * (1 + 1e-9) for t in scale.ticks if t > 0)
     assert all(scale.low <= value <= scale.high for value in values)

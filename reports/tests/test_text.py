@@ -35,18 +35,38 @@ def test_interval_is_plus_minus_only_when_centred():
     assert "9.0 to 14.0" == formatting.around(10.0, skewed)
 
 
+@pytest.mark.parametrize(
+    ("expected", "values", "noise"),
+    [
+        (("11.0", "10.0 to 12.0"), [10.0, 12.0], 0.0),
+        (("11", "10 to 12"), [10.0, 12.0], 30.0),
+        (("10", ""), [10.0, 10.0], 0.0),
+        (("NaN", ""), [10.0, float("nan")], 0.0),
+    ],
+)
+def test_mean_has_no_more_digits_than_its_values(expected, values, noise):
+    """Seeds that happen to lie close do not make their numbers sharper than they are."""
+    mean, spread, around = formatting.mean_and_range(values, noise)
+    assert expected == (formatting.number(mean, spread), around)
+
+
 def cell(key, execution="lowered", **axes):
     """A cell as plan.json has it."""
     base = {"model": "m", "quantizer": "rtn", "scheme": "W8A8", "backend": "cpu", "seed": "0"}
     return {"key": key, "execution": execution, "axes": {**base, **axes}}
 
 
+def names_of(cells):
+    """Names as text, by key."""
+    return {key: str(name) for key, name in short_names(cells).items()}
+
+
 def test_names_leave_out_what_all_cells_share():
     """Model and seed stand in a name only when they differ."""
     one = [cell("a"), cell("b", execution="full-precision")]
-    assert {"a": "rtn W8A8 · cpu", "b": "Full precision"} == short_names(one)
+    assert {"a": "rtn W8A8 · cpu", "b": "Full precision"} == names_of(one)
     two = [cell("a"), cell("b", model="n")]
-    assert {"a": "m · rtn W8A8 · cpu", "b": "n · rtn W8A8 · cpu"} == short_names(two)
+    assert {"a": "m · rtn W8A8 · cpu", "b": "n · rtn W8A8 · cpu"} == names_of(two)
 
 
 def test_names_stay_unique_through_options_or_keys():
@@ -56,9 +76,9 @@ def test_names_stay_unique_through_options_or_keys():
         cell("b", quantizer_options='{"ranges":"minmax"}'),
     ]
     assert ["rtn W8A8 · cpu (ranges=mse)", "rtn W8A8 · cpu (ranges=minmax)"] == list(
-        short_names(options).values()
+        names_of(options).values()
     )
-    assert 2 == len(set(short_names([cell("0123456789"), cell("abcdefghij")]).values()))
+    assert 2 == len(set(names_of([cell("0123456789"), cell("abcdefghij")]).values()))
 
 
 @pytest.mark.parametrize(

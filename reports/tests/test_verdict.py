@@ -90,3 +90,58 @@ def test_not_a_number_is_a_caution(view):
     found = points(replace(view, cells=(view.cells[0], broken, *view.cells[2:])))
     assert "psnr of rtn W8A8 · simulate" in found["Not a finite number"]
     assert found["Closest to full precision"].startswith("rtn W8A8 · cpu comes closest")
+
+
+def test_cells_of_equal_numbers_are_named_once(synthetic, tmp_path):
+    """Simulated and lowered are one name in every sentence that their numbers share."""
+    cells = (
+        synthetic.CELLS[0],
+        synthetic.Spec("sim8", 8, "simulate", 2.0, draw=1),
+        synthetic.Spec("cpu8", 8, "cpu", 2.0, draw=1),
+        synthetic.Spec("sim4", 4, "simulate", 20.0, draw=2),
+        synthetic.Spec("cpu4", 4, "cpu", 20.0, draw=2),
+    )
+    found = points(read_run(synthetic.write_run(tmp_path / "run", cells)))
+    closest = found["Closest to full precision"]
+    assert closest.startswith("rtn W8A8 · simulate, cpu comes closest")
+    assert "rtn W4A8 · simulate, cpu is furthest away" in closest
+    assert "cannot be told" not in closest
+    assert 1 == found["Image quality (fd-efficientnet-lite0)"].count("rtn W4A8")
+
+
+def seeded(synthetic, folder, noises):
+    """A run of two methods at W4A8 with one seed per noise."""
+    cells = [synthetic.CELLS[0]]
+    for quantizer, levels in noises.items():
+        cells += [
+            synthetic.Spec(
+                f"{quantizer}{n}", 4, "simulate", level, quantizer=quantizer, seed=str(n)
+            )
+            for n, level in enumerate(levels)
+        ]
+    return read_run(synthetic.write_run(folder / "run", cells))
+
+
+def test_a_lucky_seed_does_not_win(synthetic, tmp_path):
+    """Methods rank by their mean over seeds; ranges that overlap are no difference."""
+    view = seeded(synthetic, tmp_path, {"steady": (10.0, 10.5), "lucky": (9.0, 30.0)})
+    text = points(view)["Closest to full precision"]
+    assert text.startswith("steady W4A8 · simulate · seeds 0, 1 comes closest")
+    assert "on average over its seeds" in text
+    assert "lucky W4A8 · simulate · seeds 0, 1 cannot be told from it" in text
+
+
+def test_seeds_that_lie_apart_are_a_difference(synthetic, tmp_path):
+    """Ranges that do not overlap tell two methods apart."""
+    view = seeded(synthetic, tmp_path, {"good": (5.0, 6.0), "bad": (25.0, 30.0)})
+    text = points(view)["Closest to full precision"]
+    assert "bad W4A8 · simulate · seeds 0, 1 is furthest away" in text
+    assert "cannot be told" not in text
+
+
+def test_quality_that_depends_on_the_seed_says_so(synthetic, tmp_path):
+    """No word for the method where its seeds have different ones."""
+    view = seeded(synthetic, tmp_path, {"moody": (0.1, 30.0)})
+    text = points(view)["Image quality (fd-efficientnet-lite0)"]
+    assert text.startswith("Depends on the seed: moody W4A8 · simulate · seeds 0, 1")
+    assert "worse in 1 of 2 seeds" in text

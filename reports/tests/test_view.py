@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tfq_bench.store import records
-from tfq_bench_reports.tables import SAME
+from tfq_bench_reports.compared import SAME
 from tfq_bench_reports.view import read_run
 
 
@@ -17,9 +17,9 @@ def view(run):
 
 def value(view, table, metric, key):
     """The value of a metric and cell in one of the tables."""
-    found = next(t for t in view.tables if t.key == table)
+    found = next(t for t in view.models[0].tables if t.key == table)
     column = [c.metric for c in found.columns].index(metric)
-    row = next(r for r in found.rows if r.cell.key == key)
+    row = next(r for r in found.rows if key in {cell.key for cell in r.cells})
     return row.values[column]
 
 
@@ -49,7 +49,9 @@ def test_planned_cell_without_a_record_is_not_run(synthetic, tmp_path):
 
 def test_families(view):
     """Metrics are sorted into tables by what they say about themselves."""
-    columns = {table.key: [column.metric for column in table.columns] for table in view.tables}
+    columns = {
+        table.key: [column.metric for column in table.columns] for table in view.models[0].tables
+    }
     assert {
         "quality": ["fd-efficientnet-lite0", "precision-efficientnet-lite0"],
         "paired": [

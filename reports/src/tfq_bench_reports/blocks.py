@@ -1,4 +1,4 @@
-"""Heat maps of a run: one per quantized cell of the metric that has a curve for every block."""
+"""Heat maps of a run: one per quantized cell of the metric with a curve for every block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from itertools import pairwise
 from tfq_bench.border import MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.heat import COLUMNS, EDGES, heat_map
-from tfq_bench_reports.model import CellView, RunView
+from tfq_bench_reports.merging import merged
+from tfq_bench_reports.model import RunView
 
 __all__ = ["HeatFigure", "HeatMaps", "heat_maps"]
 
@@ -45,7 +46,9 @@ class HeatMaps:
 
 
 def heat_maps(run: RunView, prefix: str) -> HeatMaps | None:
-    """Maps of one metric for every cell that has it; None when no metric has curves of blocks.
+    """Maps of one metric for every cell that has it, one for cells of equal curves.
+
+    None when no metric has curves of blocks.
 
     Args:
         prefix: of the ids in the SVG, unique in the file.
@@ -55,18 +58,19 @@ def heat_maps(run: RunView, prefix: str) -> HeatMaps | None:
         return None
     metric = min(names, key=lambda name: (name != _PREFERRED, name))
     cells = [cell for cell in run.cells if metric in cell.metrics and _blocks(cell.metrics[metric])]
+    maps = merged(cells, lambda cell: repr(sorted(cell.metrics[metric].series.items())))
     figures = [
-        _figure(cell, cell.metrics[metric], f"{prefix}heat{number}")
-        for number, cell in enumerate(cells)
+        _figure(some.name, some.lead.metrics[metric], f"{prefix}heat{number}")
+        for number, some in enumerate(maps)
     ]
     steps = max(len(cell.metrics[metric].series[_AXIS]) for cell in cells)
-    merged = math.ceil(steps / COLUMNS)
+    width = math.ceil(steps / COLUMNS)
     caption = (
         f"{metric} of each block (rows, first executed on top) at each timestep (from noise to "
         "image)."
     )
-    if merged > 1:
-        caption += f" A column is the largest of up to {merged} timesteps."
+    if width > 1:
+        caption += f" A column is the largest of up to {width} timesteps."
     return HeatMaps(
         metric=metric,
         caption=caption,
@@ -91,7 +95,7 @@ def _blocks(value: MetricValue) -> list[str]:
     return found
 
 
-def _figure(cell: CellView, value: MetricValue, key: str) -> HeatFigure:
+def _figure(cell: str, value: MetricValue, key: str) -> HeatFigure:
     steps = value.series[_AXIS]
     rows = [(name, value.series[f"{_BLOCK}{name}"]) for name in _blocks(value)]
     table = []
@@ -111,12 +115,12 @@ def _figure(cell: CellView, value: MetricValue, key: str) -> HeatFigure:
         )
     peak = max(peaks, key=lambda pair: pair[0], default=(0.0, "no number"))[1]
     return HeatFigure(
-        title=cell.name,
+        title=cell,
         svg=heat_map(
             rows,
             steps,
             key=key,
-            title=f"{value.definition.name} of {cell.name}, per block and timestep",
+            title=f"{value.definition.name} of {cell}, per block and timestep",
             description=f"Mean {formatting.number(value.value)}; largest {peak}.",
         ),
         rows=tuple(table),

@@ -1,7 +1,7 @@
 """Scatter and line charts as inline SVG: the same input gives the same bytes.
 
-Colour is never the only sign: shapes say how a cell was executed, dashes tell lines apart, and
-every point and line carries its name.
+Colour is never the only sign: shapes say how a cell was executed, dashes say a line's scheme, and
+every point and line carries its name or a number that leads to it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfq_bench_reports import formatting
+from tfq_bench_reports.placement import Box, placed
 from tfq_bench_reports.scale import Scale, fitted
 from tfq_bench_reports.svg import CHARACTER, Frame, axes, chart, mark, px, text
 
-__all__ = ["Curve", "Dot", "line_chart", "scatter_chart"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "Curve",
+    "Dot",
+    "Scatter",
+    "line_chart",
+    "logarithmic",
+    "scatter_chart",
+]
 
-STYLES = 8
-"""Number of line styles (colour and dash) in the style sheet; more lines start over."""
+COLOURS = 8
+"""Number of line colours in the style sheet; more methods start over."""
+DASHES = 6
+"""Number of dash patterns in the style sheet; more schemes start over."""
 
 _LINE = 15.0
-_Box = tuple[float, float, float, float]
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dot:
-    """One cell in a scatter chart; intervals are (low, high) or None."""
+    """One mark in a scatter chart; intervals are (low, high) or None.
+
+    Args:
+        execution: of its cells, or `both` when simulated and lowered ones lie there.
+    """
 
     name: str
     execution: str
@@ -37,22 +52,38 @@ class Dot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scatter:
+    """A scatter chart; where names do not fit, its marks are numbered: `numbered[0]` is 1."""
+
+    svg: str
+    numbered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One line: values `y` at `x`, both of the same length."""
+    """One line: values `y` at `x`, both of the same length.
+
+    Args:
+        colour, dash: numbers of its colour and its dash pattern.
+    """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    colour: int = 0
+    dash: int = 0
 
 
 def scatter_chart(
     dots: Sequence[Dot], *, key: str, title: str, description: str, x_label: str, y_label: str
-) -> str:
-    """Points with bars for their intervals and a label beside each."""
+) -> Scatter:
+    """Points with bars for their intervals and a label beside each, which covers no other."""
     frame = Frame()
     x = fitted([v for dot in dots for v in (dot.x, *(dot.x_interval or ()))], *frame.x)
     y = fitted([v for dot in dots for v in (dot.y, *(dot.y_interval or ()))], *frame.y)
-    bars, marks, taken = [], [], []
+    bars: list[str] = []
+    marks: list[str] = []
+    taken: list[Box] = []
     for dot in dots:
         at_x, at_y = x.at(dot.x), y.at(dot.y)
         if dot.x_interval:
@@ -64,13 +95,25 @@ def scatter_chart(
             bars.append(_bar(px(at_x), px(at_x), px(low), px(high)))
             taken.append((at_x - 2, high, at_x + 2, low))
         marks.append(mark(at_x, at_y, dot.execution))
+    points = [(x.at(dot.x), y.at(dot.y)) for dot in dots]
+    names = [(dot.name, *at) for dot, at in zip(dots, points, strict=True)]
+    numbers = [(str(n), *at) for n, at in enumerate(points, start=1)]
+    labels = placed(frame, names, taken, tight=True)
+    numbered = labels is None
+    labels = labels or placed(frame, numbers, taken, tight=True)
+    labels = labels or placed(frame, numbers, taken, tight=False) or ()
+    leaders = [
+        _leader(at, label.leader) for at, label in zip(points, labels, strict=True) if label.leader
+    ]
     body = (
         axes(frame, x, y, _labels(x), _labels(y), x_label, y_label)
-        + "".join(bars)
-        + "".join(marks)
-        + _dot_labels(frame, [(dot.name, x.at(dot.x), y.at(dot.y)) for dot in dots], taken)
+        + "".join((*bars, *leaders, *marks))
+        + "".join(text(*label.at, label.text, anchor=label.anchor) for label in labels)
     )
-    return chart(frame, key, title, description, body)
+    return Scatter(
+        svg=chart(frame, key, title, description, body),
+        numbered=tuple(dot.name for dot in dots) if numbered else (),
+    )
 
 
 def line_chart(
@@ -101,20 +144,23 @@ def line_chart(
     y = _vertical(curves, frame)
     ends = _spread([y.at(_last(curve)) for curve in curves], frame)
     body = [axes(frame, x, y, _labels(x), _labels(y), x_label, y_label)]
-    for number, (curve, end) in enumerate(zip(curves, ends, strict=True)):
-        style = f"line s{number % STYLES}"
+    for curve, end in zip(curves, ends, strict=True):
+        colour = curve.colour % COLOURS
+        style = f"line s{colour} d{curve.dash % DASHES}"
         points = [(x.at(a), y.at(b)) for a, b in zip(curve.x, curve.y, strict=True) if _shown(b, y)]
         if not points:
             continue
         path = " ".join(f"{px(a)},{px(b)}" for a, b in points)
         body.append(f'<polyline points="{path}" class="{style}"/>')
         last_x, last_y = points[-1]
-        body.append(
-            f'<line x1="{px(last_x)}" y1="{px(last_y)}" x2="{px(right + 14)}" y2="{px(end)}" '
-            'class="leader"/>'
-        )
-        body.append(text(right + 18, end + 4, curve.name, kind=f"label t{number % STYLES}"))
+        body.append(_leader((last_x, last_y), (right + 14, end)))
+        body.append(text(right + 18, end + 4, curve.name, kind=f"label t{colour}"))
     return chart(frame, key, title, description, "".join(body))
+
+
+def logarithmic(curves: Sequence[Curve]) -> bool:
+    """Whether the vertical axis of a line chart of these curves is logarithmic."""
+    return _vertical(curves, Frame()).log
 
 
 def _vertical(curves: Sequence[Curve], frame: Frame) -> Scale:
@@ -137,6 +183,11 @@ def _last(curve: Curve) -> float:
 
 def _bar(x1: str, x2: str, y1: str, y2: str) -> str:
     return f'<line x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}" class="interval"/>'
+
+
+def _leader(start: tuple[float, float], end: tuple[float, float]) -> str:
+    (x1, y1), (x2, y2) = start, end
+    return f'<line x1="{px(x1)}" y1="{px(y1)}" x2="{px(x2)}" y2="{px(y2)}" class="leader"/>'
 
 
 def _labels(scale: Scale) -> list[str]:
@@ -169,39 +220,3 @@ def _spread(positions: Sequence[float], frame: Frame) -> list[float]:
             placed[index] = min(placed[index], ceiling)
             ceiling = placed[index] - _LINE
     return [placed[index] for index in range(len(positions))]
-
-
-def _dot_labels(
-    frame: Frame, dots: Sequence[tuple[str, float, float]], bars: Sequence[_Box]
-) -> str:
-    """A label for each dot where it covers no label, mark or bar, if there is such a place."""
-    taken = [*((x - 8, y - 8, x + 8, y + 8) for _, x, y in dots), *bars]
-    (left, right), (bottom, top) = frame.x, frame.y
-    parts = []
-    for name, x, y in dots:
-        width = len(name) * CHARACTER
-        boxes = []
-        for lift in (0, -14, 14, -28, 28, -42, 42, -56, 56, -70, 70):
-            boxes.append((x + 11, y + lift - 8))
-            boxes.append((x - 11 - width, y + lift - 8))
-        boxes += [(x - width / 2, y - 26), (x - width / 2, y + 11)]
-        candidates = [
-            (a, b, a + width, b + 15)
-            for a, b in boxes
-            if a >= left + 2 and a + width <= right + 14 and b >= top - 14 and b + 15 <= bottom - 1
-        ]
-        free = [box for box in candidates if not any(_overlap(box, other) for other in taken)]
-        box = (free or candidates or [(x + 11, y - 8, x + 11 + width, y + 7)])[0]
-        taken.append(box)
-        if abs(box[1] + 8 - y) > 12:  # too far to be read as belonging together
-            near = box[0] - 2 if box[0] > x else box[2] + 2
-            parts.append(
-                f'<line x1="{px(x)}" y1="{px(y)}" x2="{px(near)}" y2="{px(box[1] + 8)}" '
-                'class="leader"/>'
-            )
-        parts.append(text(box[0], box[1] + 12, name))
-    return "".join(parts)
-
-
-def _overlap(one: _Box, other: _Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -6,7 +6,7 @@ A minus is the true minus sign, so that columns of tabular digits align.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tfq_bench.border import Interval
 
@@ -15,6 +15,7 @@ __all__ = [
     "TIMES",
     "around",
     "decimals",
+    "mean_and_range",
     "number",
     "plain",
     "quantity",
@@ -104,10 +105,32 @@ def around(value: float, interval: Interval | None, factor: float = 1.0) -> str:
     return span(low, high)
 
 
-def span(low: float, high: float) -> str:
-    """Both ends of an interval: `11.9 to 12.8`."""
-    spread = (high - low) / 2
+def span(low: float, high: float, spread: float | None = None) -> str:
+    """Both ends of an interval: `11.9 to 12.8`.
+
+    Args:
+        spread: what decides the digits, half of the width unless given.
+    """
+    spread = (high - low) / 2 if spread is None else spread
     return f"{number(low, spread)} to {number(high, spread)}"
+
+
+def mean_and_range(values: Sequence[float], noise: float = 0.0) -> tuple[float, float | None, str]:
+    """Mean of the values, the spread that decides its digits, and their range in words.
+
+    The range is empty where all values are equal.
+
+    Args:
+        noise: half-width of the values' own intervals; digits beyond it would claim too much.
+    """
+    mean = sum(values) / len(values)
+    if not math.isfinite(mean):
+        return mean, None, ""
+    low, high = min(values), max(values)
+    if low == high:
+        return low, noise or None, ""
+    spread = max((high - low) / 2, noise)
+    return mean, spread, span(low, high, spread)
 
 
 def plain(text: str) -> str:

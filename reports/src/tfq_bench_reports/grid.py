@@ -1,32 +1,31 @@
 """The paired image grid: the same noise in every row, one cell in every column.
 
-Rows are chosen by a rule that the caption states, never by hand.
+Rows are chosen by a rule that the caption states, never by hand; cells without a column are listed
+with the reason.
 """
 
 from __future__ import annotations
 
-import base64
-import io
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
+from tfq_bench_reports.merging import Merged, merged, point
 from tfq_bench_reports.model import CellView, RunView
+from tfq_bench_reports.pictures import SIDE, difference, gain_of, psnr, uri
 
 if TYPE_CHECKING:
     from tfq_bench.store.run import RunFolder
 
-__all__ = ["GridRow", "GridView", "Picture", "chosen_rows", "grids"]
+__all__ = ["GridRow", "GridView", "LeftOut", "Picture", "chosen_rows", "grids"]
 
-SIDE = 128
-"""Largest side in px that is embedded; larger images are scaled down and the caption says so."""
 SHOWN = 96
 """Side in px at which images are displayed."""
 FIRST = 3
-_PEAK = 255.0
+_TOO_MANY = "left out to keep the file small"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +42,11 @@ class Picture:
     difference_alt: str = ""
     note: str = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes that its data URIs take."""
+        return len(self.uri) + len(self.difference)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridRow:
@@ -54,35 +58,43 @@ class GridRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Cells without a column, and why."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GridView:
-    """The grid of one full-precision cell and all that are compared with it."""
+    """The grid of one full-precision cell and all that are compared with it.
+
+    Args:
+        shown: how many of the cells have a column, in words.
+        rows: empty when no cell has a column.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[GridRow, ...]
+    shown: str
+    left_out: tuple[LeftOut, ...]
     caption: str
     gain: int
 
 
 def grids(run: RunFolder, view: RunView, *, budget: int) -> tuple[GridView, ...]:
-    """One grid per full-precision cell with images.
+    """One grid per full-precision cell that other cells are compared with.
 
     Args:
-        budget: bytes that all data URIs together may take; rows that do not fit are left out.
+        budget: bytes that all data URIs together may take; rows, then columns, that do not fit are
+            left out.
     """
-    found = []
     full = [cell for cell in view.cells if not cell.quantized]
+    found = []
     for reference in full:
-        images = run.images(reference.key)
-        others = [
-            (cell, pictures)
-            for cell in view.cells
-            if cell.reference == reference.key
-            and (pictures := run.images(cell.key)) is not None
-            and images is not None
-            and pictures.shape == images.shape
-        ]
-        if images is not None and others:
-            found.append(_grid(reference, images, others, budget // len(full)))
+        others = [cell for cell in view.cells if cell.reference == reference.key]
+        if others:
+            found.append(_grid(run, reference, others, budget // len(full)))
     return tuple(found)
 
 
@@ -102,101 +114,144 @@ def chosen_rows(psnr: np.ndarray) -> list[tuple[int, str]]:
     return list(rows.items())
 
 
-def _psnr(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """float64 `[N]`: dB of uint8 images; infinite where they are identical."""
-    errors = ((images.astype(np.float64) - reference) ** 2).mean(axis=(1, 2, 3))
-    with np.errstate(divide="ignore"):
-        decibels: np.ndarray = 10 * np.log10(_PEAK**2 / errors)
-    return decibels
-
-
-def _grid(
-    reference: CellView,
-    images: np.ndarray,
-    others: Sequence[tuple[CellView, np.ndarray]],
-    budget: int,
-) -> GridView:
-    psnrs = [_psnr(pictures, images) for _, pictures in others]
+def _grid(run: RunFolder, reference: CellView, others: Sequence[CellView], budget: int) -> GridView:
+    images = run.images(reference.key)
+    pictures, absent = _comparable(run, reference, images, others)
+    seeds: dict[str, str] = {}
+    kept: list[CellView] = []
+    first: dict[object, CellView] = {}
+    for cell in others:
+        if cell.key not in pictures:
+            continue
+        where = (point(cell, seed=False), cell.axes.get("backend"))
+        shown = first.setdefault(where, cell)
+        if shown is cell:
+            kept.append(cell)
+        else:
+            seeds[cell.key] = f"seed {shown.axes.get('seed', '?')} of the same cell is shown"
+    columns = list(merged(kept, lambda cell: hashlib.sha256(pictures[cell.key].tobytes()).digest()))
+    reasons = absent | seeds
+    if images is None or not columns:
+        return _finished(reference, others, (), (), reasons, "", 1)
+    psnrs = [psnr(pictures[some.lead.key], images) for some in columns]
     # Of a mean, infinity (all identical) is the best there is, so `argmin` is safe.
     guide = int(np.argmin([np.minimum(values, 200).mean() for values in psnrs]))
     chosen = chosen_rows(psnrs[guide])
-    gain = _gain(
-        [pictures[i] for _, pictures in others for i, _ in chosen],
-        [images[i] for _ in others for i, _ in chosen],
+    shown_pixels = [pictures[some.lead.key] for some in columns]
+    gain = gain_of(
+        [pixels[i] for pixels in shown_pixels for i, _ in chosen],
+        [images[i] for _ in columns for i, _ in chosen],
     )
     rows: list[GridRow] = []
-    spent = 0
+    width, spent = len(columns) + 1, 0
     for index, why in chosen:
-        row = GridRow(
-            index=index,
-            why=why,
-            pictures=(
-                Picture(uri=_uri(images[index]), alt=f"Image {index} of {reference.name}"),
-                *_pictures(index, images[index], others, psnrs, gain),
-            ),
-        )
-        size = sum(len(picture.uri) + len(picture.difference) for picture in row.pictures)
+        row = [
+            Picture(uri=uri(images[index]), alt=f"Image {index} of {reference.name}"),
+            *_pictures(index, images[index], columns, shown_pixels, psnrs, gain),
+        ]
+        if not rows:
+            width = _fitting([picture.size for picture in row], budget)
+        row = row[:width]
+        size = sum(picture.size for picture in row)
         if spent + size > budget:
             break
         spent += size
-        rows.append(row)
+        rows.append(GridRow(index=index, why=why, pictures=tuple(row)))
+    stay = width - 1 if rows else 0
+    reasons |= {cell.key: _TOO_MANY for some in columns[stay:] for cell in some.cells}
+    left_out_rows = len(chosen) - len(rows) if rows else 0
+    caption = _caption(columns[guide].name, gain, images.shape[1:3], left_out_rows)
+    names = [some.name for some in columns[:stay]]
+    return _finished(reference, others, names, rows, reasons, caption, gain)
+
+
+def _finished(
+    reference: CellView,
+    others: Sequence[CellView],
+    names: Sequence[str],
+    rows: Sequence[GridRow],
+    reasons: dict[str, str],
+    caption: str,
+    gain: int,
+) -> GridView:
+    grouped: dict[str, list[str]] = {}
+    for cell in others:
+        if cell.key in reasons:
+            grouped.setdefault(reasons[cell.key], []).append(cell.name)
+    count, total = len(others) - len(reasons), len(others)
+    shown = f"{'All' if count == total else f'{count} of'} {total} quantized cells are shown"
+    if count > len(names):
+        shown += f" in {len(names)} columns: cells with identical images share one"
     return GridView(
-        columns=(reference.name, *(cell.name for cell, _ in others)),
+        columns=(reference.name, *names) if rows else (),
         rows=tuple(rows),
-        caption=_caption(others[guide][0].name, gain, images.shape[1:3], len(chosen) - len(rows)),
+        shown=f"{shown}.",
+        left_out=tuple(LeftOut(names=tuple(who), reason=why) for why, who in grouped.items()),
+        caption=caption if rows else "",
         gain=gain,
     )
+
+
+def _comparable(
+    run: RunFolder, reference: CellView, images: np.ndarray | None, others: Iterable[CellView]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Images that can be laid beside those of the reference, and why the others cannot, by key."""
+    found: dict[str, np.ndarray] = {}
+    reasons: dict[str, str] = {}
+    for cell in others:
+        pictures = run.images(cell.key)
+        if pictures is None:
+            trouble = cell.trouble
+            stage = f" at stage {trouble.stage}" if trouble is not None and trouble.stage else ""
+            reasons[cell.key] = (
+                "no images in the run folder"
+                if trouble is None
+                else f"no images: {trouble.status}{stage}"
+            )
+        elif images is None:
+            reasons[cell.key] = f"{reference.name} has no images to compare with"
+        elif pictures.shape != images.shape:
+            reasons[cell.key] = f"{_shape(pictures)}, but {reference.name} has {_shape(images)}"
+        else:
+            found[cell.key] = pictures
+    return found, reasons
+
+
+def _shape(images: np.ndarray) -> str:
+    number, height, width = images.shape[:3]
+    return f"{number} images of {width} x {height} px"
+
+
+def _fitting(sizes: Sequence[int], budget: int) -> int:
+    """How many pictures of a row fit; a reference without any other is no comparison."""
+    total = 0
+    for number, size in enumerate(sizes):
+        total += size
+        if total > budget:
+            return number if number > 1 else len(sizes)
+    return len(sizes)
 
 
 def _pictures(
     index: int,
     reference: np.ndarray,
-    others: Sequence[tuple[CellView, np.ndarray]],
+    columns: Sequence[Merged],
+    pixels: Sequence[np.ndarray],
     psnrs: Sequence[np.ndarray],
     gain: int,
 ) -> Iterable[Picture]:
-    for (cell, pictures), psnr in zip(others, psnrs, strict=True):
-        identical = not np.isfinite(psnr[index])
-        note = "identical" if identical else f"{psnr[index]:.1f} dB"
+    for some, images, decibels in zip(columns, pixels, psnrs, strict=True):
+        identical = not np.isfinite(decibels[index])
+        note = "identical" if identical else f"{decibels[index]:.1f} dB"
         yield Picture(
-            uri=_uri(pictures[index]),
-            alt=f"Image {index} of {cell.name}, "
+            uri=uri(images[index]),
+            alt=f"Image {index} of {some.name}, "
             + ("identical to full precision" if identical else f"PSNR {note} to full precision"),
-            difference=_uri(_difference(pictures[index], reference, gain)),
-            difference_alt=f"Difference of image {index} of {cell.name} to full precision, "
+            difference=uri(difference(images[index], reference, gain)),
+            difference_alt=f"Difference of image {index} of {some.name} to full precision, "
             f"{gain} times amplified",
             note=note,
         )
-
-
-def _difference(image: np.ndarray, reference: np.ndarray, gain: int) -> np.ndarray:
-    """uint8 `[H, W]`: mean absolute difference over channels, amplified and clipped."""
-    distance = np.abs(image.astype(np.int16) - reference.astype(np.int16)).mean(axis=-1)
-    shown: np.ndarray = np.clip(np.rint(distance * gain), 0, _PEAK).astype(np.uint8)
-    return shown
-
-
-def _gain(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> int:
-    """The largest of 1, 2, 4, ..., 32 at which 99% of the shown differences are not clipped."""
-    distances = np.concatenate(
-        [
-            np.abs(a.astype(np.int16) - b.astype(np.int16)).mean(axis=-1).reshape(-1)
-            for a, b in zip(images, references, strict=True)
-        ]
-    )
-    top = float(np.quantile(distances, 0.99))
-    return next((gain for gain in (32, 16, 8, 4, 2) if top * gain <= _PEAK), 1)
-
-
-def _uri(pixels: np.ndarray) -> str:
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if max(image.size) > SIDE:
-        scale = SIDE / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        image = image.resize((size[0], size[1]), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _caption(guide: str, gain: int, shape: tuple[int, ...], left_out: int) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.providers import Execution
+from tfq_bench_reports.naming import Name
 
 __all__ = [
     "CellView",
@@ -21,6 +22,7 @@ __all__ = [
     "Fallback",
     "KernelRow",
     "KernelsView",
+    "ModelView",
     "Outcome",
     "Row",
     "RunView",
@@ -54,23 +56,30 @@ class CellView:
     """One cell of the plan with everything that was measured.
 
     Args:
-        name: short and unique in the run. label: the full one.
+        parts: of its short name, which is unique in the run. label: the full one.
+        axes: the cell's point in the grid, as in its records.
         group: cells of one group share a full-precision model and may stand in one chart.
         metrics: by metric name; speeds of simulated cells are left out.
         reference: key of the cell it is compared with.
     """
 
     key: str
-    name: str
+    parts: Name
     label: str
     group: str
     execution: Execution
     status: Outcome
+    axes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, MetricValue] = field(default_factory=dict)
     definitions: Mapping[str, str] = field(default_factory=dict)
     reference: str | None = None
     environment: str = ""
     trouble: Trouble | None = None
+
+    @property
+    def name(self) -> str:
+        """Short and unique in the run."""
+        return str(self.parts)
 
     @property
     def quantized(self) -> bool:
@@ -84,18 +93,27 @@ class DeltaView:
 
     Args:
         span: its interval, empty without one.
-        word: `better`, `worse`, `no measurable difference`, ... : never colour alone.
+        word: `better`, `worse`, `no measurable difference`, ... : never colour alone. Over seeds it
+            says for how many of them.
+        agreed: the word without that, empty when the seeds do not agree on one.
     """
 
     text: str
     word: str
+    agreed: str
     span: str = ""
     paired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueView:
-    """One number in a table. `mark` is set when its definition is not the column's only one."""
+    """One number in a table.
+
+    Args:
+        around: its interval; the lowest and the highest value when it is the mean over seeds.
+        mark: set when its definition is not the column's only one.
+        seeds: which seeds it rests on, where that is not all of the row.
+    """
 
     text: str
     around: str
@@ -103,6 +121,7 @@ class ValueView:
     n: int
     mark: int | None = None
     delta: DeltaView | None = None
+    seeds: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,22 +137,56 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One cell of the run in a table; `note` stands where a value is absent on purpose."""
+    """A row of a table: one cell, or cells that show the same, or the seeds of one.
 
-    cell: CellView
+    Args:
+        name: of all its cells together.
+        cells: those that it stands for.
+        badges: how the cells that its name names were executed.
+        note: why a value is absent on purpose, or what the row stands for besides its name.
+        trouble: the cell without numbers that the row is about.
+    """
+
+    name: str
+    cells: tuple[CellView, ...]
+    badges: tuple[Execution, ...]
     values: tuple[ValueView | None, ...]
     note: str = ""
+    trouble: CellView | None = None
+
+    @property
+    def executions(self) -> tuple[Execution, ...]:
+        """How its cells were executed, each once."""
+        return tuple(dict.fromkeys(cell.execution for cell in self.cells))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Metrics of one family."""
+    """Metrics of one family.
+
+    Args:
+        each: a row for every seed by itself, of the rows that are means over seeds.
+    """
 
     key: str
     title: str
     note: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    each: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """The tables of one model; numbers of different models never share one.
+
+    Args:
+        options: of the model in words, empty when it has none.
+    """
+
+    name: str
+    options: str
+    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +264,7 @@ class RunView:
     plan: str
     summary: str
     cells: tuple[CellView, ...]
-    tables: tuple[Table, ...]
+    models: tuple[ModelView, ...]
     kernels: tuple[KernelsView, ...]
     glossary: tuple[DefinitionView, ...]
     environments: tuple[EnvironmentView, ...]

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.run import RunFolder
 from tfq_bench_reports.blocks import HeatMaps, heat_maps
-from tfq_bench_reports.figures import CurveFigure, Figure, curves, scatters
+from tfq_bench_reports.curves import CurveFigures, curves
+from tfq_bench_reports.figures import Figure, scatters
 from tfq_bench_reports.grid import SHOWN, GridView, grids
 from tfq_bench_reports.model import RunView
 from tfq_bench_reports.verdict import Point, verdict
@@ -37,9 +38,10 @@ class _Section:
 
     prefix: str
     view: RunView
+    seeded: bool
     verdict: tuple[Point, ...]
     scatters: tuple[Figure, ...]
-    curves: tuple[CurveFigure, ...]
+    curves: CurveFigures | None
     heat: HeatMaps | None
     grids: tuple[GridView, ...]
 
@@ -85,6 +87,7 @@ def _section(prefix: str, run: RunFolder, images: int) -> _Section:
     return _Section(
         prefix=prefix,
         view=view,
+        seeded=any(table.each for model in view.models for table in model.tables),
         verdict=verdict(view),
         scatters=scatters(view, prefix),
         curves=curves(view, prefix),

@@ -58,7 +58,8 @@ def fitted(
             ticks=tuple(10.0**decade for decade in decades),
         )
     if high == low:
-        low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1
+        pad = (abs(low) or 1) * 0.1
+        low, high = (max(0.0, low - pad) if low >= 0 else low - pad), high + pad
     margin = (high - low) * 0.08
     # A margin must not invent negative sizes or errors.
     low = max(0.0, low - margin) if low >= 0 else low - margin

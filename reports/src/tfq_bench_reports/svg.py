@@ -10,8 +10,8 @@ from tfq_bench_reports.scale import Scale
 
 __all__ = ["CHARACTER", "Frame", "axes", "chart", "mark", "px", "text"]
 
-CHARACTER = 6.9
-"""Mean width in px of a character of chart text (13 px), for placing labels."""
+CHARACTER = 7.4
+"""Mean width in px of a character of chart text (13 px) in a wide font, for placing labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +50,16 @@ def text(x: float, y: float, content: str, *, anchor: str = "start", kind: str =
 
 
 def mark(x: float, y: float, execution: str) -> str:
-    """A point whose shape says how the cell was executed: diamond, ring or square."""
+    """A point whose shape says how the cell was executed: diamond, ring, square, or both."""
     if execution == "full-precision":
         points = f"{px(x)},{px(y - 7)} {px(x + 7)},{px(y)} {px(x)},{px(y + 7)} {px(x - 7)},{px(y)}"
         return f'<polygon points="{points}" class="mark full-precision"/>'
+    ring = f'<circle cx="{px(x)}" cy="{px(y)}" r="8" class="mark simulated"/>'
     if execution == "simulated":
-        return f'<circle cx="{px(x)}" cy="{px(y)}" r="8" class="mark simulated"/>'
+        return ring
     return (
-        f'<rect x="{px(x - 5)}" y="{px(y - 5)}" width="10" height="10" rx="1" '
+        (ring if execution == "both" else "")
+        + f'<rect x="{px(x - 5)}" y="{px(y - 5)}" width="10" height="10" rx="1" '
         'class="mark lowered"/>'
     )
 

@@ -15,11 +15,13 @@ from tfq_bench_reports.model import (
     DefinitionView,
     EnvironmentView,
     KernelsView,
+    ModelView,
     Outcome,
     RunView,
     Trouble,
 )
-from tfq_bench_reports.naming import short_names
+from tfq_bench_reports.models import model_groups
+from tfq_bench_reports.naming import Name, short_names
 from tfq_bench_reports.redact import redact
 from tfq_bench_reports.tables import DIRECTIONS, tables_of
 
@@ -50,7 +52,14 @@ def read_run(run: RunFolder) -> RunView:
         plan=str(plan.get("id", "")),
         summary=str(suite.get("summary", "")),
         cells=cells,
-        tables=tables_of(cells, numbers, _hardware(cells, environments, plan)),
+        models=tuple(
+            ModelView(
+                name=group.name,
+                options=redact(group.options),
+                tables=tables_of(group.cells, numbers, _hardware(group.cells, environments, plan)),
+            )
+            for group in model_groups(cells)
+        ),
         kernels=tuple(_kernels(run, plan, cells)),
         glossary=glossary,
         environments=environments,
@@ -77,7 +86,7 @@ def _cells(
 
 
 def _cell(
-    run: RunFolder, planned: Mapping[str, Any], records: list[Record], names: Mapping[str, str]
+    run: RunFolder, planned: Mapping[str, Any], records: list[Record], names: Mapping[str, Name]
 ) -> CellView:
     execution = planned["execution"]
     kept = [
@@ -89,11 +98,13 @@ def _cell(
     axes = planned["axes"]
     return CellView(
         key=planned["key"],
-        name=names[planned["key"]],
+        parts=names[planned["key"]],
         label=planned["label"],
         group=f"{axes.get('model', '')} {axes.get('model_options', '')}",
         execution=execution,
         status=trouble.status if trouble else "ok",
+        # Charts tell methods apart by their variant.
+        axes={**axes, "variant": str(planned.get("variant") or "")},
         metrics={r.metric.definition.name: r.metric for r in kept if r.metric is not None},
         definitions={
             r.metric.definition.name: r.definition or r.metric.definition.name

@@ -40,8 +40,9 @@
   }
 
   const rows = [...document.querySelectorAll("tr[data-cell]")];
-  const names = new Set(rows.map((row) => row.dataset.cell));
-  if (names.size < 3) return;
+  const keysOf = (row) => row.dataset.keys.split(" ");
+  const cells = new Set(rows.flatMap(keysOf));
+  if (cells.size < 3) return;
   const controls = document.getElementById("controls");
   const label = document.createElement("label");
   const search = document.createElement("input");
@@ -52,7 +53,7 @@
   legend.className = "visually-hidden";
   legend.textContent = "Show cells executed as";
   group.append(legend);
-  const boxes = [...new Set(rows.map((row) => row.dataset.execution))].map((execution) => {
+  const boxes = [...new Set(rows.flatMap((row) => row.dataset.execution.split(" ")))].map((execution) => {
     const box = document.createElement("input");
     box.type = "checkbox";
     box.checked = true;
@@ -69,10 +70,11 @@
     const shown = new Set();
     for (const row of rows) {
       const name = row.dataset.cell.toLowerCase();
-      row.hidden = !(wanted.has(row.dataset.execution) && words.every((word) => name.includes(word)));
-      if (!row.hidden) shown.add(name);
+      const executed = row.dataset.execution.split(" ").some((execution) => wanted.has(execution));
+      row.hidden = !(executed && words.every((word) => name.includes(word)));
+      if (!row.hidden) keysOf(row).forEach((key) => shown.add(key));
     }
-    say(`${shown.size} of ${names.size} cells shown`);
+    say(`${shown.size} of ${cells.size} cells shown`);
   };
   search.addEventListener("input", filter);
   group.addEventListener("change", filter);
