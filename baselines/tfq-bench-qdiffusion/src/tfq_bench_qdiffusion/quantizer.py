@@ -9,11 +9,11 @@ import torch
 
 from tfq_bench.api import CalibrationError
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy, resolve
+from tfq_bench.quant.input_tables import set_input_tables, take
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import EFFORTS, POLICIES, VARIANTS, Settings, settle
-from tfq_bench_qdiffusion.start import set_start_tables, take
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,10 +132,12 @@ class QDiffusion:
         )
         following = ours.activations == "ema"
         order = torch.randperm(len(data.x), generator=generator)
-        start = take(data, order if following else order[: ours.start])
-        set_start_tables(
+        rows = order if following else order[: ours.start]
+        set_input_tables(
             working,
-            start,
+            data,
+            working.layers,
+            groups=[rows],
             method=ours.activations,
             symmetric=ours.symmetric_activations,
             batch=ours.start,
@@ -154,7 +156,7 @@ class QDiffusion:
         )
         attention = calibrate_attention(
             loaded,
-            start,
+            take(data, rows),
             attention_bits(policy, self.scheme),
             method=ours.activations,
             generator=generator,

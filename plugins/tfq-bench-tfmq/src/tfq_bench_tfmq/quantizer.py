@@ -18,13 +18,13 @@ import torch
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy
 from tfq_bench.quant.cached import TemporalCache, unused_layers
+from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
 from tfq_bench_tfmq.cache import Granularity, quantize_feature
 from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
 from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, layer_plan
-from tfq_bench_tfmq.ranges import calibrate_others
 from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
 from tfq_bench_tfmq.tiar import learn_rounding
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from tfq_bench.quant.rtn import WeightMethod
 
 __all__ = ["Tfmq"]
+
+RANGE_BATCH = 16
+"""Samples per network call when inputs are observed (paper); a moving average depends on it."""
 
 _log = logging.getLogger("tfq_bench.tfmq")
 
@@ -178,12 +181,10 @@ class Tfmq:
             if kept is None:
                 kept = self._maintain(block, working)
                 stack.enter_context(_features_fixed(working, kept.features))
-            calibrate_others(
+            self._set_tables(
                 working,
                 data,
                 skip=block.layers,
-                method=self.ranges,
-                per_step=self._inputs_per_step(working),
                 generator=generator,
                 progress=_part(progress, 0.9, 1.0),
             )
@@ -246,13 +247,44 @@ class Tfmq:
         learning = torch.tensor(self._learning_steps(len(working.loaded.sampler.timesteps)))
         reconstruct(
             working,
-            _rows(data, torch.isin(data.step, learning.to(data.step.device))),
+            take(
+                data, torch.nonzero(torch.isin(data.step, learning.to(data.step.device))).flatten()
+            ),
             skip=skip,
             options=Reconstruction(iterations=self.iterations, batch=self.batch, lr=self.lr),
             generator=generator,
             progress=progress,
             checkpoint=checkpoint,
         )
+
+    def _set_tables(
+        self,
+        working: WorkingNetwork,
+        data: CalibrationData,
+        *,
+        skip: tuple[str, ...],
+        generator: torch.Generator,
+        progress: Progress,
+    ) -> None:
+        """Activation tables of all layers but `skip`."""
+        apart = self._inputs_per_step(working)
+        # In random order, because a moving average forgets.
+        together = [torch.randperm(len(data.x), generator=generator)]
+        for groups, chosen in (
+            (together, [name for name in working.layers if name not in apart]),
+            (by_step(data, len(working.loaded.sampler.timesteps)), apart),
+        ):
+            set_input_tables(
+                working,
+                data,
+                [name for name in chosen if name not in skip],
+                groups=groups,
+                method=self.ranges,
+                symmetric=False,
+                batch=RANGE_BATCH,
+                generator=generator,
+                progress=progress,
+            )
 
     def _conditioned(self, loaded: LoadedModel) -> tuple[str, ...]:
         """Projections outside of the block, since a condition enters before them, under FSC."""
@@ -319,17 +351,6 @@ def _features_fixed(working: WorkingNetwork, features: Mapping[str, Tensor]) -> 
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _rows(data: CalibrationData, mask: Tensor) -> CalibrationData:
-    return CalibrationData(
-        x=data.x[mask],
-        timestep=data.timestep[mask],
-        step=data.step[mask],
-        image=data.image[mask],
-        condition={name: value[mask] for name, value in data.condition.items()},
-        network_calls=data.network_calls,
-    )
 
 
 def _part(progress: Progress, start: float, stop: float) -> Progress:
