@@ -113,7 +113,12 @@ def test_cache_replaces_the_block():
 def test_selection_is_never_worse_than_the_better(scope, tiar):
     """In the network that is simulated, at bits where neither block nor cache wins everywhere."""
     loaded = load_tiny(steps=6)
-    options = {"cache_bits": 5, "tiar": tiar, "scheme": Scheme(wbits=6, abits=5)}
+    options = {
+        "cache_bits": 5,
+        "cache_granularity": "step",
+        "tiar": tiar,
+        "scheme": Scheme(wbits=6, abits=5),
+    }
     block = feature_errors(loaded, quantize(loaded, maintenance="block", **options))
     cache = feature_errors(loaded, quantize(loaded, maintenance="cache", **options))
     state = quantize(loaded, maintenance="select", selection=scope, **options)
@@ -126,7 +131,13 @@ def test_selection_is_never_worse_than_the_better(scope, tiar):
 def test_a_selected_cache_leaves_its_steps_to_the_block():
     """Both kinds of entries occur, and the block's layers stay where they are needed."""
     loaded = load_tiny(steps=6)
-    state = quantize(loaded, maintenance="select", cache_bits=5, scheme=Scheme(wbits=6, abits=6))
+    state = quantize(
+        loaded,
+        maintenance="select",
+        cache_bits=5,
+        cache_granularity="step",
+        scheme=Scheme(wbits=6, abits=6),
+    )
     for name in loaded.topology.time_projections:
         complete = name in state.cache and state.cache[name].complete
         assert complete != (name in state.layers)
@@ -158,6 +169,43 @@ def test_surroundings_are_learned_on_the_final_features():
         module.reconstruct = original
     expected = state.cache[loaded.topology.time_projections[0]].dequantized()
     assert torch.equal(expected[[3, 1]], seen["rows"])
+
+
+def test_halves_of_a_shortcut_have_parameters_of_their_own():
+    """Weights and ranges, in every method; `split = false` leaves the layer whole."""
+    loaded = load_tiny(steps=4)
+    first, second = quantize(loaded).layers["second.shortcut"].parts
+    assert first.stop == second.start == loaded.topology.layer("second.shortcut").split
+    assert not torch.equal(first.scale, second.scale)
+    assert not torch.equal(first.activation.scale, second.activation.scale)
+    assert 1 == len(quantize(loaded, split=False).layers["second.shortcut"].parts)
+
+
+def test_activation_steps_are_learned_outside_of_the_temporal_block():
+    """Scales there move from where they start; the block's stay FSC's, zero points all do."""
+    loaded = load_tiny(steps=4)
+    options = {"method": "tpami25", "maintenance": "block", "activation_lr": 1e-2}
+    start = quantize(loaded, activation_iterations=0, **options)
+    learned = quantize(loaded, activation_iterations=10, **options)
+    temporal = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
+    for name, layer in learned.layers.items():
+        for part, before in zip(layer.parts, start.layers[name].parts, strict=True):
+            same = torch.equal(before.activation.scale, part.activation.scale)
+            assert same == (name in temporal)
+            assert torch.equal(before.activation.zero_point, part.activation.zero_point)
+            assert torch.equal(before.weight, part.weight)
+
+
+def test_only_the_extension_learns_activation_steps():
+    """The paper and its code have ranges alone."""
+    learned = {
+        (method, preset): Tfmq(scheme=W4A8, method=method, preset=preset).activation_iterations
+        for method in ("cvpr24", "cvpr24-code", "tpami25")
+        for preset in ("quick", "fast", "full")
+    }
+    assert {("tpami25", "fast"): 250, ("tpami25", "full"): 5000} == {
+        key: count for key, count in learned.items() if count
+    }
 
 
 def test_calibration_looks_at_every_cth_step():

@@ -54,7 +54,7 @@ _OPTIONS = (
     Option(
         name="cache_granularity",
         kind="str",
-        default="step",
+        default="channel",
         choices=("step", "block", "channel"),
         help="What shares a scale in the cache: a step of a block, a block, or a channel.",
     ),
@@ -98,6 +98,12 @@ _OPTIONS = (
         help="Put the zero point of weights in the middle, as int8 kernels want it.",
     ),
     Option(
+        name="split",
+        kind="bool",
+        default=True,
+        help="Give shortcuts over a concatenation parameters of their own per half.",
+    ),
+    Option(
         name="steps",
         kind="int",
         default=20,
@@ -138,6 +144,20 @@ _OPTIONS = (
         default=0.0,
         minimum=0.0,
         help="Learning rate of the rounding variables; 0 for the preset's.",
+    ),
+    Option(
+        name="activation_iterations",
+        kind="int",
+        default=-1,
+        minimum=-1,
+        help="Iterations per block that learn activation steps, 0 for none; -1: the preset's.",
+    ),
+    Option(
+        name="activation_lr",
+        kind="float",
+        default=0.0,
+        minimum=0.0,
+        help="Learning rate of activation steps; 0 for the preset's.",
     ),
 )
 

@@ -2,36 +2,33 @@
 
 The order: the temporal block's rounding (TIAR) and activation parameters (FSC), a cache and the
 selection between both, then block reconstruction of all other layers around features that are
-final, then activation ranges of these.
+final, then activation ranges of these, whose steps may be learned.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy
-from tfq_bench.quant.cached import TemporalCache, unused_layers
+from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
 from tfq_bench_tfmq.cache import Granularity, quantize_feature
 from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
+from tfq_bench_tfmq.maintenance import Maintained, features_fixed, merge
 from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, layer_plan
 from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
 from tfq_bench_tfmq.tiar import learn_rounding
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import Tensor, nn
 
     from tfq_bench.api import LoadedModel, Progress, Scheme
     from tfq_bench.quant import QuantizedState
@@ -44,19 +41,6 @@ RANGE_BATCH = 16
 """Samples per network call when inputs are observed (paper); a moving average depends on it."""
 
 _log = logging.getLogger("tfq_bench.tfmq")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Maintained:
-    """How the temporal features are kept.
-
-    Args:
-        features: float32 `[T, C_i]` by projection: what the finished network will add.
-        cache: of the projections that are looked up at some step.
-    """
-
-    features: Mapping[str, Tensor]
-    cache: Mapping[str, TemporalCache]
 
 
 class Tfmq:
@@ -77,19 +61,22 @@ class Tfmq:
         selection: Scope = "per-step-block",
         error: ErrorMeasure = "relative",
         cache_bits: int = 8,
-        cache_granularity: Granularity = "step",
+        cache_granularity: Granularity = "channel",
         tiar: bool = True,
         fsc: bool = True,
         activations: str = "method",
         ranges: RangeMethod = "ema",
         weights: WeightMethod = "mse",
         symmetric_weights: bool = False,
+        split: bool = True,
         steps: int = 20,
         samples: int = 0,
         iterations: int = -1,
         tiar_iterations: int = -1,
         batch: int = 0,
         lr: float = 0.0,
+        activation_iterations: int = -1,
+        activation_lr: float = 0.0,
     ) -> None:
         effort = EFFORTS[preset]
         published = METHODS[method]
@@ -105,12 +92,16 @@ class Tfmq:
         self.ranges: RangeMethod = ranges
         self.weights: WeightMethod = weights
         self.symmetric_weights = symmetric_weights
+        self.split = split
         self.steps = steps
         self.samples = samples or effort.samples
         self.iterations = effort.iterations if iterations < 0 else iterations
         self.tiar_iterations = effort.tiar_iterations if tiar_iterations < 0 else tiar_iterations
         self.batch = batch or effort.batch
         self.lr = lr or effort.lr
+        learned = effort.activation_iterations if published.learned_steps else 0
+        self.activation_iterations = learned if activation_iterations < 0 else activation_iterations
+        self.activation_lr = activation_lr or effort.activation_lr
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """`samples` images at every c-th step, or at each step for ranges per step.
@@ -153,6 +144,7 @@ class Tfmq:
         working = WorkingNetwork(
             loaded,
             plan,
+            split=self.split,
             weights=self.weights,
             symmetric_weights=self.symmetric_weights,
         )
@@ -169,24 +161,36 @@ class Tfmq:
                 _log.info("TIAR: loss %.4g -> %.4g", report.before, report.after)
             kept = self._maintain(block, working) if apart else None
             if kept is not None:
-                stack.enter_context(_features_fixed(working, kept.features))
+                stack.enter_context(features_fixed(working, kept.features))
+            skip = block.layers if apart else ()
+            weights = 0.1 + 0.8 * self._weights_share()
             self._reconstruct(
                 working,
                 data,
-                skip=block.layers if apart else (),
+                self._learning(activations=False),
+                skip=skip,
                 generator=generator,
-                progress=_part(progress, 0.1, 0.9),
-                checkpoint=checkpoint,
+                progress=_part(progress, 0.1, weights),
+                checkpoint=checkpoint and checkpoint / "weights",
             )
             if kept is None:
                 kept = self._maintain(block, working)
-                stack.enter_context(_features_fixed(working, kept.features))
+                stack.enter_context(features_fixed(working, kept.features))
             self._set_tables(
                 working,
                 data,
                 skip=block.layers,
                 generator=generator,
-                progress=_part(progress, 0.9, 1.0),
+                progress=_part(progress, weights, weights + 0.1),
+            )
+            self._reconstruct(
+                working,
+                data,
+                self._learning(activations=True),
+                skip=block.layers,
+                generator=generator,
+                progress=_part(progress, weights + 0.1, 1.0),
+                checkpoint=checkpoint and checkpoint / "activations",
             )
         attention = calibrate_attention(
             loaded,
@@ -203,7 +207,7 @@ class Tfmq:
             cache=kept.cache,
         )
 
-    def _maintain(self, block: TemporalBlock, working: WorkingNetwork) -> _Maintained:
+    def _maintain(self, block: TemporalBlock, working: WorkingNetwork) -> Maintained:
         """Sets the block's activation tables, and makes what takes its place."""
         held = [name for name in block.layers if name in working.layers]
         weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
@@ -213,7 +217,7 @@ class Tfmq:
             working.layer(name).set_tables([table])
         features = block.features(weights, with_tables(tables))
         if self.maintenance == "block":
-            return _Maintained(features=features, cache={})
+            return Maintained(features=features, cache={})
         exact = block.features()
         caches = {
             name: quantize_feature(
@@ -230,28 +234,42 @@ class Tfmq:
                 self.selection,
             )
             _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
-        return _merge(features, caches, stored, chosen)
+        return merge(features, caches, stored, chosen)
+
+    def _learning(self, *, activations: bool) -> Reconstruction:
+        """What the reconstruction of weights, or of activation steps, does."""
+        return Reconstruction(
+            iterations=0 if activations else self.iterations,
+            batch=self.batch,
+            lr=self.lr,
+            activation_iterations=self.activation_iterations if activations else 0,
+            activation_lr=self.activation_lr,
+        )
+
+    def _weights_share(self) -> float:
+        """Of the time that both reconstructions take; only progress rests on it."""
+        return self.iterations / max(1, self.iterations + self.activation_iterations)
 
     def _reconstruct(
         self,
         working: WorkingNetwork,
         data: CalibrationData,
+        options: Reconstruction,
         *,
         skip: tuple[str, ...],
         generator: torch.Generator,
         progress: Progress,
         checkpoint: Path | None,
     ) -> None:
-        if self.iterations == 0:
+        if options.iterations == options.activation_iterations == 0:
             return
         learning = torch.tensor(self._learning_steps(len(working.loaded.sampler.timesteps)))
+        rows = torch.nonzero(torch.isin(data.step, learning.to(data.step.device))).flatten()
         reconstruct(
             working,
-            take(
-                data, torch.nonzero(torch.isin(data.step, learning.to(data.step.device))).flatten()
-            ),
+            take(data, rows),
             skip=skip,
-            options=Reconstruction(iterations=self.iterations, batch=self.batch, lr=self.lr),
+            options=options,
             generator=generator,
             progress=progress,
             checkpoint=checkpoint,
@@ -300,57 +318,6 @@ class Tfmq:
 
     def _learning_steps(self, total: int) -> range:
         return range(0, total, max(1, total // self.steps))
-
-
-def _merge(
-    features: Mapping[str, Tensor],
-    caches: Mapping[str, TemporalCache],
-    stored: Mapping[str, Tensor],
-    chosen: Tensor,
-) -> _Maintained:
-    """Rows of the cache where `chosen` `[T, n]`, the block's features elsewhere."""
-    merged: dict[str, Tensor] = {}
-    cache: dict[str, TemporalCache] = {}
-    for column, (name, feature) in enumerate(features.items()):
-        selected = chosen[:, column]
-        rows = stored[name].to(feature.device)
-        merged[name] = torch.where(selected[:, None].to(feature.device), rows, feature)
-        if bool(selected.any()):
-            one = caches[name]
-            cache[name] = TemporalCache(
-                name=name,
-                bits=one.bits,
-                values=one.values,
-                scale=one.scale,
-                zero_point=one.zero_point,
-                selected=selected.clone(),
-            )
-    return _Maintained(features=merged, cache=cache)
-
-
-@contextmanager
-def _features_fixed(working: WorkingNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
-    """Projections give `features` `[T, C_i]` at the cursor's step while the context is open.
-
-    So the blocks around them are learned on what the finished network will add, whatever mode the
-    working layers are in.
-    """
-
-    def replace(rows: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return rows.index_select(0, working.cursor.index).to(output.dtype).expand_as(output)
-
-        return hook
-
-    handles = [
-        working.network.get_submodule(name).register_forward_hook(replace(rows))
-        for name, rows in features.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _part(progress: Progress, start: float, stop: float) -> Progress:
