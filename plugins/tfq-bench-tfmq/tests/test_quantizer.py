@@ -71,9 +71,10 @@ def test_paper_has_a_range_per_step_in_the_block_only():
     assert not state.cache
 
 
-def test_code_has_a_range_per_step_everywhere():
-    """Per-step parameters of every activation, as the released code behaves."""
-    assert {5} == set(_tables(quantize(load_tiny(steps=5), method="cvpr24-code")).values())
+def test_code_and_extension_have_a_range_per_step_everywhere():
+    """Per-step parameters of every activation, as the released code behaves; so the extension."""
+    for method in ("cvpr24-code", "tpami25"):
+        assert {5} == set(_tables(quantize(load_tiny(steps=5), method=method)).values())
 
 
 def test_block_reconstruction_alone_has_static_ranges():
@@ -194,6 +195,18 @@ def test_activation_steps_are_learned_outside_of_the_temporal_block():
             assert same == (name in temporal)
             assert torch.equal(before.activation.zero_point, part.activation.zero_point)
             assert torch.equal(before.weight, part.weight)
+
+
+def test_every_entry_of_a_table_per_step_is_learned():
+    """Also at sampler steps that weights are not learned at."""
+    loaded = load_tiny(steps=4)
+    options = {"method": "tpami25", "steps": 2, "activation_lr": 1e-2}
+    start = quantize(loaded, activation_iterations=0, **options)
+    learned = quantize(loaded, activation_iterations=10, **options)
+    before, after = (
+        state.layers["first.conv1"].parts[0].activation.scale for state in (start, learned)
+    )
+    assert 4 == int((before != after).sum())
 
 
 def test_only_the_extension_learns_activation_steps():

@@ -49,7 +49,7 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "cvpr24": Method(maintenance="block", activations="static", learned_steps=False),
     "cvpr24-code": Method(maintenance="block", activations="per-step-all", learned_steps=False),
-    "tpami25": Method(maintenance="select", activations="static", learned_steps=True),
+    "tpami25": Method(maintenance="select", activations="per-step-all", learned_steps=True),
 }
 
 

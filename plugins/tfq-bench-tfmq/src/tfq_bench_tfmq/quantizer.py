@@ -30,6 +30,8 @@ from tfq_bench_tfmq.tiar import learn_rounding
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from tfq_bench.api import LoadedModel, Progress, Scheme
     from tfq_bench.quant import QuantizedState
     from tfq_bench.quant.observe import RangeMethod
@@ -166,7 +168,7 @@ class Tfmq:
             weights = 0.1 + 0.8 * self._weights_share()
             self._reconstruct(
                 working,
-                data,
+                take(data, self._learning_rows(loaded, data)),
                 self._learning(activations=False),
                 skip=skip,
                 generator=generator,
@@ -246,6 +248,14 @@ class Tfmq:
             activation_lr=self.activation_lr,
         )
 
+    def _learning_rows(self, loaded: LoadedModel, data: CalibrationData) -> Tensor:
+        """The samples that weights are learned on, int64 `[M]`.
+
+        Activation steps are learned on all there are: every entry of a table per step needs some.
+        """
+        steps = torch.tensor(self._learning_steps(len(loaded.sampler.timesteps)))
+        return torch.nonzero(torch.isin(data.step, steps.to(data.step.device))).flatten()
+
     def _weights_share(self) -> float:
         """Of the time that both reconstructions take; only progress rests on it."""
         return self.iterations / max(1, self.iterations + self.activation_iterations)
@@ -263,11 +273,9 @@ class Tfmq:
     ) -> None:
         if options.iterations == options.activation_iterations == 0:
             return
-        learning = torch.tensor(self._learning_steps(len(working.loaded.sampler.timesteps)))
-        rows = torch.nonzero(torch.isin(data.step, learning.to(data.step.device))).flatten()
         reconstruct(
             working,
-            take(data, rows),
+            data,
             skip=skip,
             options=options,
             generator=generator,
