@@ -143,7 +143,7 @@ _OPTIONS = (
         kind="float",
         default=0.0,
         minimum=0.0,
-        help="Learning rate of the rounding variables; 0 for the preset's.",
+        help="Learning rate of the rounding variables, all of them; 0 for the preset's.",
     ),
     Option(
         name="activation_iterations",

@@ -60,8 +60,8 @@ class Effort:
     Args:
         iterations: of rounding, per block.
         tiar_iterations: of rounding of the temporal block. One is cheap: it needs no images.
-        lr: of the rounding variables, both times. Fewer iterations need longer steps, or nothing
-            moves.
+        lr: of the rounding variables. Fewer iterations need longer steps, or nothing moves.
+        tiar_lr: of those of the temporal block, whose loss has no noise of drawn batches.
         batch: samples per iteration.
         samples: images at each calibration step.
         activation_iterations: of activation steps, per block, where the method learns them.
@@ -72,6 +72,7 @@ class Effort:
     iterations: int
     tiar_iterations: int
     lr: float
+    tiar_lr: float
     batch: int
     samples: int
     activation_iterations: int
@@ -81,8 +82,9 @@ class Effort:
 EFFORTS: Mapping[str, Effort] = {
     "quick": Effort(
         iterations=40,
-        tiar_iterations=200,
+        tiar_iterations=500,
         lr=3e-2,
+        tiar_lr=1e-1,
         batch=8,
         samples=4,
         activation_iterations=0,
@@ -92,6 +94,7 @@ EFFORTS: Mapping[str, Effort] = {
         iterations=1000,
         tiar_iterations=3000,
         lr=1e-2,
+        tiar_lr=3e-2,
         batch=32,
         samples=64,
         activation_iterations=250,
@@ -101,6 +104,7 @@ EFFORTS: Mapping[str, Effort] = {
         iterations=20_000,
         tiar_iterations=20_000,
         lr=1e-3,
+        tiar_lr=1e-3,
         batch=32,
         samples=256,
         activation_iterations=5_000,

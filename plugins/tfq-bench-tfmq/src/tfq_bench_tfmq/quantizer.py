@@ -101,6 +101,7 @@ class Tfmq:
         self.tiar_iterations = effort.tiar_iterations if tiar_iterations < 0 else tiar_iterations
         self.batch = batch or effort.batch
         self.lr = lr or effort.lr
+        self.tiar_lr = lr or effort.tiar_lr
         learned = effort.activation_iterations if published.learned_steps else 0
         self.activation_iterations = learned if activation_iterations < 0 else activation_iterations
         self.activation_lr = activation_lr or effort.activation_lr
@@ -157,7 +158,7 @@ class Tfmq:
                     block,
                     working,
                     iterations=self.tiar_iterations,
-                    lr=self.lr,
+                    lr=self.tiar_lr,
                     progress=_part(progress, 0.0, 0.1),
                 )
                 _log.info("TIAR: loss %.4g -> %.4g", report.before, report.after)
