@@ -221,6 +221,16 @@ def test_only_the_extension_learns_activation_steps():
     }
 
 
+def test_bias_correction_moves_the_output_bias_alone():
+    """Off unless asked for; it comes after all that is learned."""
+    loaded = load_tiny(steps=4)
+    plain = quantize(loaded, method="tpami25").layers
+    corrected = quantize(loaded, method="tpami25", bias_correction=True).layers
+    moved = [name for name in plain if not torch.equal(plain[name].bias, corrected[name].bias)]
+    assert ["conv_out"] == moved
+    assert torch.equal(loaded.network.conv_out.bias.detach(), plain["conv_out"].bias)
+
+
 def test_calibration_looks_at_every_cth_step():
     """20 of 100 steps for rounding and static ranges; all for ranges per step; none for neither."""
     loaded = load_tiny(steps=100)

@@ -15,6 +15,7 @@ import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy
+from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
@@ -79,6 +80,7 @@ class Tfmq:
         lr: float = 0.0,
         activation_iterations: int = -1,
         activation_lr: float = 0.0,
+        bias_correction: bool = False,
     ) -> None:
         effort = EFFORTS[preset]
         published = METHODS[method]
@@ -105,6 +107,7 @@ class Tfmq:
         learned = effort.activation_iterations if published.learned_steps else 0
         self.activation_iterations = learned if activation_iterations < 0 else activation_iterations
         self.activation_lr = activation_lr or effort.activation_lr
+        self.bias_correction = bias_correction
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """`samples` images at every c-th step, or at each step for ranges per step.
@@ -166,10 +169,11 @@ class Tfmq:
             if kept is not None:
                 stack.enter_context(features_fixed(working, kept.features))
             skip = block.layers if apart else ()
+            learned_on = take(data, self._learning_rows(loaded, data))
             weights = 0.1 + 0.8 * self._weights_share()
             self._reconstruct(
                 working,
-                take(data, self._learning_rows(loaded, data)),
+                learned_on,
                 self._learning(activations=False),
                 skip=skip,
                 generator=generator,
@@ -195,6 +199,8 @@ class Tfmq:
                 progress=_part(progress, weights + 0.1, 1.0),
                 checkpoint=checkpoint and checkpoint / "activations",
             )
+            if self.bias_correction:
+                correct_output_bias(working, learned_on)
         attention = calibrate_attention(
             loaded,
             data,
