@@ -11,7 +11,9 @@ from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_ptq4dm.quantizer import Ptq4dm
+from tfq_bench_qdiffusion import presets as qdiffusion_presets
 from tfq_bench_qdiffusion.quantizer import QDiffusion
+from tfq_bench_tfmq import presets as tfmq_presets
 from tfq_bench_tfmq.quantizer import Tfmq
 
 QUICK = {"preset": "quick", "iterations": 5}
@@ -23,7 +25,10 @@ METHODS = {
     "qdiffusion": (QDiffusion, {**QUICK, "activation_iterations": 3}),
     "tfmq": (Tfmq, {**QUICK, "method": "cvpr24"}),
     "tfmq, a table per step": (Tfmq, {**QUICK, "method": "cvpr24-code"}),
-    "tfmq, cache or block": (Tfmq, {**QUICK, "method": "tpami25", "cache_bits": 4}),
+    "tfmq, cache or block": (
+        Tfmq,
+        {**QUICK, "method": "tpami25", "cache_bits": 4, "activation_iterations": 3},
+    ),
     "tfmq, cache": (Tfmq, {**QUICK, "maintenance": "cache"}),
 }
 
@@ -47,3 +52,13 @@ def test_kernels_and_simulation_give_the_same_bits(method, wbits):
     assert [] == [use.layer for use in lowered.kernels if use.fallback is not None]
     assert lowered.kernels
     assert any(count for count in lowered.executed.values())
+
+
+def test_tfmq_and_qdiffusion_spend_the_same_outside_of_the_temporal_block():
+    """One preset name, one effort: their difference is the method's, not the budget's."""
+    shared = set(qdiffusion_presets.Effort.__slots__)
+    assert shared < set(tfmq_presets.Effort.__slots__)
+    assert tfmq_presets.EFFORTS.keys() == qdiffusion_presets.EFFORTS.keys()
+    for name, effort in qdiffusion_presets.EFFORTS.items():
+        expected = {field: getattr(effort, field) for field in shared}
+        assert expected == {field: getattr(tfmq_presets.EFFORTS[name], field) for field in shared}

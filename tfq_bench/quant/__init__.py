@@ -14,9 +14,11 @@ from tfq_bench.quant.affine import (
     quantize,
 )
 from tfq_bench.quant.attention import calibrate_attention, is_attention, quantize_attention
+from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.guidance import guided_prediction
+from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
@@ -92,9 +94,11 @@ __all__ = [
     "apply_layer",
     "attention_bits",
     "bit_report",
+    "by_step",
     "calibrate_attention",
     "check_state",
     "copy_network",
+    "correct_output_bias",
     "dequantize",
     "exemptions",
     "fake_quantize",
@@ -121,7 +125,9 @@ __all__ = [
     "replace_layer",
     "resolve",
     "round_weight",
+    "set_input_tables",
     "simulate",
+    "take",
     "temporal_errors",
     "temporal_features",
     "trace_topology",

@@ -191,6 +191,13 @@ class WorkingLayer(nn.Module):
         for part, table in zip(self.pieces, tables, strict=True):
             part.activation = None if table is None else LearnedStep(table, part.weight.device)
 
+    def shift_bias(self, delta: Tensor) -> None:
+        """Adds `delta`, float32 `[C_out]`, to the bias; a layer without one gets one."""
+        original = self._geometry[0]
+        delta = delta.to(original.weight.device, original.weight.dtype)
+        bias = delta if original.bias is None else original.bias.detach() + delta
+        original.bias = nn.Parameter(bias, requires_grad=False)
+
     def frozen(self) -> QuantizedLayer:
         """The layer as data, on the CPU."""
         bias = self._geometry[0].bias

@@ -103,6 +103,16 @@ def test_steps_of_activations_are_learned():
         assert torch.equal(layer.parts[0].weight, learned.layers[name].parts[0].weight), name
 
 
+def test_bias_correction_moves_the_output_bias_alone():
+    """Off unless asked for; it comes after all that is learned."""
+    loaded = load_tiny()
+    plain, corrected = (
+        _state(loaded, preset="quick", bias_correction=on).layers for on in (False, True)
+    )
+    moved = [name for name in plain if not torch.equal(plain[name].bias, corrected[name].bias)]
+    assert ["conv_out"] == moved
+
+
 def test_paper_policy_exempts_nothing_and_raises_nothing():
     """Input, output, time and shortcut layers all have the asked four bits."""
     state = _state(load_tiny(), Scheme(wbits=4, abits=8, policy="paper"), iterations=0)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from tfq_bench.api import CalibrationError, LoadedModel, QuantizationError, Scheme
+from tfq_bench.api import CalibrationError, CalibrationNeeds, LoadedModel, QuantizationError, Scheme
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import simulate, temporal_errors, temporal_features
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.working import WorkingNetwork
-from tfq_bench.seeds import generator, noise
+from tfq_bench.seeds import generator
 from tfq_bench_tfmq.block import find_temporal_block
 from tfq_bench_tfmq.conditioned import behind_condition, check_inputs, learn_projections
 from tfq_bench_tfmq.presets import layer_plan
@@ -23,7 +23,7 @@ W4A8 = Scheme(wbits=4, abits=8)
 QUICK = {"preset": "quick", "iterations": 4, "tiar_iterations": 60, "samples": 4}
 FAMILIES = pytest.mark.parametrize("family", ["sdxl", "class-unet", "dit"])
 UNSEEN = range(100, 108)
-"""Images whose text calibration does not see; classes and noise apart."""
+"""Images that calibration does not see, nor their texts; classes it has seen."""
 
 
 def ignore(*_):
@@ -51,17 +51,22 @@ def feature_errors(loaded, state):
 
 
 def unseen_errors(loaded, state):
-    """Relative errors over all steps for `UNSEEN`: of the prediction, and of the projections."""
+    """Relative errors over all steps for `UNSEEN`: of the prediction, and of the projections.
+
+    Along the full-precision trajectory: each step's ranges are those of the states it meets.
+    """
     names = loaded.topology.time_projections
     lowered = simulate(loaded, state)
-    condition = loaded.model.conditions(UNSEEN, device="cpu")
+    steps = range(len(loaded.sampler.timesteps))
+    needs = CalibrationNeeds(samples=tuple((step, image) for step in steps for image in UNSEEN))
+    data = capture(loaded, needs, seed=7, batch=8, progress=ignore)
     totals = torch.zeros(2, 2, dtype=torch.float64)
-    for step, timestep in enumerate(loaded.sampler.timesteps):
-        x = noise(7, f"test-{step}", UNSEEN, loaded.model.latent_shape, device="cpu")
-        t = torch.full((len(UNSEEN),), timestep)
+    for step in steps:
+        rows = data.step == step
+        condition = {name: value[rows] for name, value in data.condition.items()}
         lowered.step.set(step)
         outputs = [
-            _seen(loaded, network, names, x, t, condition)
+            _seen(loaded, network, names, data.x[rows], data.timestep[rows], condition)
             for network in (loaded.network, lowered.network)
         ]
         for number, (exact, found) in enumerate(zip(*outputs, strict=True)):

@@ -73,9 +73,10 @@ def test_paper_has_a_range_per_step_in_the_block_only():
     assert not state.cache
 
 
-def test_code_has_a_range_per_step_everywhere():
-    """Per-step parameters of every activation, as the released code behaves."""
-    assert {5} == set(_tables(quantize(load_tiny(steps=5), method="cvpr24-code")).values())
+def test_code_and_extension_have_a_range_per_step_everywhere():
+    """Per-step parameters of every activation, as the released code behaves; so the extension."""
+    for method in ("cvpr24-code", "tpami25"):
+        assert {5} == set(_tables(quantize(load_tiny(steps=5), method=method)).values())
 
 
 def test_block_reconstruction_alone_has_static_ranges():
@@ -115,7 +116,12 @@ def test_cache_replaces_the_block():
 def test_selection_is_never_worse_than_the_better(scope, tiar):
     """In the network that is simulated, at bits where neither block nor cache wins everywhere."""
     loaded = load_tiny(steps=6)
-    options = {"cache_bits": 5, "tiar": tiar, "scheme": Scheme(wbits=6, abits=5)}
+    options = {
+        "cache_bits": 5,
+        "cache_granularity": "step",
+        "tiar": tiar,
+        "scheme": Scheme(wbits=6, abits=5),
+    }
     block = feature_errors(loaded, quantize(loaded, maintenance="block", **options))
     cache = feature_errors(loaded, quantize(loaded, maintenance="cache", **options))
     state = quantize(loaded, maintenance="select", selection=scope, **options)
@@ -139,7 +145,13 @@ def test_layers_in_16_bits_are_selected_by_what_they_give():
 def test_a_selected_cache_leaves_its_steps_to_the_block():
     """Both kinds of entries occur, and the block's layers stay where they are needed."""
     loaded = load_tiny(steps=6)
-    state = quantize(loaded, maintenance="select", cache_bits=5, scheme=Scheme(wbits=6, abits=6))
+    state = quantize(
+        loaded,
+        maintenance="select",
+        cache_bits=5,
+        cache_granularity="step",
+        scheme=Scheme(wbits=6, abits=6),
+    )
     for name in loaded.topology.time_projections:
         complete = name in state.cache and state.cache[name].complete
         assert complete != (name in state.layers)
@@ -157,6 +169,7 @@ def test_chained_features_are_maintained_together(scope):
 
     def errors(maintenance):
         options = {"cache_bits": 5, "scheme": Scheme(wbits=5, abits=6), "iterations": 0}
+        options["cache_granularity"] = "step"
         state = quantize(loaded, maintenance=maintenance, selection=scope, **options)
         exact = temporal_features(loaded, loaded.network, names=names)
         found = temporal_features(loaded, simulate(loaded, state), names=names)
@@ -194,6 +207,65 @@ def test_surroundings_are_learned_on_the_final_features():
         module.reconstruct = original
     expected = state.cache[loaded.topology.time_projections[0]].dequantized()
     assert torch.equal(expected[[3, 1]], seen["rows"])
+
+
+def test_halves_of_a_shortcut_have_parameters_of_their_own():
+    """Weights and ranges, in every method; `split = false` leaves the layer whole."""
+    loaded = load_tiny(steps=4)
+    first, second = quantize(loaded).layers["second.shortcut"].parts
+    assert first.stop == second.start == loaded.topology.layer("second.shortcut").split
+    assert not torch.equal(first.scale, second.scale)
+    assert not torch.equal(first.activation.scale, second.activation.scale)
+    assert 1 == len(quantize(loaded, split=False).layers["second.shortcut"].parts)
+
+
+def test_activation_steps_are_learned_outside_of_the_temporal_block():
+    """Scales there move from where they start; the block's stay FSC's, zero points all do."""
+    loaded = load_tiny(steps=4)
+    options = {"method": "tpami25", "maintenance": "block", "activation_lr": 1e-2}
+    start = quantize(loaded, activation_iterations=0, **options)
+    learned = quantize(loaded, activation_iterations=10, **options)
+    temporal = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
+    for name, layer in learned.layers.items():
+        for part, before in zip(layer.parts, start.layers[name].parts, strict=True):
+            same = torch.equal(before.activation.scale, part.activation.scale)
+            assert same == (name in temporal)
+            assert torch.equal(before.activation.zero_point, part.activation.zero_point)
+            assert torch.equal(before.weight, part.weight)
+
+
+def test_every_entry_of_a_table_per_step_is_learned():
+    """Also at sampler steps that weights are not learned at."""
+    loaded = load_tiny(steps=4)
+    options = {"method": "tpami25", "steps": 2, "activation_lr": 1e-2}
+    start = quantize(loaded, activation_iterations=0, **options)
+    learned = quantize(loaded, activation_iterations=10, **options)
+    before, after = (
+        state.layers["first.conv1"].parts[0].activation.scale for state in (start, learned)
+    )
+    assert 4 == int((before != after).sum())
+
+
+def test_only_the_extension_learns_activation_steps():
+    """The paper and its code have ranges alone."""
+    learned = {
+        (method, preset): Tfmq(scheme=W4A8, method=method, preset=preset).activation_iterations
+        for method in ("cvpr24", "cvpr24-code", "tpami25")
+        for preset in ("quick", "fast", "full")
+    }
+    assert {("tpami25", "fast"): 250, ("tpami25", "full"): 5000} == {
+        key: count for key, count in learned.items() if count
+    }
+
+
+def test_bias_correction_moves_the_output_bias_alone():
+    """Off unless asked for; it comes after all that is learned."""
+    loaded = load_tiny(steps=4)
+    plain = quantize(loaded, method="tpami25").layers
+    corrected = quantize(loaded, method="tpami25", bias_correction=True).layers
+    moved = [name for name in plain if not torch.equal(plain[name].bias, corrected[name].bias)]
+    assert ["conv_out"] == moved
+    assert torch.equal(loaded.network.conv_out.bias.detach(), plain["conv_out"].bias)
 
 
 def test_calibration_looks_at_every_cth_step():

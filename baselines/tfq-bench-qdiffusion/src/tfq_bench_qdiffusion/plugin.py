@@ -100,6 +100,12 @@ _OPTIONS = (
         minimum=0.0,
         help="Learning rate of activation steps; 0 for the preset's.",
     ),
+    Option(
+        name="bias_correction",
+        kind="bool",
+        default=False,
+        help="Take the mean error of predictions out of the output layer's bias; not in the paper.",
+    ),
 )
 
 

@@ -9,11 +9,12 @@ import torch
 
 from tfq_bench.api import CalibrationError
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy, resolve
+from tfq_bench.quant.bias import correct_output_bias
+from tfq_bench.quant.input_tables import set_input_tables, take
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import EFFORTS, POLICIES, VARIANTS, Settings, settle
-from tfq_bench_qdiffusion.start import set_start_tables, take
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,7 @@ class QDiffusion:
         weights, activations, symmetric_activations, split: in place of the variant's.
         steps, samples, batch, lr, activation_lr: in place of variant's and preset's when not 0.
         iterations, activation_iterations: in place of the preset's when not -1.
+        bias_correction: see `correct_output_bias`.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class QDiffusion:
         batch: int = 0,
         lr: float = 0.0,
         activation_lr: float = 0.0,
+        bias_correction: bool = False,
     ) -> None:
         self.scheme = scheme
+        self.bias_correction = bias_correction
         chosen = settle(VARIANTS[variant], EFFORTS[preset])
         self.settings: Settings = replace(
             chosen,
@@ -132,10 +136,12 @@ class QDiffusion:
         )
         following = ours.activations == "ema"
         order = torch.randperm(len(data.x), generator=generator)
-        start = take(data, order if following else order[: ours.start])
-        set_start_tables(
+        rows = order if following else order[: ours.start]
+        set_input_tables(
             working,
-            start,
+            data,
+            working.layers,
+            groups=[rows],
             method=ours.activations,
             symmetric=ours.symmetric_activations,
             batch=ours.start,
@@ -152,9 +158,11 @@ class QDiffusion:
             progress=lambda done, text: progress(share + (1.0 - share) * done, text),
             checkpoint=checkpoint and checkpoint / "activations",
         )
+        if self.bias_correction:
+            correct_output_bias(working, data)
         attention = calibrate_attention(
             loaded,
-            start,
+            take(data, rows),
             attention_bits(policy, self.scheme),
             method=ours.activations,
             generator=generator,

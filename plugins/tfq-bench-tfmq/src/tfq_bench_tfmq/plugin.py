@@ -54,7 +54,7 @@ _OPTIONS = (
     Option(
         name="cache_granularity",
         kind="str",
-        default="step",
+        default="channel",
         choices=("step", "block", "channel"),
         help="What shares a scale in the cache: a step of a block, a block, or a channel.",
     ),
@@ -105,6 +105,12 @@ _OPTIONS = (
         help="Put the zero point of weights in the middle, as int8 kernels want it.",
     ),
     Option(
+        name="split",
+        kind="bool",
+        default=True,
+        help="Give shortcuts over a concatenation parameters of their own per half.",
+    ),
+    Option(
         name="steps",
         kind="int",
         default=20,
@@ -144,7 +150,27 @@ _OPTIONS = (
         kind="float",
         default=0.0,
         minimum=0.0,
-        help="Learning rate of the rounding variables; 0 for the preset's.",
+        help="Learning rate of the rounding variables, all of them; 0 for the preset's.",
+    ),
+    Option(
+        name="activation_iterations",
+        kind="int",
+        default=-1,
+        minimum=-1,
+        help="Iterations per block that learn activation steps, 0 for none; -1: the preset's.",
+    ),
+    Option(
+        name="activation_lr",
+        kind="float",
+        default=0.0,
+        minimum=0.0,
+        help="Learning rate of activation steps; 0 for the preset's.",
+    ),
+    Option(
+        name="bias_correction",
+        kind="bool",
+        default=False,
+        help="Take the mean error of predictions out of the output layer's bias; not in the paper.",
     ),
 )
 

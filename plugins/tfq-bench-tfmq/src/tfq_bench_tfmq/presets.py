@@ -41,16 +41,18 @@ class Method:
         maintenance: what gives the temporal features: the quantized block, the cache, or whichever
             disturbs less.
         activations: whether inputs outside of the temporal block have one range or one per step.
+        learned_steps: whether their scales are learned, block by block, after the weights.
     """
 
     maintenance: Maintenance
     activations: Activations
+    learned_steps: bool
 
 
 METHODS: Mapping[str, Method] = {
-    "cvpr24": Method(maintenance="block", activations="static"),
-    "cvpr24-code": Method(maintenance="block", activations="per-step-all"),
-    "tpami25": Method(maintenance="select", activations="static"),
+    "cvpr24": Method(maintenance="block", activations="static", learned_steps=False),
+    "cvpr24-code": Method(maintenance="block", activations="per-step-all", learned_steps=False),
+    "tpami25": Method(maintenance="select", activations="per-step-all", learned_steps=True),
 }
 
 
@@ -61,24 +63,58 @@ class Effort:
     Args:
         iterations: of rounding, per block.
         tiar_iterations: of rounding of the temporal block. One is cheap: it needs no images.
-        lr: of the rounding variables, both times. Fewer iterations need longer steps, or nothing
-            moves.
+        lr: of the rounding variables. Fewer iterations need longer steps, or nothing moves.
+        tiar_lr: of those of the temporal block, whose loss has no noise of drawn batches.
         batch: samples per iteration.
         samples: images at each calibration step.
+        activation_iterations: of activation steps, per block, where the method learns them.
+            `quick` leaves them as they start: in the time it has, they would not move.
+        activation_lr: of the logarithms of activation scales.
     """
 
     iterations: int
     tiar_iterations: int
     lr: float
+    tiar_lr: float
     batch: int
     samples: int
+    activation_iterations: int
+    activation_lr: float
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(iterations=40, tiar_iterations=200, lr=3e-2, batch=8, samples=4),
-    "fast": Effort(iterations=1000, tiar_iterations=3000, lr=1e-2, batch=32, samples=64),
-    "full": Effort(iterations=20_000, tiar_iterations=20_000, lr=1e-3, batch=32, samples=256),
+    "quick": Effort(
+        iterations=40,
+        tiar_iterations=500,
+        lr=3e-2,
+        tiar_lr=1e-1,
+        batch=8,
+        samples=4,
+        activation_iterations=0,
+        activation_lr=4e-4,
+    ),
+    "fast": Effort(
+        iterations=1000,
+        tiar_iterations=3000,
+        lr=1e-2,
+        tiar_lr=3e-2,
+        batch=32,
+        samples=64,
+        activation_iterations=250,
+        activation_lr=2e-3,
+    ),
+    "full": Effort(
+        iterations=20_000,
+        tiar_iterations=20_000,
+        lr=1e-3,
+        tiar_lr=1e-3,
+        batch=32,
+        samples=256,
+        activation_iterations=5_000,
+        activation_lr=4e-4,
+    ),
 }
+"""Those of `qdiffusion` outside of the temporal block, so that the two compare."""
 
 _FLOAT = "stays float in the released code"
 _HALF = "a condition enters the temporal features; they are kept in 16 bits"

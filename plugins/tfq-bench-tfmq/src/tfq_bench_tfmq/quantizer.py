@@ -2,22 +2,23 @@
 
 The order: the temporal block's rounding (TIAR) and activation parameters (FSC), a cache and the
 selection between both, the projections behind a condition where there are some, then block
-reconstruction of all other layers around features that are final, then activation ranges of these.
+reconstruction of all other layers around features that are final, then activation ranges of these,
+whose steps may be learned.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
 from tfq_bench.quant import LayerBits, attention_bits, calibrate_attention, find_policy
-from tfq_bench.quant.cached import TemporalCache, unused_layers
+from tfq_bench.quant.bias import correct_output_bias
+from tfq_bench.quant.cached import unused_layers
+from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.policy import exemptions
 from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
 from tfq_bench.quant.working import WorkingNetwork
@@ -25,15 +26,15 @@ from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
 from tfq_bench_tfmq.cache import Granularity, quantize_feature
 from tfq_bench_tfmq.conditioned import behind_condition, check_inputs, learn_projections
 from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
+from tfq_bench_tfmq.maintenance import Maintained, features_fixed, merge
 from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, Conditioned, layer_plan
-from tfq_bench_tfmq.ranges import calibrate_others
 from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
 from tfq_bench_tfmq.tiar import learn_rounding
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tfq_bench.api import LoadedModel, Progress, Scheme
     from tfq_bench.quant import QuantizedState
@@ -42,20 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Tfmq"]
 
+RANGE_BATCH = 16
+"""Samples per network call when inputs are observed (paper); a moving average depends on it."""
+
 _log = logging.getLogger("tfq_bench.tfmq")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Maintained:
-    """How the temporal features are kept.
-
-    Args:
-        features: float32 `[T, C_i]` by projection: what the finished network will add.
-        cache: of the projections that are looked up at some step.
-    """
-
-    features: Mapping[str, Tensor]
-    cache: Mapping[str, TemporalCache]
 
 
 class Tfmq:
@@ -76,7 +67,7 @@ class Tfmq:
         selection: Scope = "per-step-block",
         error: ErrorMeasure = "relative",
         cache_bits: int = 8,
-        cache_granularity: Granularity = "step",
+        cache_granularity: Granularity = "channel",
         tiar: bool = True,
         fsc: bool = True,
         conditioned: Conditioned = "time",
@@ -84,12 +75,16 @@ class Tfmq:
         ranges: RangeMethod = "ema",
         weights: WeightMethod = "mse",
         symmetric_weights: bool = False,
+        split: bool = True,
         steps: int = 20,
         samples: int = 0,
         iterations: int = -1,
         tiar_iterations: int = -1,
         batch: int = 0,
         lr: float = 0.0,
+        activation_iterations: int = -1,
+        activation_lr: float = 0.0,
+        bias_correction: bool = False,
     ) -> None:
         effort = EFFORTS[preset]
         published = METHODS[method]
@@ -106,12 +101,18 @@ class Tfmq:
         self.ranges: RangeMethod = ranges
         self.weights: WeightMethod = weights
         self.symmetric_weights = symmetric_weights
+        self.split = split
         self.steps = steps
         self.samples = samples or effort.samples
         self.iterations = effort.iterations if iterations < 0 else iterations
         self.tiar_iterations = effort.tiar_iterations if tiar_iterations < 0 else tiar_iterations
         self.batch = batch or effort.batch
         self.lr = lr or effort.lr
+        self.tiar_lr = lr or effort.tiar_lr
+        learned = effort.activation_iterations if published.learned_steps else 0
+        self.activation_iterations = learned if activation_iterations < 0 else activation_iterations
+        self.activation_lr = activation_lr or effort.activation_lr
+        self.bias_correction = bias_correction
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """`samples` images at every c-th step, or at each step for ranges per step.
@@ -158,6 +159,7 @@ class Tfmq:
         working = WorkingNetwork(
             loaded,
             plan,
+            split=self.split,
             weights=self.weights,
             symmetric_weights=self.symmetric_weights,
         )
@@ -168,13 +170,13 @@ class Tfmq:
                     block,
                     working,
                     iterations=self.tiar_iterations,
-                    lr=self.lr,
+                    lr=self.tiar_lr,
                     progress=_part(progress, 0.0, 0.1),
                 )
                 _log.info("TIAR: loss %.4g -> %.4g", report.before, report.after)
             kept = self._maintain(block, working) if apart else None
             if kept is not None:
-                stack.enter_context(_features_fixed(working, kept.features))
+                stack.enter_context(features_fixed(working, kept.features))
             if self.tiar:
                 report = learn_projections(
                     working,
@@ -186,26 +188,39 @@ class Tfmq:
                     progress=_part(progress, 0.1, 0.2),
                 )
                 _log.info("behind a condition: loss %.4g -> %.4g", report.before, report.after)
+            apart_layers = (*block.layers, *behind) if self.tiar else block.layers
+            learned_on = take(data, self._learning_rows(loaded, data))
+            weights = 0.2 + 0.7 * self._weights_share()
             self._reconstruct(
                 working,
-                data,
-                skip=(*block.layers, *behind) if self.tiar else block.layers if apart else (),
+                learned_on,
+                self._learning(activations=False),
+                skip=apart_layers if apart else (),
                 generator=generator,
-                progress=_part(progress, 0.2, 0.9),
-                checkpoint=checkpoint,
+                progress=_part(progress, 0.2, weights),
+                checkpoint=checkpoint and checkpoint / "weights",
             )
             if kept is None:
                 kept = self._maintain(block, working)
-                stack.enter_context(_features_fixed(working, kept.features))
-            calibrate_others(
+                stack.enter_context(features_fixed(working, kept.features))
+            self._set_tables(
                 working,
                 data,
                 skip=block.layers,
-                method=self.ranges,
-                per_step=tuple(working.layers) if self.per_step else behind if self.fsc else (),
                 generator=generator,
-                progress=_part(progress, 0.9, 1.0),
+                progress=_part(progress, weights, weights + 0.1),
             )
+            self._reconstruct(
+                working,
+                data,
+                self._learning(activations=True),
+                skip=block.layers,
+                generator=generator,
+                progress=_part(progress, weights + 0.1, 1.0),
+                checkpoint=checkpoint and checkpoint / "activations",
+            )
+            if self.bias_correction:
+                correct_output_bias(working, learned_on)
         attention = calibrate_attention(
             loaded,
             data,
@@ -221,7 +236,7 @@ class Tfmq:
             cache=kept.cache,
         )
 
-    def _maintain(self, block: TemporalBlock, working: WorkingNetwork) -> _Maintained:
+    def _maintain(self, block: TemporalBlock, working: WorkingNetwork) -> Maintained:
         """Sets the block's activation tables, and makes what takes its place."""
         held = [name for name in block.layers if name in working.layers]
         weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
@@ -232,7 +247,7 @@ class Tfmq:
         _, half = exemptions(working.plan)
         features = block.in_half(half).features(weights, with_tables(tables))
         if self.maintenance == "block":
-            return _Maintained(features=features, cache={})
+            return Maintained(features=features, cache={})
         exact = block.features()
         caches = {
             name: quantize_feature(
@@ -250,9 +265,54 @@ class Tfmq:
                 ties=block.ties(),
             )
             _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
-        return _merge(features, caches, stored, chosen)
+        return merge(features, caches, stored, chosen)
+
+    def _learning(self, *, activations: bool) -> Reconstruction:
+        """What the reconstruction of weights, or of activation steps, does."""
+        return Reconstruction(
+            iterations=0 if activations else self.iterations,
+            batch=self.batch,
+            lr=self.lr,
+            activation_iterations=self.activation_iterations if activations else 0,
+            activation_lr=self.activation_lr,
+        )
+
+    def _learning_rows(self, loaded: LoadedModel, data: CalibrationData) -> Tensor:
+        """The samples that weights are learned on, int64 `[M]`.
+
+        Activation steps are learned on all there are: every entry of a table per step needs some.
+        """
+        steps = torch.tensor(self._learning_steps(len(loaded.sampler.timesteps)))
+        return torch.nonzero(torch.isin(data.step, steps.to(data.step.device))).flatten()
+
+    def _weights_share(self) -> float:
+        """Of the time that both reconstructions take; only progress rests on it."""
+        return self.iterations / max(1, self.iterations + self.activation_iterations)
 
     def _reconstruct(
+        self,
+        working: WorkingNetwork,
+        data: CalibrationData,
+        options: Reconstruction,
+        *,
+        skip: tuple[str, ...],
+        generator: torch.Generator,
+        progress: Progress,
+        checkpoint: Path | None,
+    ) -> None:
+        if options.iterations == options.activation_iterations == 0:
+            return
+        reconstruct(
+            working,
+            data,
+            skip=skip,
+            options=options,
+            generator=generator,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+
+    def _set_tables(
         self,
         working: WorkingNetwork,
         data: CalibrationData,
@@ -260,20 +320,32 @@ class Tfmq:
         skip: tuple[str, ...],
         generator: torch.Generator,
         progress: Progress,
-        checkpoint: Path | None,
     ) -> None:
-        if self.iterations == 0:
-            return
-        learning = torch.tensor(self._learning_steps(len(working.loaded.sampler.timesteps)))
-        reconstruct(
-            working,
-            _rows(data, torch.isin(data.step, learning.to(data.step.device))),
-            skip=skip,
-            options=Reconstruction(iterations=self.iterations, batch=self.batch, lr=self.lr),
-            generator=generator,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
+        """Activation tables of all layers but `skip`."""
+        apart = self._inputs_per_step(working)
+        # In random order, because a moving average forgets.
+        together = [torch.randperm(len(data.x), generator=generator)]
+        for groups, chosen in (
+            (together, [name for name in working.layers if name not in apart]),
+            (by_step(data, len(working.loaded.sampler.timesteps)), apart),
+        ):
+            set_input_tables(
+                working,
+                data,
+                [name for name in chosen if name not in skip],
+                groups=groups,
+                method=self.ranges,
+                symmetric=False,
+                batch=RANGE_BATCH,
+                generator=generator,
+                progress=progress,
+            )
+
+    def _inputs_per_step(self, working: WorkingNetwork) -> tuple[str, ...]:
+        """Layers outside of the block whose inputs get a range for every step."""
+        if self.per_step:
+            return tuple(working.layers)
+        return self._behind(working.loaded) if self.fsc else ()
 
     def _behind(self, loaded: LoadedModel) -> tuple[str, ...]:
         """The quantized projections that read a condition besides the timestep."""
@@ -283,68 +355,6 @@ class Tfmq:
 
     def _learning_steps(self, total: int) -> range:
         return range(0, total, max(1, total // self.steps))
-
-
-def _merge(
-    features: Mapping[str, Tensor],
-    caches: Mapping[str, TemporalCache],
-    stored: Mapping[str, Tensor],
-    chosen: Tensor,
-) -> _Maintained:
-    """Rows of the cache where `chosen` `[T, n]`, the block's features elsewhere."""
-    merged: dict[str, Tensor] = {}
-    cache: dict[str, TemporalCache] = {}
-    for column, (name, feature) in enumerate(features.items()):
-        selected = chosen[:, column]
-        rows = stored[name].to(feature.device)
-        merged[name] = torch.where(selected[:, None].to(feature.device), rows, feature)
-        if bool(selected.any()):
-            one = caches[name]
-            cache[name] = TemporalCache(
-                name=name,
-                bits=one.bits,
-                values=one.values,
-                scale=one.scale,
-                zero_point=one.zero_point,
-                selected=selected.clone(),
-            )
-    return _Maintained(features=merged, cache=cache)
-
-
-@contextmanager
-def _features_fixed(working: WorkingNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
-    """Projections give `features` `[T, C_i]` at the cursor's step while the context is open.
-
-    So the blocks around them are learned on what the finished network will add, whatever mode the
-    working layers are in.
-    """
-
-    def replace(rows: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return rows.index_select(0, working.cursor.index).to(output.dtype).expand_as(output)
-
-        return hook
-
-    handles = [
-        working.network.get_submodule(name).register_forward_hook(replace(rows))
-        for name, rows in features.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _rows(data: CalibrationData, mask: Tensor) -> CalibrationData:
-    return CalibrationData(
-        x=data.x[mask],
-        timestep=data.timestep[mask],
-        step=data.step[mask],
-        image=data.image[mask],
-        condition={name: value[mask] for name, value in data.condition.items()},
-        network_calls=data.network_calls,
-    )
 
 
 def _part(progress: Progress, start: float, stop: float) -> Progress:

@@ -1,19 +1,18 @@
-"""Where learning starts: ranges per part, symmetric or not, of the inputs really seen."""
+"""Tables of a working network's inputs: per part, per group of samples, of what is really seen."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tfq_bench.api import Scheme
+from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import resolve
+from tfq_bench.quant.input_tables import by_step, set_input_tables, take
+from tfq_bench.quant.policy import UNIFORM, resolve
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench_qdiffusion.calibration import uniform_needs
-from tfq_bench_qdiffusion.presets import PAPER
-from tfq_bench_qdiffusion.start import set_start_tables, take
 
 W4A8 = Scheme(wbits=4, abits=8)
 
@@ -31,20 +30,37 @@ def loaded():
 @pytest.fixture(scope="module")
 def data(loaded):
     """Eight images at each of four steps."""
-    needs = uniform_needs(4, steps=4, samples=8, images=8)
+    needs = CalibrationNeeds(
+        samples=tuple((step, image) for step in range(4) for image in range(8))
+    )
     return capture(loaded, needs, seed=1, batch=8, progress=ignore)
 
 
-def _tables(loaded, data, *, split=True, method="minmax", symmetric=False, batch=16, scheme=W4A8):
+def _working(loaded, *, split=True, scheme=W4A8):
+    return WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, scheme), split=split)
+
+
+def _tables(
+    loaded,
+    data,
+    *,
+    split=True,
+    method="minmax",
+    symmetric=False,
+    scheme=W4A8,
+    groups=None,
+    names=None,
+):
     """Activation tables of each layer's parts."""
-    plan = resolve(PAPER, loaded.topology, scheme)
-    working = WorkingNetwork(loaded, plan, split=split)
-    set_start_tables(
+    working = _working(loaded, split=split, scheme=scheme)
+    set_input_tables(
         working,
         data,
+        working.layers if names is None else names,
+        groups=[torch.arange(len(data.x))] if groups is None else groups,
         method=method,
         symmetric=symmetric,
-        batch=batch,
+        batch=16,
         generator=generator(0, "test"),
         progress=ignore,
     )
@@ -83,3 +99,33 @@ def test_float_activations_have_no_tables(loaded, data):
     """W4A32 gets none."""
     tables = _tables(loaded, data, scheme=Scheme(wbits=4))
     assert {None} == {table for held in tables.values() for table in held}
+
+
+def test_each_group_has_an_entry_of_its_own(loaded, data):
+    """Entry t of a table per step is the static one of that step's samples alone."""
+    groups = by_step(data, 4)
+    (table,) = _tables(loaded, data, groups=groups)["conv_in"]
+    alone = [_tables(loaded, take(data, rows))["conv_in"][0] for rows in groups]
+    assert torch.equal(torch.cat([one.scale for one in alone]), table.scale)
+    assert torch.equal(torch.cat([one.zero_point for one in alone]), table.zero_point)
+    assert len(table.scale.unique()) == 4
+
+
+def test_only_the_named_layers_are_touched(loaded, data):
+    """A method may find the parameters of other layers elsewhere."""
+    tables = _tables(loaded, data, names=["conv_in"])
+    assert {"conv_in"} == {name for name, held in tables.items() if held != [None] * len(held)}
+
+
+def test_inputs_are_those_behind_quantized_weights(loaded, data):
+    """Ranges follow the working network's weights, not the full-precision ones'."""
+    (fine,) = _tables(loaded, data, scheme=Scheme(wbits=8, abits=8))["conv_out"]
+    (coarse,) = _tables(loaded, data, scheme=Scheme(wbits=2, abits=8))["conv_out"]
+    assert not torch.equal(fine.scale, coarse.scale)
+
+
+def test_a_step_without_samples_is_named(loaded, data):
+    """Instead of a table with a hole."""
+    few = take(data, torch.nonzero(data.step != 2).flatten())
+    with pytest.raises(CalibrationError, match="no samples of sampler step 2"):
+        _tables(loaded, few, groups=by_step(few, 4))

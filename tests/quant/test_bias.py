@@ -1,0 +1,111 @@
+"""Bias correction: the mean prediction is the full-precision one's, and nothing else changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant.bias import correct_output_bias
+from tfq_bench.quant.input_tables import set_input_tables, take
+from tfq_bench.quant.policy import POLICIES, UNIFORM, find_policy, resolve
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench.seeds import generator
+from tfq_bench.testing.tiny import load_tiny
+
+SCHEME = Scheme(wbits=3, abits=6)
+
+
+def ignore(fraction, text):
+    """Progress that nobody looks at."""
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The tiny model with four steps."""
+    return load_tiny()
+
+
+@pytest.fixture(scope="module")
+def data(loaded):
+    """Six images at each step."""
+    samples = tuple((step, image) for step in range(4) for image in range(6))
+    return capture(loaded, CalibrationNeeds(samples=samples), seed=1, batch=6, progress=ignore)
+
+
+@pytest.fixture
+def working(loaded, data):
+    """Nearest rounding with static ranges: everything that correction expects."""
+    network = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, SCHEME))
+    set_input_tables(
+        network,
+        data,
+        network.layers,
+        groups=[torch.arange(len(data.x))],
+        method="minmax",
+        symmetric=False,
+        batch=8,
+        generator=generator(0, "test"),
+        progress=ignore,
+    )
+    return network
+
+
+def _mean_shift(loaded, data, state):
+    """Mean of the simulated less the full-precision prediction, float64 `[C]`."""
+    model = loaded.model
+    network = simulate(loaded, state).network
+    found = model.predict(network, data.x, data.timestep, data.condition)
+    exact = model.predict(loaded.network, data.x, data.timestep, data.condition)
+    return (found - exact).double().mean(dim=(0, 2, 3))
+
+
+def test_the_mean_prediction_becomes_the_full_precision_one(loaded, data, working):
+    """In the simulated network, on the data of the correction."""
+    before = _mean_shift(loaded, data, working.freeze("test", SCHEME))
+    shifts = correct_output_bias(working, data)
+    after = _mean_shift(loaded, data, working.freeze("test", SCHEME))
+    assert torch.allclose(before, shifts["conv_out"].double(), atol=1e-6)
+    assert float(before.abs().max()) > 1e-3
+    assert float(after.abs().max()) < 1e-6
+
+
+def test_only_the_output_layers_bias_changes(data, working):
+    """Weights, ranges and all other layers stay."""
+    before = working.freeze("test", SCHEME).layers
+    correct_output_bias(working, data)
+    after = working.freeze("test", SCHEME).layers
+    changed = [name for name in before if not torch.equal(before[name].bias, after[name].bias)]
+    assert ["conv_out"] == changed
+    for name, layer in before.items():
+        assert torch.equal(layer.parts[0].weight, after[name].parts[0].weight)
+
+
+def test_the_model_stays_as_it_is(loaded, data, working):
+    """The bias that moves is the copy's."""
+    before = loaded.network.conv_out.bias.detach().clone()
+    correct_output_bias(working, data)
+    assert torch.equal(before, loaded.network.conv_out.bias)
+
+
+def test_a_layer_without_bias_gets_one(working):
+    """Otherwise there would be nothing to correct."""
+    layer = working.layer("conv_out")
+    layer._geometry[0].bias = None
+    layer.shift_bias(torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(torch.tensor([1.0, 2.0, 3.0]), layer.frozen().bias)
+
+
+def test_a_float_output_layer_is_said_and_left(loaded, data, caplog):
+    """Its bias is no part of a state."""
+    policy = find_policy("tfmq-cvpr24", POLICIES)
+    network = WorkingNetwork(loaded, resolve(policy, loaded.topology, SCHEME))
+    assert {} == correct_output_bias(network, data)
+    assert "leaves the output layer float" in caplog.text
+
+
+def test_nothing_happens_without_samples(data, working):
+    """A method that calibrates without data may still call it."""
+    assert {} == correct_output_bias(working, take(data, torch.arange(0)))
