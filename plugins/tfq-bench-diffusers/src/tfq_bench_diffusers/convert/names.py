@@ -45,19 +45,23 @@ def network_state(
     """
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
+    layers = int(config["layers_per_block"])
     ready: dict[str, Tensor] = {}
-    resampled: dict[str, Tensor] = {}
+    upsamplers: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        place = _resampler(name, int(config["layers_per_block"]))
+        place = _upsampler(name, layers)
         if place is not None:
-            resampled[place] = value
+            upsamplers[place] = value
         else:
-            ready.update(_pixel_attention(name, value, config))
-    found = convert_ldm_unet_checkpoint(
+            ready.update(_pixel_attention(name, value, config, where))
+    found: dict[str, Tensor] = convert_ldm_unet_checkpoint(
         {NETWORK + name: value for name, value in ready.items()}, config
     )
     _check_all_used(ready, found, NETWORK, where)
-    return {**found, **resampled}
+    # The converter counts a residual block that ends a level as one layer more.
+    downsampler = re.compile(rf"(down_blocks\.\d+)\.resnets\.{layers}\.")
+    renamed = {downsampler.sub(r"\1.downsamplers.0.", name): one for name, one in found.items()}
+    return {**renamed, **upsamplers}
 
 
 def decoder_state(
@@ -82,24 +86,21 @@ def decoder_state(
     return found if codebook is None else {**found, CODEBOOK: codebook}
 
 
-def _resampler(name: str, layers: int) -> str | None:
-    """The place of a tensor of a residual block that resamples; None for other tensors.
+def _upsampler(name: str, layers: int) -> str | None:
+    """The place of a tensor of a residual block that upsamples; None for other tensors.
 
-    A level ends with it: in the encoder as an entry of its own behind `layers` others, in the
-    decoder as the last module of the entry at which the level ends.
+    It is the last module of the entry at which a level ends.
     """
-    match = re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(\w+\.\d)\.(weight|bias)", name)
-    if match is None or match[4] not in RESIDUAL:
+    match = re.fullmatch(r"output_blocks\.(\d+)\.[12]\.(\w+\.\d)\.(weight|bias)", name)
+    if match is None or match[2] not in RESIDUAL:
         return None
-    side, entry, module = match[1], int(match[2]), int(match[3])
-    level, layer = divmod(entry - (side == "input"), layers + 1)
-    leaf = f"{RESIDUAL[match[4]]}.{match[5]}"
-    if side == "input":
-        return f"down_blocks.{level}.downsamplers.0.{leaf}" if layer == layers else None
-    return f"up_blocks.{level}.upsamplers.0.{leaf}" if module > 0 else None
+    level = int(match[1]) // (layers + 1)
+    return f"up_blocks.{level}.upsamplers.0.{RESIDUAL[match[2]]}.{match[3]}"
 
 
-def _pixel_attention(name: str, value: Tensor, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def _pixel_attention(
+    name: str, value: Tensor, config: Mapping[str, Any], where: object
+) -> dict[str, Tensor]:
     """A tensor of an attention over pixels in the form of diffusers; others as they are.
 
     A convolution of width 1 over `[B, C, H*W]` is a linear layer. Its `3*C` outputs are ordered by
@@ -114,7 +115,13 @@ def _pixel_attention(name: str, value: Tensor, config: Mapping[str, Any]) -> dic
     flat = value[..., 0] if value.dim() == 3 else value
     if module == "proj_out":
         return {f"{prefix}.to_out.0.{leaf}": flat}
-    size = head_sizes(config)[_level(prefix, config)]
+    level = _level(prefix, config)
+    size, channels = head_sizes(config)[level], config["block_out_channels"][level]
+    if flat.shape[0] != 3 * channels:
+        raise api.AssetError(
+            f"{where}: expected other shapes of this family: {3 * channels} outputs of "
+            f"'{NETWORK}{name}', found {tuple(value.shape)}."
+        )
     split = flat.reshape(-1, 3, size, *flat.shape[1:])
     return {
         f"{prefix}.to_{part}.{leaf}": split[:, index].reshape(-1, *flat.shape[1:]).contiguous()
