@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tfq_bench import api
-from tfq_bench_diffusers.loading import TEXT, Folder
+from tfq_bench_diffusers.loading import TEXT, Folder, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +62,9 @@ def conditioning(
         count = int(config.get("num_class_embeds") or 0)
         return _Classes(count, nothing=None) if count else _Unconditional()
     sizes = _sizes(kind, config, pixels)
+    embedder = None if folder is None else folder.part("class_embedder")
+    if embedder is not None:
+        return _ClassTokens(embedder)
     if folder is None:
         return _RandomText(kind, config, tokens, sizes)
     return _Prompts(kind, config, folder, prompts, sizes)
@@ -116,6 +121,27 @@ class _Classes:
 
     def nothing(self) -> Row | None:
         return None if self._nothing is None else {"labels": torch.tensor(self._nothing)}
+
+
+class _ClassTokens:
+    """Classes in place of a prompt: one token each, `[1, width]`, read through cross-attention."""
+
+    def __init__(self, folder: Path) -> None:
+        weights = folder / "diffusion_pytorch_model.safetensors"
+        try:
+            self._table: Tensor = load_file(weights)["embedding.weight"].float()
+        except (OSError, SafetensorError, KeyError) as error:
+            raise api.AssetError(
+                f"{weights}: expected 'embedding.weight', a row for each class, found {error}."
+            ) from None
+        self._nothing = int(read_json(folder / "config.json")["unconditional"])
+
+    def row(self, image: int) -> Row:
+        classes = [one for one in range(len(self._table)) if one != self._nothing]
+        return {"text": self._table[classes[image % len(classes)]][None]}
+
+    def nothing(self) -> Row:
+        return {"text": self._table[self._nothing][None]}
 
 
 class _RandomText:

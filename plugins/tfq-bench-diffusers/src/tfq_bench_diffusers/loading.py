@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench import api
+from tfq_bench_diffusers.heads import set_heads, without_heads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +20,8 @@ __all__ = ["Folder", "find_folder", "load_network", "random_network", "read_json
 
 DENOISERS = ("unet", "transformer")
 DECODERS = ("vae", "vqvae", "movq")
-TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "class_embedder")
+"""What makes conditions. `class_embedder` is ours, see `convert`: a token for each class."""
 
 
 class Folder:
@@ -151,14 +153,16 @@ def load_network(folder: Path, kind: str, *, dtype: torch.dtype) -> nn.Module:
     """
     import diffusers
 
+    config = read_json(folder / "config.json")
     try:
         network: nn.Module = getattr(diffusers, kind).from_pretrained(
-            folder, dtype=dtype, local_files_only=True
+            folder, dtype=dtype, local_files_only=True, **without_heads(config)
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise api.AssetError(
             f"{folder}: expected the weights of a {kind}, found another thing: {error}"
         ) from error
+    set_heads(network, config)
     return network.eval().requires_grad_(False)
 
 
@@ -171,7 +175,10 @@ def random_network(kind: str, config: dict[str, Any], *, dtype: torch.dtype) -> 
     import diffusers
 
     with torch.device("meta"):
-        network: nn.Module = getattr(diffusers, kind).from_config(config)
+        network: nn.Module = getattr(diffusers, kind).from_config(
+            {**config, **without_heads(config)}
+        )
+    set_heads(network, config)
     for prefix, module in network.named_modules():
         for key, blank in list(module.named_parameters(recurse=False)):
             value = _random(f"{prefix}.{key}", blank, dtype, norm="norm" in prefix)

@@ -143,18 +143,23 @@ class DiffusersModel:
     @property
     def _speaks(self) -> bool:
         """Whether its conditions come from prompts."""
-        return not self._random and self._kind in (
-            "UNet2DConditionModel",
-            "PixArtTransformer2DModel",
-        )
+        texts = self._kind in ("UNet2DConditionModel", "PixArtTransformer2DModel")
+        return texts and not self._random and not self._has_class_tokens
+
+    @property
+    def _has_class_tokens(self) -> bool:
+        """Whether its network reads a class as it would read a prompt of one token."""
+        return self._folder is not None and self._folder.part("class_embedder") is not None
 
     @cached_property
     def _conditioning(self) -> Conditioning:
         tokens = TOKENS if self._preset is None else self._preset.tokens
+        if self._has_class_tokens:
+            tokens = 1
         return conditioning(
             self._kind,
             self._config,
-            folder=self._folder if self._speaks else None,
+            folder=None if self._random else self._folder,
             prompts=read_prompts(self._prompts) if self._speaks else (),
             tokens=tokens or TOKENS,
             pixels=self.latent_shape[1] * self._factor,

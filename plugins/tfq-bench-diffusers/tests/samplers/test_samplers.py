@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -40,20 +43,43 @@ def ours(sampler: api.Sampler) -> torch.Tensor:
     return sampler.final(state)
 
 
-def theirs(scheduler, steps: int) -> tuple[list[float], torch.Tensor]:
+class DoublePrecision:
+    """Stands for torch or numpy inside a scheduler's module: its float32 is float64."""
+
+    def __init__(self, library) -> None:
+        self._library = library
+        self.float32 = library.float64
+
+    def __getattr__(self, name: str):
+        return getattr(self._library, name)
+
+
+@pytest.fixture
+def in_double(monkeypatch):
+    """Makes a class of diffusers' schedulers compute in float64 throughout."""
+
+    def change(kind) -> None:
+        module = sys.modules[kind.__module__]
+        monkeypatch.setattr(module, "torch", DoublePrecision(torch))
+        monkeypatch.setattr(module, "np", DoublePrecision(np))
+
+    return change
+
+
+def theirs(scheduler, steps: int, monkeypatch) -> tuple[list[float], torch.Tensor]:
     """Timesteps and image of a diffusers scheduler."""
-    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     scheduler.set_timesteps(steps)
     x = noise(1000) * float(scheduler.init_noise_sigma)
     times = [float(t) for t in scheduler.timesteps]
     for index, t in enumerate(scheduler.timesteps):
-        prediction = network(scheduler.scale_model_input(x, t).double(), float(t))
+        prediction = network(scheduler.scale_model_input(x, t), float(t))
         if isinstance(scheduler, DDPMScheduler):
             # It draws its noise itself; give it ours.
-            import diffusers.schedulers.scheduling_ddpm as module
-
-            module.randn_tensor = lambda *_, index=index, **__: noise(index)
-        x = scheduler.step(prediction, t, x).prev_sample.double()
+            module = sys.modules[DDPMScheduler.__module__]
+            draw = partial(noise, index)
+            monkeypatch.setattr(module, "randn_tensor", lambda *_, draw=draw, **__: draw())
+        x = scheduler.step(prediction, t, x).prev_sample
+        assert x.dtype == torch.float64
     return times, x
 
 
@@ -108,13 +134,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "kind", "config", "steps"), CASES)
-def test_trajectories_are_those_of_diffusers(name, kind, config, steps):
-    """The same timesteps, and the same image at the end."""
-    times, expected = theirs(kind(**config), steps)
+def test_trajectories_are_those_of_diffusers(name, kind, config, steps, in_double, monkeypatch):
+    """The same timesteps, and the same image at the end, both in float64."""
+    in_double(kind)
+    times, expected = theirs(kind(**config), steps, monkeypatch)
     sampler = make_sampler(name, steps, config)
-    assert times == pytest.approx([float(t) for t in sampler.timesteps], abs=1e-3)
-    # Their schedules are computed in float32.
-    torch.testing.assert_close(ours(sampler), expected, rtol=2e-3, atol=2e-3)
+    assert times == pytest.approx([float(t) for t in sampler.timesteps], abs=1e-9)
+    torch.testing.assert_close(ours(sampler), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_quadratic_spacing_is_the_papers():
@@ -123,6 +149,19 @@ def test_quadratic_spacing_is_the_papers():
     expected = [int(t) for t in np.linspace(0, np.sqrt(800), 100) ** 2][::-1]
     assert expected == list(sampler.timesteps)
     assert len(set(sampler.timesteps)) < 100
+
+
+def test_quadratic_steps_are_the_papers():
+    """Equation 12 of DDIM between neighbours of the list, which diffusers cannot do."""
+    sampler = make_sampler("ddim-quadratic", 20, LINEAR)
+    signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    levels = [*(float(signal[int(t)]) for t in sampler.timesteps), 1.0]
+    x = noise(1000)
+    for t, now, after in zip(sampler.timesteps, levels, levels[1:], strict=False):
+        epsilon = network(x, float(t))
+        image = (x - (1 - now) ** 0.5 * epsilon) / now**0.5
+        x = after**0.5 * image + (1 - after) ** 0.5 * epsilon
+    torch.testing.assert_close(ours(sampler), x, rtol=1e-12, atol=1e-12)
 
 
 def test_compvis_stepping_counts_as_their_code_does():
@@ -178,12 +217,41 @@ def test_exact_prediction_of_a_gaussian_leads_to_it(name):
         ("ddim", 10, {"beta_schedule": "sigmoid"}, "beta schedule"),
         ("ddim", 10, {"timestep_spacing": "odd"}, "timestep spacing"),
         ("ddpm", 10, {"variance_type": "learned_range"}, "variance"),
+        ("ddim", 1000, {"steps_offset": 1}, "start at timestep 1000.*up to 999"),
+        ("euler", 1000, {"steps_offset": 1}, "start at timestep 1000.*up to 999"),
+        ("ddim-compvis", 501, {}, "start at timestep 1000.*up to 999"),
+        ("ddim-compvis", 3, {}, "start at timestep 1000.*up to 999"),
+        ("dpm-solver++", 999, {"steps_offset": 1}, "start at timestep 1000"),
+        ("dpm-solver++", 1000, {}, "needs timesteps that differ"),
+        ("dpm-solver++", 1000, {"timestep_spacing": "linspace"}, "needs timesteps that differ"),
     ],
 )
 def test_what_is_not_implemented_is_refused(name, steps, config, match):
     """Loudly, in the suite's terms."""
     with pytest.raises(api.SuiteError, match=match):
         make_sampler(name, steps, config)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_any_number_of_steps_is_placed_or_refused(name, spacing):
+    """Never a table that is read beyond its end, a division by zero, or an image of NaN."""
+    x = torch.ones(1, 1, 1, 1).double()
+    for steps in (1, 2, 3, 500, 501, 999, 1000):
+        for offset in (0, 1):
+            config = {**SCALED, "timestep_spacing": spacing, "steps_offset": offset}
+            try:
+                sampler = make_sampler(name, steps, config)
+            except api.SuiteError:
+                # A stride of 333 or 1 leads CompVis' stepping, which adds one, beyond the table.
+                assert steps > 500 or (name, steps) == ("ddim-compvis", 3) or steps == 1
+                continue
+            assert 0 <= min(sampler.timesteps) <= max(sampler.timesteps) <= 999
+            state = sampler.initial(x)
+            for index in range(len(sampler.timesteps)):
+                prediction = 0.1 * sampler.network_input(state, index)
+                state = sampler.step(state, prediction, index, x)
+            assert torch.isfinite(sampler.final(state)).all()
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))

@@ -23,7 +23,10 @@ class Ddim(api.PlainState):
         spacing: `config` as the scheduler's configuration says; `quadratic` for
             (i sqrt(0.8 T) / (steps - 1))^2 (appendix D.2 of the paper; it repeats its smallest
             timesteps where they round to one); `compvis` for every (T // steps)th plus one, which
-            may be more than `steps`.
+            may be more than `steps`, and beyond T where the stride divides T - 1.
+
+    Raises:
+        SuiteError: a number of steps that cannot be placed.
     """
 
     stochastic = False
@@ -36,7 +39,7 @@ class Ddim(api.PlainState):
             times = [float(int(t)) for t in reversed(np.linspace(0, top, steps) ** 2)]
         elif spacing == "compvis":
             times = [t + 1.0 for t in range(0, schedule.train_steps, schedule.train_steps // steps)]
-            times = [min(t, schedule.train_steps - 1.0) for t in reversed(times)]
+            times = schedule.check_times(times[::-1], steps)
             last = float(schedule.signal[0])
         else:
             times = [float(round(t)) for t in schedule.spaced(steps)]

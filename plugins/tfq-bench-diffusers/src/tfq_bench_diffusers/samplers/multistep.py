@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tfq_bench import api
 from tfq_bench_diffusers.samplers.schedule import Schedule, whole
 
 if TYPE_CHECKING:
@@ -99,7 +100,12 @@ class DpmSolver(_Remembers):
 
     def __init__(self, schedule: Schedule, steps: int) -> None:
         schedule.check_steps(steps)
-        times = self._times(schedule, steps)
+        times = schedule.check_times(self._times(schedule, steps), steps)
+        if len(set(times)) < steps:
+            raise api.SuiteError(
+                f"[sampling]: sampler '{schedule.name}' needs timesteps that differ; {steps} steps "
+                f"on {schedule.train_steps} repeat some. Take fewer 'steps'."
+            )
         self.timesteps = whole(times)
         self._schedule = schedule
         self._signal = [*(float(schedule.signal[int(t)]) for t in times), 1.0]

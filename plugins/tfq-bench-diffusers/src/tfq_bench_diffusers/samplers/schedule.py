@@ -95,14 +95,28 @@ class Schedule:
                 f"this model, found {steps}; change 'steps'."
             )
 
+    def check_times(self, times: list[float], steps: int) -> list[float]:
+        """`times`, when the network was trained at all of them; else SuiteError."""
+        if times[0] > self.train_steps - 1:
+            raise api.SuiteError(
+                f"[sampling]: sampler '{self.name}' with {steps} steps would start at timestep "
+                f"{times[0]:g}, but this model was trained up to {self.train_steps - 1}; take "
+                "another number of 'steps'."
+            )
+        return times
+
     def spaced(self, steps: int) -> list[float]:
         """Timesteps, noisiest first, as `timestep_spacing` and `steps_offset` say.
 
         arXiv:2305.08891, table 2. `linspace` gives fractional ones.
+
+        Raises:
+            SuiteError: the spacing is unknown, or its offset leads beyond the trained timesteps.
         """
         if self.spacing == "leading":
             stride = self.train_steps // steps
-            return [float(i * stride + self.offset) for i in reversed(range(steps))]
+            times = [float(i * stride + self.offset) for i in reversed(range(steps))]
+            return self.check_times(times, steps)
         if self.spacing == "trailing":
             stride = self.train_steps / steps
             return [float(round(self.train_steps - i * stride) - 1) for i in range(steps)]
