@@ -16,7 +16,8 @@ from tfq_bench.quant import (
     resolve,
     simulate,
 )
-from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
+from tfq_bench.quant.learning import Reconstruction
+from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.simulate import SimulatedLayer
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator

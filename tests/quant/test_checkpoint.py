@@ -7,7 +7,8 @@ from tfq_bench.border import CalibrationData, CalibrationNeeds, Scheme
 from tfq_bench.errors import QuantizationError, StoreError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import UNIFORM, resolve
-from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
+from tfq_bench.quant.learning import Reconstruction
+from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny

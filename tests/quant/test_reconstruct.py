@@ -10,7 +10,8 @@ from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import UNIFORM, ActivationTable, resolve
 from tfq_bench.quant.captured import Replays, capture_block
-from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
+from tfq_bench.quant.learning import Reconstruction
+from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.replay import Replay
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator

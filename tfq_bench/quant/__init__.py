@@ -20,6 +20,7 @@ from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layer
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
 from tfq_bench.quant.parity import (
@@ -42,7 +43,7 @@ from tfq_bench.quant.policy import (
     resolve,
 )
 from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
-from tfq_bench.quant.reconstruct import BlockReport, Reconstruction, reconstruct
+from tfq_bench.quant.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
 from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
 from tfq_bench.quant.state import (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -21,15 +22,44 @@ from tfq_bench.quant.precision import tf32
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
-    from tfq_bench.quant.reconstruct import Reconstruction
     from tfq_bench.quant.working import WorkingLayer, WorkingNetwork
 
-__all__ = ["Phase", "learn_block", "step_sizes"]
+__all__ = ["Phase", "Reconstruction", "learn_block", "step_sizes"]
 
 Phase = Literal["weights", "activations"]
 
 SCORED = 256
 """Samples that a block's error before and after is measured on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstruction:
+    """How long and how fast to learn; the defaults are the published ones.
+
+    Args:
+        iterations: per block, for rounding; 0 leaves nearest rounding.
+        batch: samples per iteration, drawn with replacement.
+        lr: of Adam on the rounding variables.
+        weight: of the rounding regulariser.
+        activation_iterations: per block, for activation step sizes; 0 leaves them.
+        activation_lr: of Adam on the logarithms of scales, falling to 0 on a cosine.
+        p: exponent of the activation loss |y^ - y|^p.
+        memory_limit: bytes for what is recorded; 0 takes half of what is free. Half of it is for
+            inputs and targets of the block being learned, beyond it they lie in memory-mapped
+            files; half is for outputs of finished blocks, beyond it they are computed again.
+            Results do not depend on it.
+        capture_batch: samples per network call while they are recorded.
+    """
+
+    iterations: int = 20_000
+    batch: int = 32
+    lr: float = 1e-3
+    weight: float = 0.01
+    activation_iterations: int = 0
+    activation_lr: float = 4e-4
+    p: float = 2.4
+    memory_limit: int = 0
+    capture_batch: int = 64
 
 
 def learn_block(

@@ -19,7 +19,7 @@ import torch
 from tfq_bench.errors import CalibrationError
 from tfq_bench.quant.captured import Replays
 from tfq_bench.quant.checkpoint import BlockFiles, identity
-from tfq_bench.quant.learning import Phase, learn_block, step_sizes
+from tfq_bench.quant.learning import Phase, Reconstruction, learn_block, step_sizes
 from tfq_bench.quant.pace import Pace
 from tfq_bench.quant.replay import Replay
 from tfq_bench.seeds import derive
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from tfq_bench.protocols import Progress
     from tfq_bench.quant.working import WorkingNetwork
 
-__all__ = ["BlockReport", "Reconstruction", "reconstruct"]
-
+__all__ = ["BlockReport", "reconstruct"]
 
 LEAST_SHARE = 0.02
 """What a block costs at least, as a share of the network: small ones wait for memory and launches.
@@ -40,36 +39,6 @@ Only progress and the time left rest on it."""
 
 UNKNOWN_MEMORY = 4 * 2**30
 """Taken for free where the system does not tell."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconstruction:
-    """How long and how fast to learn; the defaults are the published ones.
-
-    Args:
-        iterations: per block, for rounding; 0 leaves nearest rounding.
-        batch: samples per iteration, drawn with replacement.
-        lr: of Adam on the rounding variables.
-        weight: of the rounding regulariser.
-        activation_iterations: per block, for activation step sizes; 0 leaves them.
-        activation_lr: of Adam on the logarithms of scales, falling to 0 on a cosine.
-        p: exponent of the activation loss |y^ - y|^p.
-        memory_limit: bytes for what is recorded; 0 takes half of what is free. Half of it is for
-            inputs and targets of the block being learned, beyond it they lie in memory-mapped
-            files; half is for outputs of finished blocks, beyond it they are computed again.
-            Results do not depend on it.
-        capture_batch: samples per network call while they are recorded.
-    """
-
-    iterations: int = 20_000
-    batch: int = 32
-    lr: float = 1e-3
-    weight: float = 0.01
-    activation_iterations: int = 0
-    activation_lr: float = 4e-4
-    p: float = 2.4
-    memory_limit: int = 0
-    capture_batch: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

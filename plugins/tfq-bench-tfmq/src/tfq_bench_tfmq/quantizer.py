@@ -19,8 +19,9 @@ from tfq_bench.quant import LayerBits, attention_bits, calibrate_attention, find
 from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
+from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.policy import exemptions
-from tfq_bench.quant.reconstruct import Reconstruction, reconstruct
+from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
 from tfq_bench_tfmq.cache import Granularity, quantize_feature
