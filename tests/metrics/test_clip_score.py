@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torchmetrics.functional.multimodal import clip_score as torchmetrics_clip_score
 
 from tfq_bench.errors import AssetError, MetricError
@@ -22,9 +23,10 @@ from tfq_bench.metrics import clip_model
 from tfq_bench.metrics.clip_score import ClipScore, clip_scores
 from tfq_bench.stats.intervals import bootstrap_indices
 from tfq_bench.testing.contracts import MetricContract
-from tfq_bench.testing.tiny import TinyInputs, TinyModel
+from tfq_bench.testing.inputs import TinyInputs
+from tfq_bench.testing.tiny import TinyModel
 
-PROMPTS = ("a red fox", "two dogs", "the sea")
+PROMPTS = ("a red fox", "two dogs", "the sea", "z", "fast hare")
 TOKENS = 16
 
 
@@ -67,7 +69,7 @@ def clip_folder(tmp_path_factory) -> Path:
         projection_dim=8,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(4)
         network = transformers.CLIPModel(config)
         for parameter in network.parameters():  # the initial ones hardly look at their input
             torch.nn.init.normal_(parameter, std=0.3)
@@ -121,9 +123,9 @@ class TestContract(MetricContract):
 
 def test_score_is_the_mean_cosine_in_float64(clip_folder, speaking):
     """Value and replicates follow from scores that are computed one by one."""
-    prompts = [PROMPTS[i % 3] for i in range(len(speaking.images))]
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(speaking.images))]
     direct = direct_scores(clip_folder, speaking.images, prompts)
-    assert direct.min() < 0 < direct.max()
+    assert direct.min() < 0 < direct.max()  # one image tells whether scores are clipped
     assert np.ptp(direct) > 5
     expected = np.maximum(direct, 0.0)
     (value,) = ClipScore(weights=str(clip_folder)).evaluate(speaking)
@@ -139,7 +141,7 @@ def test_score_is_the_mean_cosine_in_float64(clip_folder, speaking):
 
 def test_score_is_that_of_torchmetrics(clip_folder, speaking):
     """The same number for images that are not unrelated to their prompts."""
-    prompts = [PROMPTS[i % 3] for i in range(len(speaking.images))]
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(speaking.images))]
     related = direct_scores(clip_folder, speaking.images, prompts) > 0
     network = transformers.CLIPModel.from_pretrained(clip_folder)
     processor = transformers.CLIPProcessor(
@@ -162,7 +164,7 @@ def test_score_is_that_of_torchmetrics(clip_folder, speaking):
     with torch.no_grad():
         expected = float(torchmetrics_clip_score(images, texts, made))
     found = ClipScore(weights=str(clip_folder))._scores(speaking)
-    assert len(texts) > 1
+    assert len(texts) > 3
     assert expected == pytest.approx(found[related].mean(), rel=1e-5)
 
 
@@ -273,10 +275,9 @@ def test_incomplete_folders_are_refused(clip_folder, tmp_path, pattern, told):
 def test_half_a_model_and_damaged_weights_are_refused(clip_folder, speaking, tmp_path):
     """A text encoder alone has no vision weights, which would otherwise be drawn at random."""
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
-    half = transformers.CLIPTextModelWithProjection.from_pretrained(clip_folder)
-    half.save_pretrained(tmp_path / "half")
     weights = copy / "model.safetensors"
-    shutil.copy(tmp_path / "half" / weights.name, weights)
+    text = {name: value for name, value in load_file(weights).items() if "vis" not in name}
+    save_file(text, weights, {"format": "pt"})
     with pytest.raises(AssetError, match=r"lacks \d+ weights of a CLIP model, .*vis"):
         ClipScore(weights=str(copy)).evaluate(speaking)
     weights.write_bytes(weights.read_bytes()[:-9])
