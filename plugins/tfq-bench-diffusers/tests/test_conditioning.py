@@ -1,4 +1,4 @@
-"""The packaged prompts, and what is printed while text encoders load."""
+"""Prompts from files."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench import api
+from tfq_bench_diffusers.quiet import no_bars
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,9 +153,10 @@ def load_network(folder: Path, kind: str, *, dtype: torch.dtype) -> nn.Module:
     import diffusers
 
     try:
-        network: nn.Module = getattr(diffusers, kind).from_pretrained(
-            folder, dtype=dtype, local_files_only=True
-        )
+        with no_bars():
+            network: nn.Module = getattr(diffusers, kind).from_pretrained(
+                folder, dtype=dtype, local_files_only=True
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise api.AssetError(
             f"{folder}: expected the weights of a {kind}, found another thing: {error}"
