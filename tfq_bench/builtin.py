@@ -211,6 +211,25 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         ),
     )
     yield api.MetricProvider(
+        name="clip-score",
+        summary="How well each image shows its prompt, by a CLIP model that is on this machine.",
+        factory="tfq_bench.metrics.clip_score:ClipScore",
+        options=(
+            api.Option(
+                name="weights",
+                kind="path",
+                default="",
+                help="Folder of a CLIP model in transformers' format; empty to take 'hub'.",
+            ),
+            api.Option(
+                name="hub",
+                kind="str",
+                default="openai/clip-vit-large-patch14",
+                help="Hub id of a CLIP model, read from the local cache, never downloaded.",
+            ),
+        ),
+    )
+    yield api.MetricProvider(
         name="temporal",
         summary="Error of the temporal features, per sampler step and block.",
         factory="tfq_bench.metrics.temporal:Temporal",

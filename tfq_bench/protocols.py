@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tfq_bench.border import (
     CalibrationData,
@@ -42,6 +42,7 @@ __all__ = [
     "Model",
     "PlainState",
     "Progress",
+    "Prompted",
     "Quantizer",
     "Renderer",
     "Sampler",
@@ -146,6 +147,14 @@ class Model(Protocol):
 
     def reference(self, extractor: str) -> Path | None:
         """File with reference statistics for a feature extractor, None when there is none."""
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """What a `Model` may have in addition, for metrics that compare images with text."""
+
+    def prompts(self, images: Sequence[int]) -> Sequence[str] | None:
+        """What the images with these indices are to show, None when they have no text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

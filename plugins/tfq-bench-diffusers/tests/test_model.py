@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import ClassVar
 
 import diffusers
@@ -93,6 +95,23 @@ def test_prompts_go_by_image_index(make_folder, tmp_path):
     assert model.digest != DiffusersModel(source=str(make_folder("sd"))).digest
 
 
+def test_prompts_of_classes_are_their_names(make_folder, tmp_path):
+    """Where the pipeline has them: the image of index i shows class i, by its first name."""
+    assert DiffusersModel(source=str(make_folder("dit"))).prompts([0]) is None
+    folder = shutil.copytree(make_folder("dit"), tmp_path / "named")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["id2label"] = {str(i): f"kind{i}, Genus {i}" for i in range(10)}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    model = DiffusersModel(source=str(folder))
+    expected = ["a photo of a kind0", "a photo of a kind9", "a photo of a kind2"]
+    assert expected == model.prompts([0, 9, 12])
+    assert [0, 9, 2] == model.conditions([0, 9, 12], device="cpu")["labels"].tolist()
+    assert DiffusersModel(source=str(folder), weights="random").prompts([0]) is None
+    del index["id2label"]["3"]  # names that are not one a class name nothing
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert DiffusersModel(source=str(folder)).prompts([0]) is None
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_network_of_16_bits_takes_and_gives_float32(make_folder, dtype):
     """The sampler's arithmetic stays in float32."""
@@ -146,8 +165,6 @@ def test_folder_of_something_else_is_refused(tmp_path):
 
 def test_damaged_weights_are_refused(make_folder, tmp_path):
     """And a change of one byte is another model."""
-    import shutil
-
     folder = shutil.copytree(make_folder("ddpm"), tmp_path / "copy")
     before = DiffusersModel(source=str(folder)).digest
     assert DiffusersModel(source=str(make_folder("ddpm"))).digest == before

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 
 from tfq_bench import api
 from tfq_bench_diffusers.loading import TEXT, Folder, read_json
+from tfq_bench_diffusers.quiet import no_bars
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Conditioning", "conditioning", "read_prompts"]
+__all__ = ["Conditioning", "class_prompts", "conditioning", "read_prompts"]
 
 Row = Mapping[str, "Tensor"]
 """One image's condition, `[...]` by name; see `networks.forward_arguments`."""
@@ -84,6 +85,18 @@ def read_prompts(path: str) -> tuple[str, ...]:
     if not lines:
         raise api.AssetError(f"{file}: expected a prompt in each line, found none.")
     return lines
+
+
+def class_prompts(folder: Folder) -> tuple[str, ...]:
+    """What class 0, 1, ... shows ("a photo of a tench"), from the names in a pipeline; () without.
+
+    A class of several names ("tench, Tinca tinca") is called by its first.
+    """
+    names = folder.parts.get("id2label")
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        return ()
+    first = (str(names[str(i)]).split(",")[0].strip() for i in range(len(names)))
+    return tuple(f"a photo of a {name}" for name in first)
 
 
 def _sizes(kind: str, config: Mapping[str, Any], pixels: int) -> dict[str, Tensor]:
@@ -239,9 +252,10 @@ class _Prompts:
                 if isinstance(what, list) and name not in (*TEXT, "scheduler")
             }
             try:
-                self._pipeline = DiffusionPipeline.from_pretrained(
-                    self._folder.path, local_files_only=True, dtype=torch.float32, **left_out
-                )
+                with no_bars():
+                    self._pipeline = DiffusionPipeline.from_pretrained(
+                        self._folder.path, local_files_only=True, dtype=torch.float32, **left_out
+                    )
             except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 raise api.AssetError(
                     f"{self._folder.path}: expected text encoders and tokenizers, found another "

@@ -9,6 +9,7 @@ import torch
 
 from tfq_bench import api
 from tfq_bench_diffusers.loading import DECODERS, Folder, read_json
+from tfq_bench_diffusers.quiet import no_bars
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +33,10 @@ class Decoder:
         try:
             stated = read_json(folder / "config.json")
             kind = stated["_class_name"]
-            self._network: Any = getattr(diffusers, kind).from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True
-            )
+            with no_bars():
+                self._network: Any = getattr(diffusers, kind).from_pretrained(
+                    folder, dtype=torch.float32, local_files_only=True
+                )
         except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
             raise api.AssetError(
                 f"{folder}: expected an autoencoder of diffusers, found another thing: {error}"

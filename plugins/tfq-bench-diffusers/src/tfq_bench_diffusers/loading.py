@@ -12,6 +12,7 @@ import torch
 
 from tfq_bench import api
 from tfq_bench_diffusers.heads import set_heads, without_heads
+from tfq_bench_diffusers.quiet import no_bars
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,9 +156,10 @@ def load_network(folder: Path, kind: str, *, dtype: torch.dtype) -> nn.Module:
 
     config = read_json(folder / "config.json")
     try:
-        network: nn.Module = getattr(diffusers, kind).from_pretrained(
-            folder, dtype=dtype, local_files_only=True, **without_heads(config)
-        )
+        with no_bars():
+            network: nn.Module = getattr(diffusers, kind).from_pretrained(
+                folder, dtype=dtype, local_files_only=True, **without_heads(config)
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise api.AssetError(
             f"{folder}: expected the weights of a {kind}, found another thing: {error}"

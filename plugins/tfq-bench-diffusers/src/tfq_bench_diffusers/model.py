@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench import api
-from tfq_bench_diffusers.conditioning import Conditioning, conditioning, read_prompts
+from tfq_bench_diffusers.conditioning import (
+    Conditioning,
+    class_prompts,
+    conditioning,
+    read_prompts,
+)
 from tfq_bench_diffusers.decode import Decoder, to_pixels
 from tfq_bench_diffusers.families import PRESETS, architecture
 from tfq_bench_diffusers.loading import (
@@ -200,11 +205,12 @@ class DiffusersModel:
         return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
 
     def prompts(self, images: Sequence[int]) -> Sequence[str] | None:
-        """What these images are to show, None for a model without text."""
-        if not self._speaks:
-            return None
-        known = read_prompts(self._prompts)
-        return [known[image % len(known)] for image in images]
+        """What these images are to show; None for a model without text or names of classes."""
+        if self._speaks:
+            known = read_prompts(self._prompts)
+        else:
+            known = () if self._random or self._folder is None else class_prompts(self._folder)
+        return [known[image % len(known)] for image in images] if known else None
 
     def guidance(self, *, device: str) -> api.Guidance | None:
         """Towards the class or the prompt, away from none; SuiteError where there is none."""
