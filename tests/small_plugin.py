@@ -94,5 +94,9 @@ def tfq_quantizers():
 def tfq_metrics():
     """A metric that may lack its files."""
     yield api.MetricProvider(
-        name="score", summary="", factory=f"{__name__}:Score", options=(FAULT, FILE)
+        name="score",
+        summary="",
+        factory=f"{__name__}:Score",
+        options=(FAULT, FILE),
+        timed=True,
     )

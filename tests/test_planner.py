@@ -81,6 +81,11 @@ def test_simulated_cells_are_not_timed(small_plan):
     assert {"full-precision": True, "simulated": False, "lowered": True} == measured
 
 
+def test_nothing_is_timed_for_metrics_that_do_not_read_timings(small_plan):
+    """Timings run alone: a suite without such a metric does not pay for them."""
+    assert {None} == {p.keys.measure for p in small_plan(metrics=(entry("bits"),)).cells}
+
+
 @pytest.mark.parametrize(
     ("changes", "label", "reason"),
     [

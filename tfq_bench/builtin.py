@@ -267,4 +267,5 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="timing",
         summary="Latency of a network call, against full precision on the same machine.",
         factory="tfq_bench.metrics.timing:Timing",
+        timed=True,
     )

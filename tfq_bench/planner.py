@@ -160,8 +160,9 @@ class _Planner:
         drafts = list(self._drafts(provider, component, self._basis(provider, component)))
         full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
         reference = self.keys.samples(full.lower) if full else None
+        timed = any(self.table.get("metric", metric.name).timed for metric in metrics)
         for draft in drafts:
-            measure = self.keys.measure(draft.lower, draft.execution)
+            measure = self.keys.measure(draft.lower, draft.execution) if timed else None
             samples = self.keys.samples(draft.lower)
             yield PlannedCell(
                 cell=draft.cell,

@@ -244,9 +244,16 @@ class BackendProvider(Provider):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricProvider(Provider):
-    """A family of numbers. The factory is called with the options and returns a `Metric`."""
+    """A family of numbers. The factory is called with the options and returns a `Metric`.
+
+    Args:
+        timed: the metric reads the facts of the stage `measure`. Suites without such a metric time
+            nothing; timings run alone and hold up all else.
+    """
 
     kind: ClassVar[str] = "metric"
+
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

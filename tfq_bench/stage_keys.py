@@ -182,8 +182,9 @@ class KeyMaker:
 
         Args:
             reference: samples of the full-precision cell, None when there is none.
+            measure: of the timings, which only metrics that read them depend on.
         """
-        provider: Provider = self._table.get("metric", metric.name)
+        provider = self._table.get("metric", metric.name)
         return digest(
             {
                 "metric": provider.name,
@@ -191,6 +192,6 @@ class KeyMaker:
                 "plugin": self._table.distribution_of(provider),
                 "samples": samples,
                 "reference": reference,
-                "measure": measure,
+                "measure": measure if provider.timed else None,
             }
         )
