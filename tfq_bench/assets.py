@@ -1,7 +1,7 @@
 """Files that a component needs on disk and that come with no distribution.
 
-A provider names a function that describes them (`Provider.assets`); `tfq-bench assets` lists, checks
-and fetches them. Nothing here downloads, and nothing is ever taken in place of what is missing.
+A provider names a function that describes them (`Provider.assets`); `tfq-bench assets` lists,
+checks and fetches them. Nothing here downloads, and nothing takes the place of what is missing.
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ def component_of(spec: SuiteSpec, table: PluginTable, kind: str, entry: Entry) -
     known = {option.name for option in provider.options}
     for key in ("schema", "seeds"):  # TOML gives what stands below a table to that table
         if key in given and key not in known:
-            raise SuiteError(
-                f"{where}: '{key}' belongs to the top of the file, above every table."
-            )
+            raise SuiteError(f"{where}: '{key}' belongs to the top of the file, above every table.")
     options = parse_options(provider.options, given, where, also=grid)
     return Component(name=entry.name, options=_absolute(spec, provider, options))
 

@@ -124,9 +124,7 @@ class PluginTable:
         """
         return self._call(provider, provider.factory, **arguments)
 
-    def assets(
-        self, provider: Provider, options: Mapping[str, OptionValue]
-    ) -> tuple[Asset, ...]:
+    def assets(self, provider: Provider, options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
         """The files that a provider needs on disk with these options, found or not.
 
         Raises:

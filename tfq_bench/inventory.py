@@ -85,7 +85,9 @@ def require_assets(spec: SuiteSpec, table: PluginTable) -> None:
     )
 
 
-def asset_identities(table: PluginTable, provider: Provider, component: Component) -> dict[str, str]:
+def asset_identities(
+    table: PluginTable, provider: Provider, component: Component
+) -> dict[str, str]:
     """Digest or commit of each found asset that neither an option nor a pin fixes, by name."""
     given = {str(value) for value in component.options.values()}
     return {

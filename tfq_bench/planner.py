@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_plan"]
 
+
 def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
     """The plan of a suite with what is installed.
 
@@ -80,7 +81,9 @@ class _Planner:
         self.keys = KeyMaker(spec, table, self.shards)
 
     def plan(self) -> Plan:
-        metrics = tuple(component_of(self.spec, self.table, "metric", entry) for entry in self.spec.metrics)
+        metrics = tuple(
+            component_of(self.spec, self.table, "metric", entry) for entry in self.spec.metrics
+        )
         _refuse_equal_metrics(metrics)
         require_assets(self.spec, self.table)  # all at once, and before any work starts
         for component in metrics:  # wrong weights are told then too
