@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import IO
 
-from tfq_bench.assets import Asset, assets_folder, file_fault
+from tfq_bench.assets import Asset, asset_fault, assets_folder, file_fault
 from tfq_bench.errors import AssetError
 
 __all__ = ["fetch"]
@@ -29,6 +29,7 @@ def fetch(asset: Asset, *, look: Callable[[], Asset], progress: Progress) -> Ass
     """The asset once it is on this machine, whole and of the expected digest.
 
     Args:
+        asset: with a path when something of it is there and damaged.
         look: describes the same asset again, with what has been fetched since.
 
     Raises:
@@ -44,7 +45,13 @@ def fetch(asset: Asset, *, look: Callable[[], Asset], progress: Progress) -> Ass
     if found.path is None:
         raise AssetError(
             f"asset '{asset.name}': {asset.source} was fetched, but not all that is needed is in "
-            "it. Look at the repository, or provide the files in another way. " + asset.advice
+            f"it. Look at the repository, or provide the files in another way. {asset.advice}"
+        )
+    fault = asset_fault(found)
+    if fault:
+        raise AssetError(
+            f"asset '{asset.name}': {found.path} is not what was expected even after it was "
+            f"fetched: {fault}. Tell the plugin's authors. {asset.advice}"
         )
     return found
 
@@ -105,6 +112,8 @@ def _fetch_snapshot(asset: Asset, look: Callable[[], Asset]) -> Asset:
                 asset.source,
                 revision=asset.revision or None,
                 allow_patterns=None if patterns is None else list(patterns),
+                # What lies in the hub's cache is taken as it is, damaged or not.
+                force_download=asset.path is not None,
             )
         except Exception as error:  # the hub's client raises those of its HTTP library too
             if getattr(error, "errno", None) in _DISK:
@@ -116,7 +125,7 @@ def _fetch_snapshot(asset: Asset, look: Callable[[], Asset]) -> Asset:
                 "'hf auth login'.",
             ) from error
         found = look()
-        if found.path is not None:
+        if found.path is not None and not asset_fault(found):
             break
     return found
 

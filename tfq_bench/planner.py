@@ -48,7 +48,7 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
     Raises:
         SuiteError: an unknown provider or option, impossible bits, a policy that is not offered,
             or a backend that this machine cannot run and the suite does not call optional.
-        AssetError: a component without its files (all of them are named), or an option that names no file.
+        AssetError: components without their files (all are named), or an option that names no file.
         BrokenPlugin: a plugin's code raises while it is asked what it is or where it runs.
         NothingToDo: no cell is left.
     """

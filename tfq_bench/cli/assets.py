@@ -123,13 +123,7 @@ def _fetch(args: argparse.Namespace, table: PluginTable) -> int:
             print(f"{asset.name}: already at {asset.path}")
             continue
         print(f"{asset.name}: fetching {describe(asset)}", flush=True)
-        wanted = replace(asset, path=None)
-        found = fetch(wanted, look=_look(wanted, args, table), progress=_progress(asset.name))
-        fault = asset_fault(found)
-        if fault:
-            raise AssetError(
-                f"asset '{asset.name}' at {found.path}: {fault}. Delete it and repeat."
-            )
+        found = fetch(asset, look=_look(asset, args, table), progress=_progress(asset.name))
         print(f"{asset.name}: {_summary(found)}")
     return 0
 
@@ -159,10 +153,11 @@ def _chosen(args: argparse.Namespace, table: PluginTable) -> list[Asset]:
 
 def _look(asset: Asset, args: argparse.Namespace, table: PluginTable) -> Callable[[], Asset]:
     """Asks the plugins again, and finds the asset whose path alone may have changed."""
+    wanted = replace(asset, path=None)
 
     def look() -> Asset:
         inventory = _inventory(args.suite, table)
-        return next(found for found in inventory if replace(found, path=None) == asset)
+        return next(found for found in inventory if replace(found, path=None) == wanted)
 
     return look
 
@@ -177,7 +172,7 @@ def _summary(asset: Asset) -> str:
 def _progress(name: str) -> Callable[[int, int | None], None]:
     """A line that is written over, on a terminal only."""
     if not sys.stderr.isatty():
-        return lambda done, total: None
+        return _silent
 
     def show(done: int, total: int | None) -> None:
         of = f" of {readable_size(total)}" if total else ""
@@ -187,12 +182,17 @@ def _progress(name: str) -> Callable[[int, int | None], None]:
     return show
 
 
+def _silent(done: int, total: int | None) -> None:  # noqa: ARG001  (as fetching calls it)
+    pass
+
+
 def _advise(wanting: list[Asset], suite: str | None) -> None:
     if not wanting:
         return
     print()
-    for asset in wanting:
-        print(f"{asset.name}: {describe(asset)}.{f' {asset.advice}' if asset.advice else ''}")
+    if suite is not None:
+        for asset in wanting:
+            print(f"{asset.name}: {describe(asset)}.{f' {asset.advice}' if asset.advice else ''}")
     names = "NAME" if suite is None else f"--suite {suite}"
     print(f"Fetch with 'tfq-bench assets fetch {names}'.")
 

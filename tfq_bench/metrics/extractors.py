@@ -106,7 +106,8 @@ def inception(weights: str, sha256: str = "") -> Extractor:
     Features are 2048 wide; logits are log-probabilities of the network's own softmax.
 
     Args:
-        weights: path of the file, empty for the fetched one. sha256: its expected digest, empty for the published file.
+        weights: path of the file, empty for the fetched one.
+        sha256: its expected digest, empty for the published file.
 
     Raises:
         AssetError: missing or another digest; says where the official file comes from.

@@ -1,7 +1,8 @@
 """LPIPS (arXiv:1801.03924) to the full-precision image of the same noise, with AlexNet.
 
 The linear heads ship inside torchmetrics; the backbone is torchvision's AlexNet, whose weights the
-user fetches or passes as a file. Without them there is no LPIPS: a random backbone would give some number too.
+user fetches or passes as a file. Without them there is no LPIPS: a random backbone would give some
+number too.
 """
 
 from __future__ import annotations
