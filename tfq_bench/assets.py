@@ -23,6 +23,7 @@ SIZE_TOLERANCE = 0.01
 """Relative; sizes come from pages that round to three digits."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{0,64}")
 
 
@@ -74,7 +75,9 @@ class Asset:
 
     @property
     def digest_state(self) -> str:
-        """`pinned`, `first N digits` or `unknown`."""
+        """`pinned`, `first N digits`, `commit` of a hub asset pinned by one, or `unknown`."""
+        if self.kind == "hub" and not self.sha256 and _COMMIT.fullmatch(self.revision):
+            return "commit"
         digits = len(self.sha256)
         return "pinned" if digits == 64 else f"first {digits} digits" if digits else "unknown"
 

@@ -107,7 +107,10 @@ def _state(asset: Asset) -> str:
     fault = asset_fault(asset)
     if fault:
         return f"damaged: {fault}"
-    return "ok" if asset.sha256 else "present; no digest is known to hold it against"
+    if asset.digest_state != "unknown":
+        return "ok"
+    fetched = "as it was fetched" if asset.kind == "hub" else "present"
+    return f"ok; {fetched}, but nobody has pinned what it should be"
 
 
 def _fetch(args: argparse.Namespace, table: PluginTable) -> int:
@@ -182,7 +185,7 @@ def _progress(name: str) -> Callable[[int, int | None], None]:
     return show
 
 
-def _silent(done: int, total: int | None) -> None:  # noqa: ARG001  (as fetching calls it)
+def _silent(done: int, total: int | None) -> None:
     pass
 
 
