@@ -37,9 +37,8 @@ def source_assets(options: Mapping[str, api.OptionValue]) -> tuple[api.Asset, ..
         return ()
     drawn = options["weights"] == "random"
     name, preset = _known(source, revision)
-    patterns = (tuple(_configurations()),)
-    if not drawn:
-        patterns = tuple((*patterns[0], *_weights(suffix)) for suffix in STEMS)
+    texts = tuple(_configurations())
+    patterns = (texts,) if drawn else tuple((*texts, *_weights(suffix)) for suffix in STEMS)
     return (
         api.Asset(
             name=name + CONFIGURATION if drawn else name,
@@ -67,7 +66,7 @@ def _known(source: str, revision: str) -> tuple[str, Preset | None]:
 
 def _is_hub_id(source: str) -> bool:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(source)
