@@ -38,7 +38,7 @@ class Asset:
         source: http(s) address of the file, or hub id.
         revision: commit, tag or branch on the hub; empty for its main branch.
         path: where it is; None when it is not on this machine, or not all of it.
-        size: bytes to fetch, to one per cent; None when unknown.
+        size: bytes to fetch, to one per cent; None when unknown. A file is held against it.
         sha256: lower-case hexadecimal; of a file (its first digits, where no more is published), or
             of one file of a snapshot. Empty when nobody has pinned it.
         licence: as its publisher states it; empty when not known.

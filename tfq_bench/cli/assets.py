@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -126,7 +127,8 @@ def _fetch(args: argparse.Namespace, table: PluginTable) -> int:
             print(f"{asset.name}: already at {asset.path}")
             continue
         print(f"{asset.name}: fetching {describe(asset)}", flush=True)
-        found = fetch(asset, look=_look(asset, args, table), progress=_progress(asset.name))
+        with _progress(asset) as progress:
+            found = fetch(asset, look=_look(asset, args, table), progress=progress)
         print(f"{asset.name}: {_summary(found)}")
     return 0
 
@@ -172,21 +174,22 @@ def _summary(asset: Asset) -> str:
     return f"at {asset.path}, SHA-256 {sha256_of(asset.path)} ({digest})"
 
 
-def _progress(name: str) -> Callable[[int, int | None], None]:
-    """A line that is written over, on a terminal only."""
-    if not sys.stderr.isatty():
-        return _silent
+@contextlib.contextmanager
+def _progress(asset: Asset) -> Iterator[Callable[[int, int | None], None]]:
+    """A line that is written over, on a terminal only; the hub's client has bars of its own."""
+    if asset.kind == "hub" or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
 
     def show(done: int, total: int | None) -> None:
         of = f" of {readable_size(total)}" if total else ""
-        end = "\n" if done == total else ""
-        print(f"\r{name}: {readable_size(done)}{of}  ", end=end, file=sys.stderr, flush=True)
+        text = f"\r{asset.name}: {readable_size(done)}{of}  "
+        print(text, end="", file=sys.stderr, flush=True)
 
-    return show
-
-
-def _silent(done: int, total: int | None) -> None:
-    pass
+    try:
+        yield show
+    finally:
+        print(file=sys.stderr)
 
 
 def _advise(wanting: list[Asset], suite: str | None) -> None:

@@ -29,8 +29,8 @@ class Preset:
         guidance: scale of classifier-free guidance, 1 for none.
         tokens: length of the prompt's embedding, 0 without text.
         revision: commit on the hub; empty for its main branch, while nobody has pinned it.
-        size: bytes of what is read of the repository, as its pages on the hub say, to one per cent.
-            None when unknown.
+        size: bytes of what is fetched, to one per cent: as the hub shows its files, or by the
+            parameters of the components, where all are in float32. None when unknown.
         sha256: of the network's weight file; empty while nobody has pinned it.
     """
 
