@@ -1,6 +1,9 @@
 """Fixtures of the host's own tests."""
 
+import hashlib
+import http.server
 import os
+import threading
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,112 @@ import pytest
 # Imported, not named in `pytest_plugins`: that is refused below the root folder of a checkout.
 from tfq_bench.testing.plugin_host import plugin_host
 
-__all__ = ["plugin_host", "project", "small_plan", "tiny_suite"]
+__all__ = ["asset_plugin", "plugin_host", "project", "small_plan", "tiny_suite", "web"]
+
+
+@pytest.fixture(autouse=True)
+def asset_folder(tmp_path, monkeypatch):
+    """An empty folder of fetched files, whatever this machine has."""
+    folder = tmp_path / "fetched"
+    monkeypatch.setenv("TFQ_BENCH_ASSETS", str(folder))
+    return folder
+
+
+class _Pages(http.server.BaseHTTPRequestHandler):
+    """Serves `server.pages`; `short` sends less than it promises."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        body = self.server.pages.get(self.path.removeprefix("/"))
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write((body or b"")[: 3 if "short" in self.path else None])
+
+    def log_message(self, *arguments):
+        """Says nothing."""
+
+
+@pytest.fixture
+def web():
+    """A server on this machine: `pages` by name, `asked` paths, `url`."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
+    server.pages, server.asked = {}, []
+    server.url = f"http://127.0.0.1:{server.server_address[1]}/"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+ASSETS = """
+from tfq_bench import api
+
+
+def assets(options):
+    if options["kind"] == "broken":
+        raise ZeroDivisionError
+    if options["kind"] == "none":
+        return ()
+    return (
+        api.Asset(
+            name="weights.bin",
+            what="the sharp weights",
+            kind="file",
+            source="{url}weights.bin",
+            path=api.fetched_file("weights.bin"),
+            size=11,
+            sha256="{sha256}",
+            licence="MIT",
+            advice="Ask the author.",
+        ),
+    )
+
+
+class Sharp:
+    def __init__(self, *, kind):
+        pass
+
+    def definitions(self, inputs):
+        return ()
+
+    def evaluate(self, inputs):
+        return ()
+
+
+@api.hookimpl
+def tfq_metrics():
+    yield api.MetricProvider(
+        name="sharp",
+        summary="",
+        factory=f"{{__name__}}:Sharp",
+        assets=f"{{__name__}}:assets",
+        options=(
+            api.Option(
+                name="kind", kind="str", default="{default}", choices=({choices}), help="Kind."
+            ),
+        ),
+    )
+"""
+
+
+@pytest.fixture
+def asset_plugin(plugin_host, web):
+    """Installs the metric `sharp`, which needs 11 bytes from `web`; returns their content."""
+    content = b"eleven byte"
+    digest = hashlib.sha256(content).hexdigest()
+    web.pages["weights.bin"] = content
+
+    def install(*, sha256=digest, default="file", more=()):
+        choices = ", ".join(repr(choice) for choice in ("file", "none", *more))
+        source = ASSETS.format(url=web.url, sha256=sha256, default=default, choices=choices)
+        plugin_host.install("sharp", source, distribution="sharp-dist")
+        return content
+
+    return install
+
 
 SUITE = """\
 schema = 1

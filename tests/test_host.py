@@ -260,6 +260,27 @@ def test_create_passes_on_what_the_factory_says_itself(plugin_host):
         table.create(table.get("metric", "asset"))
 
 
+def test_assets_are_asked_for_with_the_options(plugin_host, asset_plugin):
+    """The plugin's function decides; a provider that names none has none."""
+    asset_plugin()
+    table = plugin_host.discover()
+    provider = table.get("metric", "sharp")
+    assert ["weights.bin"] == [a.name for a in table.assets(provider, {"kind": "file"})]
+    assert () == table.assets(provider, {"kind": "none"})
+    assert () == table.assets(table.get("metric", "bits"), {})
+
+
+@pytest.mark.parametrize("found", ["[]", "('weights.bin',)", "None"])
+def test_assets_of_another_type_are_refused(plugin_host, found):
+    """The message names the plugin, the function and what it returned."""
+    source = metric("half") + f"\ndef assets(options):\n    return {found}\n"
+    source = source.replace('name="half"', 'name="half", assets=f"{__name__}:assets"')
+    plugin_host.install("mine", source)
+    table = plugin_host.discover()
+    with pytest.raises(BrokenPlugin, match=r"plugin 'mine'.*must return a tuple of Asset objects"):
+        table.assets(table.get("metric", "half"), {})
+
+
 def test_provider_of_another_table_is_refused(plugin_host):
     """A provider that no plugin of the table offers has no distribution."""
     stranger = api.MetricProvider(name="stranger", summary="", factory="a:b")

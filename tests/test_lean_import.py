@@ -18,6 +18,7 @@ HEAVY = ("torch", "pandas", "numpy", "scipy", "safetensors", "diffusers")
         "import tfq_bench.testing.tiny_plugin",
         "from tfq_bench.cli import main; main(['--no-plugins', 'plugins', 'list'])",
         "from tfq_bench.cli import main; main(['--help'])",
+        "from tfq_bench.cli import main; main(['--no-plugins', 'assets', 'list', '--json'])",
     ],
 )
 def test_nothing_heavy_is_imported(statement):

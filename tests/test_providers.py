@@ -27,6 +27,12 @@ def test_malformed_factory_is_refused(factory):
         api.MetricProvider(name="fine", summary="", factory=factory)
 
 
+def test_malformed_assets_are_refused():
+    """They are named like a factory, or not at all."""
+    with pytest.raises(api.BrokenPlugin, match=r"must look like 'package\.module:function'"):
+        api.MetricProvider(name="fine", summary="", factory="a:b", assets="a.b")
+
+
 def test_options_are_complete_and_sorted():
     """Defaults fill what was not given; an int becomes a float; the order is that of the names."""
     parsed = parse_options(OPTIONS, {"rate": 1, "mode": "exact"}, "here")

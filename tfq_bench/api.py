@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import pluggy
 
-from tfq_bench.border import *  # noqa: F403  (re-exported, see __all__)
+from tfq_bench.assets import *  # noqa: F403  (re-exported, see __all__)
+from tfq_bench.assets import __all__ as _assets
+from tfq_bench.border import *  # noqa: F403
 from tfq_bench.border import __all__ as _border
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
@@ -21,4 +23,4 @@ from tfq_bench.providers import __all__ as _providers
 hookimpl = pluggy.HookimplMarker("tfq_bench")
 """Marks a function of a plugin's entry-point module as a hook implementation."""
 
-__all__ = ["hookimpl", *_providers, *_border, *_protocols, *_errors]  # pyright: ignore
+__all__ = ["hookimpl", *_assets, *_providers, *_border, *_protocols, *_errors]  # pyright: ignore

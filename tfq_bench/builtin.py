@@ -27,7 +27,7 @@ _EXTRACTOR = (
         name="inception_weights",
         kind="path",
         default="",
-        help="File with the Inception weights; needed by the extractor 'inception'.",
+        help="File with the Inception weights; empty for the fetched one ('tfq-bench assets').",
     ),
     api.Option(
         name="inception_sha256",
@@ -166,24 +166,28 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="frechet",
         summary="Fréchet distance between features of the images and of the reference set.",
         factory="tfq_bench.metrics.frechet:Frechet",
+        assets="tfq_bench.metrics.published:inception_assets",
         options=(*_EXTRACTOR, _REFERENCE, _REPLICATES),
     )
     yield api.MetricProvider(
         name="kernel-distance",
         summary="Unbiased polynomial-kernel distance between the same features.",
         factory="tfq_bench.metrics.kernel_distance:KernelDistance",
+        assets="tfq_bench.metrics.published:inception_assets",
         options=(*_EXTRACTOR, _REFERENCE),
     )
     yield api.MetricProvider(
         name="inception-score",
         summary="Diversity and confidence of the extractor's class predictions.",
         factory="tfq_bench.metrics.inception_score:InceptionScore",
+        assets="tfq_bench.metrics.published:inception_assets",
         options=_EXTRACTOR,
     )
     yield api.MetricProvider(
         name="precision-recall",
         summary="Share of images near the reference set's features, and the reverse.",
         factory="tfq_bench.metrics.precision_recall:PrecisionRecall",
+        assets="tfq_bench.metrics.published:inception_assets",
         options=(
             *_EXTRACTOR,
             _REFERENCE,
@@ -201,9 +205,13 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="lpips",
         summary="Learned perceptual distance to the full-precision image of the same noise.",
         factory="tfq_bench.metrics.lpips:Lpips",
+        assets="tfq_bench.metrics.published:alexnet_assets",
         options=(
             api.Option(
-                name="weights", kind="path", default="", help="File with the network's weights."
+                name="weights",
+                kind="path",
+                default="",
+                help="File with the network's weights; empty for the fetched one.",
             ),
             api.Option(
                 name="sha256", kind="str", default="", help="Expected SHA-256 of that file."
@@ -214,6 +222,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="clip-score",
         summary="How well each image shows its prompt, by a CLIP model that is on this machine.",
         factory="tfq_bench.metrics.clip_score:ClipScore",
+        assets="tfq_bench.metrics.clip_files:clip_assets",
         options=(
             api.Option(
                 name="weights",

@@ -19,12 +19,13 @@ import importlib.metadata
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pluggy
 
 from tfq_bench import __version__, hookspecs
+from tfq_bench.assets import Asset
 from tfq_bench.errors import (
     BrokenPlugin,
     IncompatiblePlugin,
@@ -36,7 +37,7 @@ from tfq_bench.errors import (
 )
 from tfq_bench.hookspecs import OBSERVERS, REGISTRATIONS
 from tfq_bench.inspection import HOST, Draft, Offer, PluginInfo, PluginStatus, cause, inspect
-from tfq_bench.providers import API, Provider
+from tfq_bench.providers import API, OptionValue, Provider
 
 __all__ = ["GROUP", "PluginInfo", "PluginStatus", "PluginTable", "discover"]
 
@@ -121,25 +122,24 @@ class PluginTable:
             TfqError: what the factory says itself.
             BrokenPlugin: the factory cannot be imported, or raises anything else.
         """
-        plugin = self._plugin_of(provider)
-        where = f"{provider.kind} '{provider.name}' of plugin '{plugin.name}' ({plugin.source})"
-        module_name, _, attribute = provider.factory.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"{where}: cannot import {module_name}: {cause(error)}.") from error
-        factory = getattr(module, attribute, None)
-        if factory is None:
-            public = [name for name in vars(module) if not name.startswith("_")]
+        return self._call(provider, provider.factory, **arguments)
+
+    def assets(self, provider: Provider, options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
+        """The files that a provider needs on disk with these options, found or not.
+
+        Raises:
+            TfqError: what the plugin's function says itself.
+            BrokenPlugin: it cannot be imported, raises anything else, or returns other things.
+        """
+        if not provider.assets:
+            return ()
+        found = self._call(provider, provider.assets, options)
+        if not isinstance(found, tuple) or not all(isinstance(one, Asset) for one in found):
             raise BrokenPlugin(
-                f"{where}: {module_name} has no '{attribute}'; {nearest(attribute, public)}"
+                f"{self._where(provider)}: {provider.assets} must return a tuple of Asset objects, "
+                f"found {found!r:.80}."
             )
-        try:
-            return factory(**arguments)
-        except TfqError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"{where}: {provider.factory} raised {cause(error)}.") from error
+        return found
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tells every observer; what one raises is logged and keeps nobody from being told."""
@@ -149,6 +149,31 @@ class PluginTable:
                 impl.function(*(arguments[name] for name in impl.argnames))
             except (Exception, SystemExit):
                 log.exception("observer %s of plugin %s failed", hook, impl.plugin_name)
+
+    def _call(self, provider: Provider, target: str, /, *positional: Any, **named: Any) -> Any:
+        """What ``"module:function"`` of the provider's plugin returns."""
+        where = self._where(provider)
+        module_name, _, attribute = target.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            raise BrokenPlugin(f"{where}: cannot import {module_name}: {cause(error)}.") from error
+        function = getattr(module, attribute, None)
+        if function is None:
+            public = [name for name in vars(module) if not name.startswith("_")]
+            raise BrokenPlugin(
+                f"{where}: {module_name} has no '{attribute}'; {nearest(attribute, public)}"
+            )
+        try:
+            return function(*positional, **named)
+        except TfqError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise BrokenPlugin(f"{where}: {target} raised {cause(error)}.") from error
+
+    def _where(self, provider: Provider) -> str:
+        plugin = self._plugin_of(provider)
+        return f"{provider.kind} '{provider.name}' of plugin '{plugin.name}' ({plugin.source})"
 
     def _of(self, kind: str) -> list[Offer]:
         assert kind in {provider.kind for provider in REGISTRATIONS.values()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Cell, Component, Scheme
+from tfq_bench.components import component_of
 from tfq_bench.errors import (
     BrokenPlugin,
     LoweringError,
@@ -21,6 +22,7 @@ from tfq_bench.errors import (
 )
 from tfq_bench.grid import matches, schemes, unsupported, variants
 from tfq_bench.inspection import cause
+from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
 from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
 from tfq_bench.providers import (
@@ -30,7 +32,6 @@ from tfq_bench.providers import (
     OptionValue,
     Provider,
     QuantizerProvider,
-    parse_options,
 )
 from tfq_bench.stage_keys import KeyMaker
 from tfq_bench.suite import Entry, SuiteSpec
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["make_plan"]
 
-GRID = {"quantizer": ("wbits", "abits", "policy"), "backend": ("optional",)}
-"""Keys of an entry that the suite itself reads; every other is an option of the provider."""
-
 
 def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
     """The plan of a suite with what is installed.
@@ -50,7 +48,7 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
     Raises:
         SuiteError: an unknown provider or option, impossible bits, a policy that is not offered,
             or a backend that this machine cannot run and the suite does not call optional.
-        AssetError: a metric or model without its files, or an option that names no file.
+        AssetError: components without their files (all are named), or an option that names no file.
         BrokenPlugin: a plugin's code raises while it is asked what it is or where it runs.
         NothingToDo: no cell is left.
     """
@@ -83,12 +81,15 @@ class _Planner:
         self.keys = KeyMaker(spec, table, self.shards)
 
     def plan(self) -> Plan:
-        metrics = tuple(self._component("metric", entry) for entry in self.spec.metrics)
+        metrics = tuple(
+            component_of(self.spec, self.table, "metric", entry) for entry in self.spec.metrics
+        )
         _refuse_equal_metrics(metrics)
-        for component in metrics:  # missing weights are told before any work starts
+        require_assets(self.spec, self.table)  # all at once, and before any work starts
+        for component in metrics:  # wrong weights are told then too
             self.table.create(self.table.get("metric", component.name), **component.options)
         for entry in self.spec.backends:  # wrong ones are told even where no cell would use them
-            self._component("backend", entry)
+            component_of(self.spec, self.table, "backend", entry)
         cells = tuple(
             planned for entry in self.spec.models for planned in self._model_cells(entry, metrics)
         )
@@ -132,28 +133,8 @@ class _Planner:
             for option in self.table.get(kind, entry.name).options
         }
 
-    def _component(self, kind: str, entry: Entry) -> Component:
-        provider = self.table.get(kind, entry.name)
-        where, grid = f"[[{kind}]] '{entry.name}'", GRID.get(kind, ())
-        given = {key: value for key, value in entry.given.items() if key not in grid}
-        known = {option.name for option in provider.options}
-        for key in ("schema", "seeds"):  # TOML gives what stands below a table to that table
-            if key in given and key not in known:
-                raise SuiteError(
-                    f"{where}: '{key}' belongs to the top of the file, above every table."
-                )
-        options = parse_options(provider.options, given, where, also=grid)
-        return Component(name=entry.name, options=self._paths(provider, options))
-
-    def _paths(self, provider: Provider, options: dict[str, OptionValue]) -> dict[str, OptionValue]:
-        paths = {option.name for option in provider.options if option.kind == "path"}
-        return {
-            name: str(self.spec.folder / str(value)) if name in paths and value else value
-            for name, value in options.items()
-        }
-
     def _model_cells(self, entry: Entry, metrics: tuple[Component, ...]) -> Iterator[PlannedCell]:
-        component = self._component("model", entry)
+        component = component_of(self.spec, self.table, "model", entry)
         provider = self.table.get("model", entry.name)
         assert isinstance(provider, ModelProvider)
         self.gmac[component.name] = provider.gmac
@@ -198,7 +179,7 @@ class _Planner:
         for entry in self.spec.quantizers:
             method = self.table.get("quantizer", entry.name)
             assert isinstance(method, QuantizerProvider)
-            quantizer = self._component("quantizer", entry)
+            quantizer = component_of(self.spec, self.table, "quantizer", entry)
             for scheme in schemes(entry, method):
                 full = scheme.label == "FP"
                 for seed in self.spec.seeds[:1] if full else self.spec.seeds:
@@ -266,7 +247,7 @@ class _Planner:
         for entry in self.spec.backends:
             provider = self.table.get("backend", entry.name)
             assert isinstance(provider, BackendProvider)
-            component = self._component("backend", entry)
+            component = component_of(self.spec, self.table, "backend", entry)
             skip = unsupported(provider, scheme, self.spec.device)
             if skip is None:
                 try:

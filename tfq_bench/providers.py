@@ -152,9 +152,12 @@ class Provider:
         factory: ``"package.module:Class"``, imported when the provider is first used.
         options: typed options a suite may set.
         api: the plugin API version it was written for.
+        assets: ``"package.module:function"`` that imports no torch. It is called with the parsed
+            options, a mapping of names to values, and returns a tuple of `Asset`: the files that do
+            not come with the package, found or not. Empty when there are none.
 
     Raises:
-        BrokenPlugin: when `name` or `factory` is malformed.
+        BrokenPlugin: when `name`, `factory` or `assets` is malformed.
     """
 
     kind: ClassVar[str] = "provider"
@@ -164,6 +167,7 @@ class Provider:
     factory: str
     options: tuple[Option, ...] = ()
     api: int = API
+    assets: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -174,6 +178,11 @@ class Provider:
             raise BrokenPlugin(
                 f"{self.kind} '{self.name}': factory must look like 'package.module:Class', "
                 f"found {self.factory!r}."
+            )
+        if self.assets and not _FACTORY.fullmatch(self.assets):
+            raise BrokenPlugin(
+                f"{self.kind} '{self.name}': assets must look like 'package.module:function', "
+                f"found {self.assets!r}."
             )
 
 

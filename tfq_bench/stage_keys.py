@@ -14,6 +14,7 @@ from tfq_bench import __version__
 from tfq_bench.border import Component, Scheme
 from tfq_bench.errors import AssetError, BrokenPlugin, TfqError
 from tfq_bench.inspection import cause
+from tfq_bench.inventory import asset_identities
 from tfq_bench.keys import content_digest, digest
 from tfq_bench.plan import EAGER
 from tfq_bench.providers import (
@@ -125,6 +126,7 @@ class KeyMaker:
                 "seed": seed,
                 "quantizer": provider.name,
                 "options": self.content(provider, component),
+                **self._assets(provider, component),
                 "quantizer plugin": self._table.distribution_of(provider),
             }
         )
@@ -150,6 +152,7 @@ class KeyMaker:
                 "quantize": quantize,
                 "backend": provider.name if provider else EAGER,
                 "options": self.content(provider, component) if provider else None,
+                **(self._assets(provider, component) if provider else {}),
                 "plugin": self._table.distribution_of(provider) if provider else None,
             }
         )
@@ -189,9 +192,15 @@ class KeyMaker:
             {
                 "metric": provider.name,
                 "options": self.content(provider, metric),
+                **self._assets(provider, metric),
                 "plugin": self._table.distribution_of(provider),
                 "samples": samples,
                 "reference": reference,
                 "measure": measure if provider.timed else None,
             }
         )
+
+    def _assets(self, provider: Provider, component: Component) -> dict[str, dict[str, str]]:
+        """Fetched files that nothing pins count by their content, like files that options name."""
+        found = asset_identities(self._table, provider, component)
+        return {"assets": found} if found else {}

@@ -13,7 +13,7 @@ from tfq_bench.store.run import RunFolder
 @pytest.fixture
 def planned(project):
     """A planned run of which nothing is done, and its full-precision cell's key."""
-    found = project(metrics=("bits",))
+    found = project(metrics=("bits", "timing"))
     return found.folder, next(p.cell.key for p in found.plan.cells if p.reference is None)
 
 

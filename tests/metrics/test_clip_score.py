@@ -235,9 +235,9 @@ def test_prompts_of_another_number_are_refused(clip_folder, speaking):
 def test_missing_model_comes_with_an_offer(tmp_path, monkeypatch):
     """Neither an empty cache nor a folder that is not there starts a download."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(AssetError, match=r"not in the cache.*hf download openai/clip-vit-large"):
+    with pytest.raises(AssetError, match=r"not in the cache.*assets fetch openai/clip-vit-large"):
         ClipScore()
-    with pytest.raises(AssetError, match=r"not in the cache.*hf download some/clip"):
+    with pytest.raises(AssetError, match=r"not in the cache.*assets fetch some/clip"):
         ClipScore(hub="some/clip")
     with pytest.raises(AssetError, match=r"no folder .*absent\. .*set 'weights'"):
         ClipScore(weights=str(tmp_path / "absent"))
@@ -281,7 +281,7 @@ def test_half_a_model_and_damaged_weights_are_refused(clip_folder, speaking, tmp
     with pytest.raises(AssetError, match=r"lacks \d+ weights of a CLIP model, .*vis"):
         ClipScore(weights=str(copy)).evaluate(speaking)
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(AssetError, match=r"copy cannot be read .*hf download"):
+    with pytest.raises(AssetError, match=r"copy cannot be read .*assets fetch"):
         ClipScore(weights=str(copy)).evaluate(speaking)
 
 

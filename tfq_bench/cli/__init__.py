@@ -28,6 +28,7 @@ __all__ = ["VERBS", "Parser", "main"]
 VERBS = {
     "plugins": "list what is installed, and what is wrong with it",
     "plan": "show the cells of a suite without running any",
+    "assets": "list, check and fetch the files that models and metrics need",
     "run": "run a suite, or go on with it",
     "cell": "run one task of one cell again",
     "status": "show how far a run is",

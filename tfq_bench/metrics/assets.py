@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from pathlib import Path
 
+from tfq_bench.assets import sha256_of
 from tfq_bench.errors import AssetError
 
 __all__ = ["require_file", "sha256_of"]
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's content, hexadecimal; remembered while the file stays unchanged.
-
-    Raises:
-        AssetError: the file cannot be read.
-    """
-    try:
-        status = path.stat()
-        return _sha256(path, status.st_mtime_ns, status.st_size)
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read: {error.strerror}.") from error
-
-
-@cache
-def _sha256(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001  (part of the cache key)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_file(path: str, sha256: str, *, what: str, offer: str) -> tuple[Path, str]:

@@ -4,101 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tfq_bench.errors import AssetError, MetricError
-from tfq_bench.keys import digest
-from tfq_bench.metrics.assets import sha256_of
+from tfq_bench.metrics.clip_files import ClipFiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HUB_ID", "ClipFiles", "ClipModel", "find_clip"]
+__all__ = ["ClipModel", "check_transformers"]
 
-HUB_ID = "openai/clip-vit-large-patch14"
-"""What torchmetrics takes by default, and most tables about text-to-image models."""
 BATCH = 64
-
-_TEXTS = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
-_NEEDED = {
-    "config.json": ("config.json",),
-    "an image processor": ("preprocessor_config.json", "processor_config.json"),
-    "a tokenizer": ("tokenizer.json", "vocab.json"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFiles:
-    """A folder with all that a CLIP model is read from.
-
-    Args:
-        digest: SHA-256 over names and bytes of the files that are read.
-        offer: where a model comes from and how to pass it, for messages.
-    """
-
-    folder: Path
-    digest: str
-    offer: str
-
-
-def find_clip(weights: str, hub: str) -> ClipFiles:
-    """The files of the folder `weights`; without one, those of the hub id in the local cache.
-
-    Raises:
-        AssetError: not on this machine or incomplete, or transformers is not installed; says how
-            to get it.
-    """
-    _transformers()
-    offer = (
-        "CLIP score needs a CLIP model in transformers' format with tokenizer and image processor. "
-        f"Fetch it yourself with `hf download {hub} --exclude '*.h5' '*.msgpack'`, or set "
-        "'weights' to its folder. Without it, leave the metric 'clip-score' out."
-    )
-    folder = Path(weights) if weights else _cached(hub, offer)
-    if not folder.is_dir():
-        raise AssetError(f"the CLIP model: there is no folder {folder}. {offer}")
-    here = {path.name: path for path in folder.iterdir() if path.is_file()}
-    # Files of a variant have another dot in their names, and are not read.
-    tensors = sorted(name for name in here if name.count(".") == 1)
-    weight_files = [name for name in tensors if name.endswith(".safetensors")] or [
-        name for name in tensors if name.endswith(".bin")
-    ]
-    lacking = [what for what, names in _NEEDED.items() if not set(names) & set(here)]
-    if not weight_files:
-        lacking.append("weights (*.safetensors or *.bin)")
-    if lacking:
-        raise AssetError(f"the CLIP model: {folder} lacks {', '.join(lacking)}. {offer}")
-    read = sorted({*weight_files, *(name for name in _TEXTS if name in here)})
-    found = digest({name: sha256_of(here[name]) for name in read}, 64)
-    return ClipFiles(folder=folder, digest=found, offer=offer)
-
-
-def _cached(hub: str, offer: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
-        raise AssetError(
-            f"the CLIP model: {hub!r} is not in the cache of the Hugging Face hub on this machine. "
-            f"{offer}"
-        ) from None
 
 
 class ClipModel:
@@ -109,7 +28,7 @@ class ClipModel:
     """
 
     def __init__(self, files: ClipFiles, *, device: str) -> None:
-        transformers = _transformers()
+        transformers = check_transformers()
         try:
             with _quiet(transformers):
                 network, loading = transformers.CLIPModel.from_pretrained(
@@ -193,7 +112,8 @@ def _in_batches(rows: Any, call: Callable[[Any], Tensor]) -> np.ndarray:
     return features
 
 
-def _transformers() -> Any:
+def check_transformers() -> Any:
+    """The package; AssetError when it is not installed, or too old."""
     try:
         import transformers
         from transformers import CLIPImageProcessorPil  # noqa: F401  (a class of 5.4 and later)

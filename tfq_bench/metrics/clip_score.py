@@ -20,7 +20,8 @@ import torch
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
-from tfq_bench.metrics.clip_model import HUB_ID, ClipModel, find_clip
+from tfq_bench.metrics.clip_files import HUB_ID, find_clip
+from tfq_bench.metrics.clip_model import ClipModel, check_transformers
 from tfq_bench.metrics.paired import feature_cosine
 from tfq_bench.protocols import Prompted
 from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
@@ -54,6 +55,7 @@ class ClipScore:
     """
 
     def __init__(self, *, weights: str = "", hub: str = HUB_ID) -> None:
+        check_transformers()
         self._files = find_clip(weights, hub)
 
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:

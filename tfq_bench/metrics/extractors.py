@@ -19,13 +19,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tfq_bench.assets import fetched_file
 from tfq_bench.errors import AssetError, MetricError
 from tfq_bench.metrics.assets import require_file
+from tfq_bench.metrics.published import INCEPTION_FILE, INCEPTION_SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["INCEPTION_SHA256", "Extractor", "efficientnet_lite0", "extractor", "inception"]
+__all__ = ["Extractor", "efficientnet_lite0", "extractor", "inception"]
 
 BATCH = 64
 
@@ -34,13 +36,12 @@ LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE_SIZE = 64
 
-INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-"""Of `inception-2015-12-05.pt` as NVIDIA publishes it (95,607,719 bytes), which clean-fid uses."""
 _INCEPTION_OFFER = (
     "FID is defined by the TorchScript file inception-2015-12-05.pt, which NVIDIA publishes with "
     "StyleGAN2-ADA (folder stylegan2-ada-pytorch/pretrained/metrics on nvlabs-fi-cdn.nvidia.com) "
-    "and clean-fid uses. Fetch it yourself, then set 'inception_weights' to its path, and "
-    "'inception_sha256' if you mean another file than the published one. Without it, use the "
+    "and clean-fid uses. Fetch it with 'tfq-bench assets fetch inception-2015-12-05.pt', or set "
+    "'inception_weights' to the path of your copy, and 'inception_sha256' if you mean another "
+    "file than the published one. Without it, use the "
     "extractor 'efficientnet-lite0', whose numbers have other names."
 )
 
@@ -105,13 +106,14 @@ def inception(weights: str, sha256: str = "") -> Extractor:
     Features are 2048 wide; logits are log-probabilities of the network's own softmax.
 
     Args:
-        weights: path of the file. sha256: its expected digest, empty for the published file.
+        weights: path of the file, empty for the fetched one.
+        sha256: its expected digest, empty for the published file.
 
     Raises:
         AssetError: missing or another digest; says where the official file comes from.
     """
     path, digest = require_file(
-        weights,
+        weights or str(fetched_file(INCEPTION_FILE) or ""),
         sha256 or INCEPTION_SHA256,
         what="the Inception weights",
         offer=_INCEPTION_OFFER,

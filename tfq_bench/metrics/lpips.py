@@ -1,7 +1,8 @@
 """LPIPS (arXiv:1801.03924) to the full-precision image of the same noise, with AlexNet.
 
 The linear heads ship inside torchmetrics; the backbone is torchvision's AlexNet, whose weights the
-user passes as a file. Without them there is no LPIPS: a random backbone would give some number too.
+user fetches or passes as a file. Without them there is no LPIPS: a random backbone would give some
+number too.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tfq_bench.assets import fetched_file
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.assets import require_file, sha256_of
 from tfq_bench.metrics.paired import paired_value
+from tfq_bench.metrics.published import ALEXNET_FILE, ALEXNET_SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["Lpips"]
 
 BATCH = 64
-PUBLISHED = "7be5be79"
-"""First digits of the SHA-256 of torchvision's published file, which its name carries."""
 _OFFER = (
     "LPIPS needs the AlexNet weights of torchvision, published as alexnet-owt-7be5be79.pth on "
-    "download.pytorch.org (folder models). Fetch the file yourself, then set 'weights' to its "
-    "path, and 'sha256' if you mean another file. Without it, leave the metric 'lpips' out; "
-    "'paired' compares features of a network that is installed."
+    "download.pytorch.org (folder models). Fetch the file with 'tfq-bench assets fetch "
+    "alexnet-owt-7be5be79.pth', or set 'weights' to the path of your copy, and 'sha256' if you "
+    "mean another file. Without it, leave the metric 'lpips' out; 'paired' compares features of a "
+    "network that is installed."
 )
 
 
@@ -46,7 +48,10 @@ class Lpips:
 
     def __init__(self, *, weights: str = "", sha256: str = "") -> None:
         self._path, self._digest = require_file(
-            weights, sha256 or PUBLISHED, what="the AlexNet weights", offer=_OFFER
+            weights or str(fetched_file(ALEXNET_FILE) or ""),
+            sha256 or ALEXNET_SHA256,
+            what="the AlexNet weights",
+            offer=_OFFER,
         )
         self._heads = Path(str(files("torchmetrics") / "functional/image/lpips_models/alex.pth"))
 

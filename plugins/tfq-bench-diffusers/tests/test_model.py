@@ -150,7 +150,7 @@ def test_random_weights_of_a_folder_have_its_architecture(make_folder):
 def test_model_that_is_not_here_says_how_to_get_it():
     """Before anything is loaded, and without a network."""
     model = DiffusersModel(preset="sdxl", source="stabilityai/stable-diffusion-xl-base-1.0")
-    with pytest.raises(api.AssetError, match="hf download stabilityai/stable-diffusion-xl-base"):
+    with pytest.raises(api.AssetError, match="'tfq-bench assets fetch sdxl'"):
         _ = model.digest
 
 

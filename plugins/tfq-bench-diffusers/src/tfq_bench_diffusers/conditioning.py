@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfq_bench import api
-from tfq_bench_diffusers.loading import TEXT, Folder, read_json
+from tfq_bench_diffusers.folders import TEXT, Folder, read_json
 from tfq_bench_diffusers.quiet import no_bars
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench import api
-from tfq_bench_diffusers.loading import DECODERS, Folder, read_json
+from tfq_bench_diffusers.folders import DECODERS, Folder, read_json
 from tfq_bench_diffusers.quiet import no_bars
 
 if TYPE_CHECKING:

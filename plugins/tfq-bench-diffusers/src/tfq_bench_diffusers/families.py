@@ -28,6 +28,9 @@ class Preset:
         factor: pixels per latent position along one side; 1 without a decoder.
         guidance: scale of classifier-free guidance, 1 for none.
         tokens: length of the prompt's embedding, 0 without text.
+        revision: commit on the hub; empty for its main branch, while nobody has pinned it.
+        size: bytes of what is fetched, to one per cent: as the hub shows its files, or by the
+            parameters of the components, where all are in float32. None when unknown.
         sha256: of the network's weight file; empty while nobody has pinned it.
     """
 
@@ -41,6 +44,8 @@ class Preset:
     factor: int = 1
     guidance: float = 1.0
     tokens: int = 0
+    revision: str = ""
+    size: int | None = None
     sha256: str = ""
 
 
@@ -52,6 +57,7 @@ def _ddpm(data: str) -> Preset:
         architecture="ddpm-256",
         parameters=113_673_219,
         gmac=248.7,
+        size=455_000_000,
     )
 
 
@@ -64,6 +70,7 @@ PRESETS: Mapping[str, Preset] = {
         parameters=35_746_307,
         gmac=6.1,
         sampler="ddim-quadratic",
+        size=143_000_000,
     ),
     "ddpm-celebahq": _ddpm("celebahq"),
     "ddpm-church": _ddpm("church"),
@@ -76,6 +83,8 @@ PRESETS: Mapping[str, Preset] = {
         parameters=274_056_163,
         gmac=96.1,
         factor=4,
+        revision="f02a06614b65f926d42d57928a0e328313d241a9",
+        size=1_320_000_000,
     ),
     "dit-xl-2-256": Preset(
         source="facebook/DiT-XL-2-256",
@@ -86,6 +95,8 @@ PRESETS: Mapping[str, Preset] = {
         gmac=114.4,
         factor=8,
         guidance=4.0,
+        revision="eab87f77abd5aef071a632f08807fbaab0b704d0",
+        size=3_330_000_000,
     ),
     "sd-v1-4": Preset(
         source="CompVis/stable-diffusion-v1-4",
@@ -98,6 +109,7 @@ PRESETS: Mapping[str, Preset] = {
         factor=8,
         guidance=7.5,
         tokens=77,
+        size=4_270_000_000,
     ),
     "sd-v1-5": Preset(
         source="stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -110,6 +122,7 @@ PRESETS: Mapping[str, Preset] = {
         factor=8,
         guidance=7.5,
         tokens=77,
+        size=4_270_000_000,
     ),
     "sd-v2": Preset(
         source="stabilityai/stable-diffusion-2-base",
@@ -122,6 +135,7 @@ PRESETS: Mapping[str, Preset] = {
         factor=8,
         guidance=7.5,
         tokens=77,
+        size=5_160_000_000,
     ),
     "sdxl": Preset(
         source="stabilityai/stable-diffusion-xl-base-1.0",
@@ -134,6 +148,7 @@ PRESETS: Mapping[str, Preset] = {
         factor=8,
         guidance=5.0,
         tokens=77,
+        size=13_900_000_000,
     ),
     "pixart-alpha": Preset(
         source="PixArt-alpha/PixArt-XL-2-512x512",
@@ -146,6 +161,7 @@ PRESETS: Mapping[str, Preset] = {
         factor=8,
         guidance=4.5,
         tokens=120,
+        size=21_800_000_000,
     ),
     "pixart-sigma": Preset(
         source="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
@@ -158,6 +174,7 @@ PRESETS: Mapping[str, Preset] = {
         factor=8,
         guidance=4.5,
         tokens=300,
+        size=21_800_000_000,
     ),
 }
 

@@ -20,14 +20,14 @@ from tfq_bench_diffusers.conditioning import (
 )
 from tfq_bench_diffusers.decode import Decoder, to_pixels
 from tfq_bench_diffusers.families import PRESETS, architecture
-from tfq_bench_diffusers.loading import (
+from tfq_bench_diffusers.folders import (
+    UNNAMED,
     Folder,
     find_folder,
-    load_network,
-    random_network,
     read_json,
     weights_fault,
 )
+from tfq_bench_diffusers.loading import load_network, random_network
 from tfq_bench_diffusers.networks import forward_arguments, network_kind
 from tfq_bench_diffusers.samplers import make_sampler
 from tfq_bench_diffusers.topology import diffusers_topology
@@ -68,7 +68,7 @@ class DiffusersModel:
         prompts: str = "",
     ) -> None:
         self._preset = PRESETS.get(preset)
-        self._name = preset or "diffusers"
+        self._name = preset or UNNAMED
         self._source, self._revision = source, revision
         self._random = weights == "random"
         self.dtype = DTYPES[dtype]

@@ -27,7 +27,8 @@ def tfq_models() -> Iterator[api.ModelProvider]:
         name="diffusers",
         summary="Any diffusion model in diffusers' format: hub id or local folder",
         factory="tfq_bench_diffusers.model:DiffusersModel",
-        options=_options("", 1.0),
+        options=_options("", "", 1.0),
+        assets="tfq_bench_diffusers.hub:source_assets",
         samplers=SAMPLERS,
         gmac=100.0,
     )
@@ -36,13 +37,14 @@ def tfq_models() -> Iterator[api.ModelProvider]:
             name=name,
             summary=preset.summary,
             factory=f"tfq_bench_diffusers.presets:{name.replace('-', '_')}",
-            options=_options(preset.source, preset.guidance),
+            options=_options(preset.source, preset.revision, preset.guidance),
+            assets="tfq_bench_diffusers.hub:named_assets",
             samplers=(preset.sampler, *(one for one in SAMPLERS if one != preset.sampler)),
             gmac=preset.gmac,
         )
 
 
-def _options(source: str, guidance: float) -> tuple[api.Option, ...]:
+def _options(source: str, revision: str, guidance: float) -> tuple[api.Option, ...]:
     return (
         api.Option(
             name="source",
@@ -50,7 +52,12 @@ def _options(source: str, guidance: float) -> tuple[api.Option, ...]:
             default=source,
             help="Hub id (from the local cache, never downloaded in a run) or local folder.",
         ),
-        api.Option(name="revision", kind="str", default="", help="Commit or tag on the hub."),
+        api.Option(
+            name="revision",
+            kind="str",
+            default=revision,
+            help="Commit or tag on the hub, empty for its main branch.",
+        ),
         api.Option(
             name="weights",
             kind="str",
