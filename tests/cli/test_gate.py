@@ -157,6 +157,15 @@ def test_compare_within_a_run_is_against_full_precision(make_run, capsys):
     assert ("tiny / rtn / cpu", 4.0, 5.0) == (row["cell"], row["a"], row["b"])
 
 
+def test_compare_within_a_run_with_another_cell(make_run, capsys):
+    """The chosen cell is A of every row; a second run beside it is refused."""
+    run = make_run("a", ours={"fd": 4.0}, rtn={"fd": 5.0})
+    assert 0 == main(["compare", run, "--to", "tiny / rtn / cpu", "--format", "json"])
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert ("tiny / ours / cpu", 5.0, 4.0) == (row["cell"], row["a"], row["b"])
+    assert 2 == main(["compare", run, run, "--to", "tiny / rtn / cpu"])
+
+
 def test_compare_exit_codes_when_there_is_nothing_to_say(make_run, capsys):
     """5 without a common number, 4 when none of them compares."""
     a = make_run("a", rtn={"fd": 5.0})

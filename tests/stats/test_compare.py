@@ -1,14 +1,15 @@
 """Differences are paired where they may be, and refused where definitions differ."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
-from tfq_bench.errors import NotComparable
-from tfq_bench.stats.compare import compare_runs, compare_with_reference, delta
-from tfq_bench.stats.facts import CellFacts, Measured
+from tfq_bench.errors import NotComparable, UsageError
+from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference, delta
+from tfq_bench.stats.facts import CellFacts, Measured, find_cell
 
 
 def value(number, replicates=(), *, pairing="p", interval=None, direction="lower", **parameters):
@@ -182,3 +183,23 @@ def test_cells_compare_with_their_full_precision_cell():
     low = cell("c", {"fd": (value(5.0), "h"), "psnr": (value(30.0), "h")}, reference="fp")
     (row,) = compare_with_reference([full, low])
     assert ("fd", 4.0, 5.0, 1.0, "worse") == (row.metric, row.a, row.b, row.delta.value, row.mark)
+
+
+def test_cells_compare_with_another_one_of_their_model():
+    """A is the chosen cell; cells of other models, and what it lacks, are left out."""
+    one = cell("one", {"fd": (value(4.0), "h")})
+    other = cell("two", {"fd": (value(5.0), "h"), "psnr": (value(30.0), "h")})
+    stranger = dataclasses.replace(other, axes={**other.axes, "model": "stranger"})
+    (row,) = compare_with_cell([one, other, stranger], one)
+    assert ("fd", 4.0, 5.0, "worse") == (row.metric, row.a, row.b, row.mark)
+
+
+def test_cells_are_found_by_label_or_key():
+    """Whatever names none or several is refused, with what is near."""
+    first, second = cell("ab1", {}), cell("ab2", {}, backend="cpu")
+    assert first is find_cell([first, second], "tiny / rtn / simulate")
+    assert second is find_cell([first, second], "ab2")
+    with pytest.raises(UsageError, match=r"several cells are called 'ab': ab1 .*, ab2"):
+        find_cell([first, second], "ab")
+    with pytest.raises(UsageError, match="did you mean 'tiny / rtn / cpu'"):
+        find_cell([first, second], "tiny / rtn / cpux")

@@ -1,4 +1,4 @@
-"""`tfq-bench compare`: differences of two runs, or of a run's cells to full precision."""
+"""`tfq-bench compare`: differences of two runs, or of a run's cells to one of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.errors import NotComparable, NothingToDo
+from tfq_bench.errors import NotComparable, NothingToDo, UsageError
 
 if TYPE_CHECKING:
     from tfq_bench.stats.compare import Comparison
@@ -17,15 +17,16 @@ __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
 NAME = "compare"
 HELP = (
-    "Compare two runs, or with one run its cells with full precision. Cells are matched by their "
-    "place in the grid; differences are B - A with 95 % intervals, paired where the images pair."
+    "Compare two runs, or with one run its cells with full precision or with another cell. Cells "
+    "of two runs are matched by their place in the grid; differences are B - A with 95 % "
+    "intervals, paired where the images pair."
 )
 
 _HEADERS = ("cell", "metric", "A", "B", "difference", "low", "high", "pairing", "mark")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one or two runs and the format."""
+    """Adds one or two runs, the cell to compare with, and the format."""
     parser.add_argument("a", type=Path, metavar="A", help="run folder")
     parser.add_argument(
         "b",
@@ -34,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="another; without it, A's cells (as B) are compared with its full-precision cells",
     )
+    parser.add_argument(
+        "--to",
+        metavar="CELL",
+        help="compare A's cells (as B) with this one of them: its label, or how its key begins",
+    )
     parser.add_argument("--format", choices=("table", "md", "json"), default="table")
 
 
@@ -41,15 +47,24 @@ def execute(args: argparse.Namespace) -> int:
     """Prints the comparison.
 
     Raises:
+        UsageError: `--to` with two runs, or it names no cell.
         NothingToDo: there is no metric in both.
         NotComparable: none of the metrics in both can be compared.
     """
-    from tfq_bench.stats.compare import compare_runs, compare_with_reference
+    from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference
+    from tfq_bench.stats.facts import find_cell
     from tfq_bench.store.baseline import run_facts
     from tfq_bench.store.run import RunFolder
 
+    if args.to is not None and args.b is not None:
+        raise UsageError("--to names a cell of the only run; leave one of the two out.")
     first = run_facts(RunFolder.open(args.a))
-    if args.b is None:
+    if args.to is not None:
+        one = find_cell(first, args.to)
+        rows = compare_with_cell(first, one)
+        if not rows:
+            raise NothingToDo(f"no cell in '{args.a}' shares a metric with '{one.label}'.")
+    elif args.b is None:
         rows = compare_with_reference(first)
         if not rows:
             raise NothingToDo(f"no cell in '{args.a}' shares a metric with full precision.")

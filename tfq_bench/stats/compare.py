@@ -20,7 +20,15 @@ from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured
 from tfq_bench.stats.intervals import LEVEL
 
-__all__ = ["Comparison", "Delta", "Mark", "compare_runs", "compare_with_reference", "delta"]
+__all__ = [
+    "Comparison",
+    "Delta",
+    "Mark",
+    "compare_runs",
+    "compare_with_cell",
+    "compare_with_reference",
+    "delta",
+]
 
 Mark = Literal[
     "better",
@@ -129,12 +137,27 @@ def compare_with_reference(cells: Sequence[CellFacts]) -> tuple[Comparison, ...]
     for cell in cells:
         reference = by_key.get(cell.reference) if cell.reference is not None else None
         if reference is not None:
-            common = [name for name in reference.values if name in cell.values]
-            rows += (
-                _compare(cell.label, name, reference.values[name], cell.values[name])
-                for name in common
-            )
+            rows += _common(reference, cell)
     return tuple(rows)
+
+
+def compare_with_cell(cells: Sequence[CellFacts], one: CellFacts) -> tuple[Comparison, ...]:
+    """Every other cell (B) of the same model against `one` (A), where both have the metric."""
+    rows: list[Comparison] = []
+    for cell in cells:
+        if cell is not one and _model(cell) == _model(one):
+            rows += _common(one, cell)
+    return tuple(rows)
+
+
+def _model(cell: CellFacts) -> tuple[str | None, ...]:
+    return tuple(cell.axes.get(name) for name in ("model", "model_options"))
+
+
+def _common(a: CellFacts, b: CellFacts) -> Iterator[Comparison]:
+    for name in a.values:
+        if name in b.values:
+            yield _compare(b.label, name, a.values[name], b.values[name])
 
 
 def _compare_cells(label: str, a: CellFacts | None, b: CellFacts | None) -> Iterator[Comparison]:

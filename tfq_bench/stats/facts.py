@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from tfq_bench.border import MetricValue, Record
 from tfq_bench.environment import hardware_fingerprint
+from tfq_bench.errors import UsageError, nearest
 
-__all__ = ["CellFacts", "Measured", "cell_facts"]
+__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,22 @@ def cell_facts(
         if "hardware" in environment
     }
     return tuple(_facts(cell, of_cell.get(cell["key"], []), hardware) for cell in plan["cells"])
+
+
+def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
+    """The one cell with this label, or whose key begins so.
+
+    Raises:
+        UsageError: none or several are called so.
+    """
+    known = list(cells)
+    found = [cell for cell in known if name and (cell.label == name or cell.key.startswith(name))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(f"{cell.key} ({cell.label})" for cell in found)
+        raise UsageError(f"several cells are called '{name}': {several}; give more of the key.")
+    raise UsageError(f"no cell is called '{name}'; {nearest(name, [c.label for c in known])}")
 
 
 def _facts(
