@@ -181,7 +181,7 @@ def test_cached_features_are_full_precision_where_a_condition_follows(make_folde
         lowered = quantized(loaded, method="tpami25", maintenance="cache", cache_bits=bits)
         found = temporal_features(loaded, lowered, names=names)
         errors[bits] = float(temporal_errors(exact, found).relative.max())
-    assert errors[16] < 1e-3 < errors[8] < 0.02
+    assert errors[16] < 5e-4 < errors[8] < 0.02
 
 
 @pytest.mark.parametrize("family", ["sdxl", "dit"])
