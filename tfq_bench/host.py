@@ -26,6 +26,7 @@ import pluggy
 
 from tfq_bench import __version__, hookspecs
 from tfq_bench.assets import Asset
+from tfq_bench.code_version import code_version, is_editable
 from tfq_bench.errors import (
     BrokenPlugin,
     IncompatiblePlugin,
@@ -68,6 +69,11 @@ class PluginTable:
         self._manager = manager
         self._offers = [offer for draft in drafts for offer in draft.offers]
         self.plugins: tuple[PluginInfo, ...] = tuple(draft.finish() for draft in drafts)
+
+    @property
+    def host_version(self) -> str:
+        """Of the host itself, with a digest of its code where that is editable."""
+        return next(plugin.version for plugin in self.plugins if plugin.module == BUILTIN)
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Sorted names of the usable providers of `kind` (`model`, `quantizer`, ...)."""
@@ -233,13 +239,13 @@ def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
 
 
 def _candidates(extra: Iterable[str]) -> list[PluginInfo]:
-    # The host's own plugin does not depend on how the host was installed.
-    found = [PluginInfo(name="builtin", distribution=HOST, version=__version__, module=BUILTIN)]
+    # The host's own plugin is there however the host was installed.
+    found = [PluginInfo(name="builtin", distribution=HOST, version=_own_version(), module=BUILTIN)]
     installed = [
         PluginInfo(
             name=point.name,
             distribution=point.dist.name if point.dist else "unknown",
-            version=point.dist.version if point.dist else "unknown",
+            version=_version(point),
             module=point.value,
         )
         for point in _entry_points()
@@ -247,10 +253,30 @@ def _candidates(extra: Iterable[str]) -> list[PluginInfo]:
     ]
     found += sorted(installed, key=lambda info: (_normal(info.distribution), info.name))
     found += [
-        PluginInfo(name=module, distribution=module, version="uninstalled", module=module)
+        PluginInfo(
+            name=module,
+            distribution=module,
+            version=code_version("uninstalled", module),
+            module=module,
+        )
         for module in extra
     ]
     return found
+
+
+def _version(point: importlib.metadata.EntryPoint) -> str:
+    if point.dist is None:
+        return "unknown"
+    version = point.dist.version
+    return code_version(version, point.value) if is_editable(point.dist) else version
+
+
+def _own_version() -> str:
+    try:
+        editable = is_editable(importlib.metadata.distribution(HOST))
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        editable = True
+    return code_version(__version__, BUILTIN) if editable else __version__
 
 
 def _is_blocked(info: PluginInfo, blocked: set[str]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench import __version__
 from tfq_bench.border import Component, Scheme
 from tfq_bench.errors import AssetError, BrokenPlugin, TfqError
 from tfq_bench.inspection import cause
@@ -92,7 +91,7 @@ class KeyMaker:
                     "content": model.digest,  # covers what its files hold
                     "options": {k: v for k, v in component.options.items() if k not in paths},
                     "plugin": plugin,
-                    "host": __version__,
+                    "host": self._table.host_version,
                     "sampler": sampler,
                     "sampler definition": model.sampler(sampler, steps).definition,
                     "device": self._spec.device,

@@ -55,4 +55,4 @@ def test_blocking_lasts_for_one_command(installed, capsys, monkeypatch):
     assert 0 == main(["--no-plugins", "plugins", "list"])
     capsys.readouterr()
     assert 0 == main(["plugins", "list"])
-    assert "tiny-dist 1.0    1    ok" in capsys.readouterr().out
+    assert "tiny-dist 1.0 1 ok" in " ".join(capsys.readouterr().out.split())
