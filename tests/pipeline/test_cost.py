@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 
 import pytest
 import torch
@@ -31,9 +32,13 @@ def test_calls_of_the_network_and_its_copies_are_counted():
 
 
 def test_memory_is_what_the_work_held_at_most():
-    """64 MB that are held for a while and given back are seen."""
+    """64 MB that are held for a while and given back are seen, by whoever looks now and then."""
     with Meter(load_tiny()) as meter:
         held = torch.ones(16 * 2**20)
+        looks = 0
+        while meter._memory._highest - meter._memory._start < 32 * 2**20 and looks < 3000:
+            time.sleep(0.01)  # on a busy machine the thread that looks waits for its turn
+            looks += 1
         del held
     assert 0.9 * 64 * 2**20 < meter.facts["peak_memory_bytes"] < 4 * 64 * 2**20
 
