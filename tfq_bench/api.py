@@ -15,6 +15,7 @@ from tfq_bench.border import *  # noqa: F403
 from tfq_bench.border import __all__ as _border
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
+from tfq_bench.foreign import parse_json, printable
 from tfq_bench.protocols import *  # noqa: F403
 from tfq_bench.protocols import __all__ as _protocols
 from tfq_bench.providers import *  # noqa: F403
@@ -23,4 +24,13 @@ from tfq_bench.providers import __all__ as _providers
 hookimpl = pluggy.HookimplMarker("tfq_bench")
 """Marks a function of a plugin's entry-point module as a hook implementation."""
 
-__all__ = ["hookimpl", *_assets, *_providers, *_border, *_protocols, *_errors]  # pyright: ignore
+__all__ = [
+    "hookimpl",
+    "parse_json",
+    "printable",
+    *_assets,
+    *_providers,
+    *_border,
+    *_protocols,
+    *_errors,
+]  # pyright: ignore
