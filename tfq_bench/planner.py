@@ -33,7 +33,7 @@ from tfq_bench.providers import (
     Provider,
     QuantizerProvider,
 )
-from tfq_bench.stage_keys import KeyMaker
+from tfq_bench.stage_keys import KeyMaker, Made
 from tfq_bench.suite import Entry, SuiteSpec
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class _Draft:
     cell: Cell
     axes: dict[str, str]
     execution: Execution
-    calibrate: str | None
-    quantize: str
-    lower: str
+    calibrate: Made | None
+    quantize: Made
+    lower: Made
     skip: str | None
     plugins: tuple[str, ...]
 
@@ -118,6 +118,7 @@ class _Planner:
             shards=self.shards,
             metrics=metrics,
             gmac=self.gmac,
+            ingredients=self.keys.ingredients,
         )
 
     def _defaults(self) -> dict[str, OptionValue]:
@@ -145,27 +146,35 @@ class _Planner:
         for draft in drafts:
             measure = self.keys.measure(draft.lower, draft.execution) if timed else None
             samples = self.keys.samples(draft.lower)
+            evaluate = [
+                self.keys.evaluate(metric, samples, reference, measure) for metric in metrics
+            ]
             yield PlannedCell(
                 cell=draft.cell,
                 axes=draft.axes,
                 execution=draft.execution,
                 keys=StageKeys(
-                    calibrate=draft.calibrate,
-                    quantize=draft.quantize,
-                    lower=draft.lower,
-                    sample=samples,
-                    measure=measure,
-                    evaluate=tuple(
-                        self.keys.evaluate(metric, samples, reference, measure)
-                        for metric in metrics
-                    ),
+                    calibrate=draft.calibrate.key if draft.calibrate else None,
+                    quantize=draft.quantize.key,
+                    lower=draft.lower.key,
+                    sample=tuple(made.key for made in samples),
+                    measure=measure.key if measure else None,
+                    evaluate=tuple(made.key for made in evaluate),
                 ),
+                made_of={
+                    "calibrate": draft.calibrate.of if draft.calibrate else (),
+                    "quantize": draft.quantize.of,
+                    "lower": draft.lower.of,
+                    "sample": samples[0].of,
+                    "measure": measure.of if measure else (),
+                    "evaluate": tuple(made.of for made in evaluate),
+                },
                 reference=full.cell.key if full and draft is not full else None,
                 skip=draft.skip,
                 plugins=tuple(sorted({*draft.plugins, *self._metric_plugins(metrics)})),
             )
 
-    def _basis(self, provider: ModelProvider, component: Component) -> str:
+    def _basis(self, provider: ModelProvider, component: Component) -> Made:
         sampler = str(self.spec.sampling["sampler"]) or provider.samplers[0]
         if sampler not in provider.samplers:
             raise SuiteError(
@@ -175,7 +184,7 @@ class _Planner:
         model = self.table.create(provider, **component.options)
         return self.keys.basis(provider, component, model, sampler)
 
-    def _drafts(self, provider: ModelProvider, model: Component, basis: str) -> Iterator[_Draft]:
+    def _drafts(self, provider: ModelProvider, model: Component, basis: Made) -> Iterator[_Draft]:
         for entry in self.spec.quantizers:
             method = self.table.get("quantizer", entry.name)
             assert isinstance(method, QuantizerProvider)
