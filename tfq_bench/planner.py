@@ -6,8 +6,10 @@ no network.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Cell, Component, Scheme
@@ -38,6 +40,7 @@ from tfq_bench.suite import Entry, SuiteSpec
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
+    from tfq_bench.protocols import Model
 
 __all__ = ["make_plan"]
 
@@ -97,7 +100,7 @@ class _Planner:
         cells = tuple(
             replace(planned, cell=replace(planned.cell, variant=variant))
             for planned, variant in zip(
-                cells, variants([p.cell for p in cells], self._defaults()), strict=True
+                cells, variants([self._shown(p) for p in cells], self._defaults()), strict=True
             )
         )
         if not any(planned.skip is None for planned in cells):
@@ -121,6 +124,29 @@ class _Planner:
             ingredients=self.keys.ingredients,
         )
 
+    def _shown(self, planned: PlannedCell) -> Cell:
+        """The cell as labels show it: of a path the last part, and of its content the digest."""
+
+        def shown(component: Component, axis: str) -> Component:
+            content: dict[str, OptionValue] = json.loads(planned.axes[f"{axis}_options"])
+            return replace(
+                component,
+                options={
+                    name: f"{Path(str(value)).name}@{str(content[name])[:8]}"
+                    if content[name] != value
+                    else value
+                    for name, value in component.options.items()
+                },
+            )
+
+        cell = planned.cell
+        return replace(
+            cell,
+            model=shown(cell.model, "model"),
+            quantizer=shown(cell.quantizer, "quantizer"),
+            backend=shown(cell.backend, "backend"),
+        )
+
     def _defaults(self) -> dict[str, OptionValue]:
         entries = {
             "quantizer": self.spec.quantizers,
@@ -139,7 +165,9 @@ class _Planner:
         provider = self.table.get("model", entry.name)
         assert isinstance(provider, ModelProvider)
         self.gmac[component.name] = provider.gmac
-        drafts = list(self._drafts(provider, component, self._basis(provider, component)))
+        model: Model = self.table.create(provider, **component.options)
+        basis = self._basis(provider, component, model)
+        drafts = list(self._drafts(provider, component, basis, model.digest))
         full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
         reference = self.keys.samples(full.lower) if full else None
         timed = any(self.table.get("metric", metric.name).timed for metric in metrics)
@@ -174,17 +202,18 @@ class _Planner:
                 plugins=tuple(sorted({*draft.plugins, *self._metric_plugins(metrics)})),
             )
 
-    def _basis(self, provider: ModelProvider, component: Component) -> Made:
+    def _basis(self, provider: ModelProvider, component: Component, model: Model) -> Made:
         sampler = str(self.spec.sampling["sampler"]) or provider.samplers[0]
         if sampler not in provider.samplers:
             raise SuiteError(
                 f"[sampling]: model '{component.name}' has no sampler '{sampler}'; "
                 f"{nearest(sampler, provider.samplers)}"
             )
-        model = self.table.create(provider, **component.options)
         return self.keys.basis(provider, component, model, sampler)
 
-    def _drafts(self, provider: ModelProvider, model: Component, basis: Made) -> Iterator[_Draft]:
+    def _drafts(
+        self, provider: ModelProvider, model: Component, basis: Made, source: str
+    ) -> Iterator[_Draft]:
         for entry in self.spec.quantizers:
             method = self.table.get("quantizer", entry.name)
             assert isinstance(method, QuantizerProvider)
@@ -206,9 +235,10 @@ class _Planner:
                         if any(matches(exclude, cell) for exclude in self.spec.excludes):
                             continue
                         used = (provider, method, *([backend] if backend else []))
+                        portable = self._portable(cell, provider, method, backend, source)
                         yield _Draft(
                             cell=cell,
-                            axes=self._axes(cell, provider, method, backend),
+                            axes=cell_axes(portable),
                             execution=backend.execution if backend else "full-precision",
                             calibrate=calibrate,
                             quantize=quantize,
@@ -217,29 +247,29 @@ class _Planner:
                             plugins=tuple(self.table.distribution_of(p) for p in used),
                         )
 
-    def _axes(
+    def _portable(
         self,
         cell: Cell,
         model: ModelProvider,
         quantizer: QuantizerProvider,
         backend: BackendProvider | None,
-    ) -> dict[str, str]:
-        # Runs are compared by axes, so a file is named there by its content too: the same suite
-        # in another folder has the same axes.
-        def portable(provider: Provider | None, component: Component) -> Component:
-            return (
-                replace(component, options=self.keys.content(provider, component))
-                if provider
-                else component
-            )
+        source: str,
+    ) -> Cell:
+        """The cell with files named by their content, so that it is the same in another folder."""
 
-        return cell_axes(
-            replace(
-                cell,
-                model=portable(model, cell.model),
-                quantizer=portable(quantizer, cell.quantizer),
-                backend=portable(backend, cell.backend),
-            )
+        def portable(
+            provider: Provider | None, component: Component, source: str = ""
+        ) -> Component:
+            if provider is None:
+                return component
+            content = self.keys.content(provider, component, source=source)
+            return replace(component, options=content)
+
+        return replace(
+            cell,
+            model=portable(model, cell.model, source),
+            quantizer=portable(quantizer, cell.quantizer, ""),
+            backend=portable(backend, cell.backend, ""),
         )
 
     def _backends(

@@ -44,6 +44,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "str": str,
     "path": str,
+    "source": str,
 }
 
 
@@ -53,7 +54,10 @@ class Option:
 
     Args:
         name: key in the suite, ``snake_case``.
-        kind: type of the value; `path` is a string that is resolved against the suite's folder.
+        kind: type of the value; `path` is a string that is resolved against the suite's folder,
+            `source` one that is a path when there is such a folder or file, and otherwise a name,
+            such as a hub id. Results go by what lies there, never by where it lies: of a `path` the
+            host reads it, of a model's `source` the model's digest stands for it.
         default: value when the suite does not name it.
         help: one sentence for ``--help`` and the documentation.
         choices: allowed values, empty for any.
@@ -61,7 +65,7 @@ class Option:
     """
 
     name: str
-    kind: Literal["int", "float", "bool", "str", "path"]
+    kind: Literal["int", "float", "bool", "str", "path", "source"]
     default: OptionValue
     help: str
     choices: tuple[OptionValue, ...] = ()

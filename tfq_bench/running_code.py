@@ -326,7 +326,7 @@ def _required(distribution: str) -> dict[str, str]:
             continue
         try:
             found[_plain(name[0])] = importlib.metadata.version(name[0])
-        except Exception:  # noqa: S112  (not here, or damaged)
+        except Exception:
             continue
     return found
 

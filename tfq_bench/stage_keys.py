@@ -79,8 +79,14 @@ class KeyMaker:
         left = ("sampler", "images", "shard")
         self._sampling = {key: value for key, value in spec.sampling.items() if key not in left}
 
-    def content(self, provider: Provider, component: Component) -> dict[str, Any]:
+    def content(
+        self, provider: Provider, component: Component, *, source: str = ""
+    ) -> dict[str, Any]:
         """The options as they enter keys: a file counts by its bytes, not by where it lies.
+
+        Args:
+            source: digest of what options of the kind `source` name, where that is a path; without
+                it the host reads what lies there.
 
         Raises:
             AssetError: an option names a file that cannot be read.
@@ -88,7 +94,11 @@ class KeyMaker:
         content: dict[str, Any] = dict(component.options)
         for option in provider.options:
             path = str(component.options[option.name])
-            if option.kind != "path" or not path:
+            located = option.kind == "source" and Path(path).is_absolute()
+            if not path or not (option.kind == "path" or located):
+                continue
+            if located and source:
+                content[option.name] = source
                 continue
             if path not in self._files:
                 try:
@@ -110,14 +120,12 @@ class KeyMaker:
         Raises:
             BrokenPlugin: the model's code raises when it is asked what it is.
         """
-        located = {o.name for o in provider.options if o.kind in ("path", "source")}
-        options = {k: v for k, v in component.options.items() if k not in located}
         steps = int(self._spec.sampling["steps"])
         try:
             facts = {
                 **self._running(provider),
-                **_options(options),
-                "content": model.digest,  # covers what its files hold
+                **_options(self.content(provider, component, source=model.digest)),
+                "content": model.digest,
                 "sampler": sampler,
                 "definition of the sampler": dict(model.sampler(sampler, steps).definition),
             }

@@ -56,6 +56,8 @@ def execute(args: argparse.Namespace) -> int:
     plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
+        for sentence in (*(f"note: {note}" for note in plan.notes), *_changes(plan, folder)):
+            print(sentence)
         folder.write(spec.text, plan.to_json())
         failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
         if renderer is not None:
@@ -63,6 +65,15 @@ def execute(args: argparse.Namespace) -> int:
             table.create(renderer).render([folder.path], target)
             print(f"\nReport: {target}")
     return EXIT_FAILED_CELLS if failed else 0
+
+
+def _changes(plan: Plan, folder: RunFolder) -> tuple[str, ...]:
+    """Why finished work is done again, where the folder holds a run."""
+    from tfq_bench.pipeline.changes import reasons
+    from tfq_bench.pipeline.tasks import tasks_of, unfinished
+
+    before, store = folder.plan_before(), folder.artefacts
+    return reasons(before, plan, unfinished(tasks_of(plan), store), store) if before else ()
 
 
 def _executor_options(provider: Provider, slots: int | None) -> dict[str, OptionValue]:

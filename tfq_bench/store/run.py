@@ -113,6 +113,13 @@ class RunFolder:
         """The content of `plan.json`."""
         return _read_json(self.path / "plan.json")
 
+    def plan_before(self) -> dict[str, Any] | None:
+        """The content of `plan.json`; None where there is none that can be read."""
+        try:
+            return self.plan()
+        except StoreError:
+            return None
+
     def environments(self) -> dict[str, dict[str, Any]]:
         """Every environment that took part, by id."""
         return {
