@@ -110,13 +110,13 @@ def _of_task(
 def _moved(old: set[str], new: set[str], facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """What differs between two sets of ingredients, each said once, in a fixed order."""
     before, after = (_by_name(ids, facts) for ids in (old - new, new - old))
-    found = []
-    for what in before.keys() & after.keys():
-        one, other = before[what], after[what]
-        for name in one.keys() | other.keys():
-            if one.get(name) != other.get(name):
-                found.append(_sentence(what, name, one.get(name), other.get(name)))
-    return tuple(sorted(set(found)))
+    found = {
+        _sentence(what, name, before[what].get(name), after[what].get(name))
+        for what in before.keys() & after.keys()
+        for name in before[what].keys() | after[what].keys()
+        if before[what].get(name) != after[what].get(name)
+    }
+    return tuple(sorted(found))
 
 
 def _by_name(
@@ -132,7 +132,7 @@ def _by_name(
 def _sentence(what: str, name: str, one: Any, other: Any) -> str:
     kind, _, rest = name.partition(" ")
     if kind == "code":
-        return f"code of {rest} changed"
+        return f"{name} changed"
     if name == "content":
         return f"the content of {what} changed"
     if kind == "asset":
