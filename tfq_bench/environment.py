@@ -24,6 +24,7 @@ __all__ = [
     "arithmetic_facts",
     "capture",
     "environment_id",
+    "gpu_names",
     "hardware_fingerprint",
     "speed_facts",
 ]
@@ -132,7 +133,7 @@ def arithmetic_facts(device: str) -> dict[str, str]:
     vendor = fields.get("vendor_id") or fields.get("CPU implementer") or found["machine"]
     facts = {"processor": " ".join([vendor, *found["instruction_sets"]])}
     if device == "cuda":
-        facts["GPU"] = ", ".join(sorted({gpu["name"] for gpu in _gpus()})) or "none"
+        facts["GPU"] = ", ".join(gpu_names()) or "none"
     return facts | {
         f"setting {name}": os.environ[name] for name in ARITHMETIC_SETTINGS if name in os.environ
     }
@@ -146,6 +147,11 @@ def speed_facts(device: str) -> dict[str, Any]:
         **{f"setting {name}": os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
     }
     return {**found, "GPUs": _gpus(), "driver": _gpu_driver()} if device == "cuda" else found
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of the GPUs that torch finds, each once; imports torch."""
+    return tuple(sorted({gpu["name"] for gpu in _gpus()}))
 
 
 def _processor() -> dict[str, Any]:

@@ -7,6 +7,7 @@ no network.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +27,12 @@ from tfq_bench.grid import matches, schemes, unsupported, variants
 from tfq_bench.inspection import cause
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
+from tfq_bench.notes import plan_notes
 from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
 from tfq_bench.providers import (
     BackendProvider,
     Execution,
+    MetricProvider,
     ModelProvider,
     OptionValue,
     Provider,
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
     from tfq_bench.protocols import Model
 
 __all__ = ["make_plan"]
+
+MAX_CELLS, MAX_SHARDS, MAX_TASKS, MAX_EXCLUDES = 5_000, 20_000, 100_000, 100
+"""Beyond these, planning takes longer than seconds."""
 
 
 def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
@@ -77,7 +83,9 @@ class _Planner:
         self.spec = spec
         self.table = table
         self.gmac: dict[str, float] = {}
+        self.idle = list(spec.excludes)
         images, shard = int(spec.sampling["images"]), int(spec.sampling["shard"])
+        _refuse_absurd(spec, shards=-(-images // shard))
         self.shards = tuple(
             (start, min(start + shard, images)) for start in range(0, images, shard)
         )
@@ -122,6 +130,9 @@ class _Planner:
             metrics=metrics,
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
+            notes=plan_notes(
+                self.spec, cells, idle=self.idle, timed=any(m.timed for m in self._metrics())
+            ),
         )
 
     def _shown(self, planned: PlannedCell) -> Cell:
@@ -170,7 +181,7 @@ class _Planner:
         drafts = list(self._drafts(provider, component, basis, model.digest))
         full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
         reference = self.keys.samples(full.lower) if full else None
-        timed = any(self.table.get("metric", metric.name).timed for metric in metrics)
+        timed = any(provider.timed for provider in self._metrics())
         for draft in drafts:
             measure = self.keys.measure(draft.lower, draft.execution) if timed else None
             samples = self.keys.samples(draft.lower)
@@ -199,7 +210,7 @@ class _Planner:
                 },
                 reference=full.cell.key if full and draft is not full else None,
                 skip=draft.skip,
-                plugins=tuple(sorted({*draft.plugins, *self._metric_plugins(metrics)})),
+                plugins=tuple(sorted({*draft.plugins, *self._metric_plugins()})),
             )
 
     def _basis(self, provider: ModelProvider, component: Component, model: Model) -> Made:
@@ -232,7 +243,7 @@ class _Planner:
                             backend=component,
                             seed=seed,
                         )
-                        if any(matches(exclude, cell) for exclude in self.spec.excludes):
+                        if self._excluded(cell):
                             continue
                         used = (provider, method, *([backend] if backend else []))
                         portable = self._portable(cell, provider, method, backend, source)
@@ -246,6 +257,11 @@ class _Planner:
                             skip=skip,
                             plugins=tuple(self.table.distribution_of(p) for p in used),
                         )
+
+    def _excluded(self, cell: Cell) -> bool:
+        found = [exclude for exclude in self.spec.excludes if matches(exclude, cell)]
+        self.idle = [exclude for exclude in self.idle if exclude not in found]
+        return bool(found)
 
     def _portable(
         self,
@@ -308,8 +324,38 @@ class _Planner:
                     ) from error
             yield provider, component, skip
 
-    def _metric_plugins(self, metrics: tuple[Component, ...]) -> set[str]:
-        return {self.table.distribution_of(self.table.get("metric", m.name)) for m in metrics}
+    def _metrics(self) -> list[MetricProvider]:
+        return [self.table.get("metric", entry.name) for entry in self.spec.metrics]
+
+    def _metric_plugins(self) -> set[str]:
+        return {self.table.distribution_of(provider) for provider in self._metrics()}
+
+
+def _refuse_absurd(spec: SuiteSpec, *, shards: int) -> None:
+    """SuiteError when so much is asked for that planning it would take minutes."""
+
+    def values(entry: Entry) -> int:
+        lists = (entry.given.get(key) for key in ("wbits", "abits", "policy"))
+        return math.prod(max(len(one), 1) for one in lists if isinstance(one, list))
+
+    cells = (
+        len(spec.models)
+        * sum(values(entry) for entry in spec.quantizers)
+        * max(len(spec.backends), 1)
+        * len(spec.seeds)
+    )
+    for what, number, most, advice in (
+        ("cells", cells, MAX_CELLS, "Make several suites of it."),
+        ("shards of a cell", shards, MAX_SHARDS, "Make [sampling] 'shard' larger."),
+        ("tasks", cells * shards, MAX_TASKS, "Make [sampling] 'shard' larger."),
+        ("numbers", cells * len(spec.metrics), MAX_TASKS, "Make several suites of it."),
+        ("exclusions", len(spec.excludes), MAX_EXCLUDES, "Use patterns."),
+    ):
+        if number > most:
+            raise SuiteError(
+                f"suite '{spec.name}' asks for up to {number:,} {what}, more than the {most:,} "
+                f"that are planned. {advice}"
+            )
 
 
 def _refuse_equal_metrics(metrics: tuple[Component, ...]) -> None:

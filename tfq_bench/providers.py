@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tfq_bench.errors import BrokenPlugin, SuiteError, nearest
+from tfq_bench.foreign import printable
 
 __all__ = [
     "API",
@@ -27,6 +28,7 @@ __all__ = [
     "QuantizerProvider",
     "RendererProvider",
     "parse_options",
+    "quoted",
 ]
 
 API = 1
@@ -81,28 +83,39 @@ class Option:
         wanted = _KINDS[self.kind]
         if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind != "bool"):
             raise SuiteError(
-                f"{where}: option '{self.name}' must be of type {self.kind}, found {value!r}."
+                f"{where}: option '{self.name}' must be of type {self.kind}, found {quoted(value)}."
             )
         assert isinstance(value, int | float | bool | str)
         if self.choices and value not in self.choices:
             listing = ", ".join(map(repr, self.choices))
             raise SuiteError(
-                f"{where}: option '{self.name}' must be one of {listing}, found {value!r}."
+                f"{where}: option '{self.name}' must be one of {listing}, found {quoted(value)}."
             )
         if self.kind == "float":
             number = _finite(value)  # 1 and 1.0 are one value, and have one key
             if number is None:
                 raise SuiteError(
-                    f"{where}: option '{self.name}' must be a finite number, found {value!r}."
+                    f"{where}: option '{self.name}' must be a finite number, found {quoted(value)}."
                 )
             value = number
         if isinstance(value, int | float) and not isinstance(value, bool):
             low, high = self.minimum, self.maximum
             if (low is not None and value < low) or (high is not None and value > high):
                 raise SuiteError(
-                    f"{where}: option '{self.name}' must {_range(low, high)}, found {value!r}."
+                    f"{where}: option '{self.name}' must {_range(low, high)}, "
+                    f"found {quoted(value)}."
                 )
         return value
+
+
+def quoted(value: object) -> str:
+    """A value of a suite as messages show it, in one short line."""
+    if isinstance(value, list | dict) and len(value) > 20:
+        return f"{len(value)} values"
+    try:
+        return printable(repr(value), 120)
+    except ValueError:  # a whole number of more digits than Python prints
+        return "a whole number of thousands of digits"
 
 
 def _finite(value: float | str) -> float | None:
@@ -138,8 +151,8 @@ def parse_options(
     for name in given:
         if name not in known:
             names = (*known, *also)
-            hint = nearest(name, names) if names else "it has none."
-            raise SuiteError(f"{where}: unknown option '{name}'; {hint}")
+            hint = nearest(name[:80], names) if names else "it has none."
+            raise SuiteError(f"{where}: unknown option '{printable(name, 80)}'; {hint}")
     return {
         name: known[name].parse(given.get(name, known[name].default), where)
         for name in sorted(known)

@@ -127,7 +127,8 @@ class KeyMaker:
                 **_options(self.content(provider, component, source=model.digest)),
                 "content": model.digest,
                 "sampler": sampler,
-                "definition of the sampler": dict(model.sampler(sampler, steps).definition),
+                "steps": steps,
+                "definition": digest(model.sampler(sampler, steps).definition),
             }
             own = self._note(f"model '{provider.name}'", facts)
         except TfqError:

@@ -314,7 +314,7 @@ def test_timings_are_those_of_one_machine(project, plugin_host, tmp_path, monkey
 
 
 def test_what_changed_is_said(project, tmp_path, capsys, monkeypatch):
-    """`plan` and `run` name the reason and count the tasks; all that does not depend on it stays."""
+    """`plan` and `run` name the reason and count the tasks; what does not depend on it stays."""
     (tmp_path / "field.toml").write_text(SUITE)
     arguments = [str(tmp_path / "field.toml"), "--run", str(tmp_path / "run")]
     assert 0 == main(["run", *arguments, "--no-report"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import SuiteError, UsageError
+from tfq_bench.foreign import printable
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.planner import make_plan
 from tfq_bench.providers import OptionValue, Provider, parse_options
@@ -41,18 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slots", type=int, metavar="N", help="tasks at the same time, with --executor process (1)"
     )
     parser.add_argument(
-        "--renderer", default="html", metavar="NAME", help="which renderer writes the report (html)"
+        "--renderer", metavar="NAME", help="which renderer writes the report (html)"
     )
     parser.add_argument("--no-report", action="store_true", help="write no report")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every planned cell is finished, 3 when one failed."""
+    if args.no_report and args.renderer is not None:
+        raise UsageError("--renderer has no effect with --no-report; leave one of the two out.")
     spec = load_suite(args.suite)
     table = discover()
     executor = table.get("executor", args.executor)
     options = _executor_options(executor, args.slots)
-    renderer = None if args.no_report else table.get("renderer", args.renderer)
+    renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
     plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
@@ -73,7 +76,13 @@ def _changes(plan: Plan, folder: RunFolder) -> tuple[str, ...]:
     from tfq_bench.pipeline.tasks import tasks_of, unfinished
 
     before, store = folder.plan_before(), folder.artefacts
-    return reasons(before, plan, unfinished(tasks_of(plan), store), store) if before else ()
+    if before is None:
+        return ()
+    suite = before.get("suite")
+    other = suite.get("name") if isinstance(suite, dict) else None
+    told = f"note: '{folder.path}' held a run of the suite '{printable(other, 100)}'."
+    why = reasons(before, plan, unfinished(tasks_of(plan), store), store)
+    return why if other == plan.spec.name else (told, *why)
 
 
 def _executor_options(provider: Provider, slots: int | None) -> dict[str, OptionValue]:

@@ -7,6 +7,7 @@ moved, and that is the reason.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["differences", "reasons"]
 
 ABSENT = "none"
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def reasons(
@@ -135,6 +138,8 @@ def _sentence(what: str, name: str, one: Any, other: Any) -> str:
         return f"{name} changed"
     if name == "content":
         return f"the content of {what} changed"
+    if name == "definition":
+        return f"the sampler's definition of {what} changed"
     if kind == "asset":
         return f"the file {rest} of {what} changed"
     shown = f"{_text(one)} -> {_text(other)}"
@@ -158,7 +163,8 @@ def _numbers(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, 
 def _text(value: Any) -> str:
     if value is None or value == "":
         return ABSENT
-    return printable(value if isinstance(value, str) else json.dumps(value), 60)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:8] if _DIGEST.fullmatch(text) else printable(text, 60)
 
 
 def _ids(made_of: Mapping[str, Any]) -> set[str]:
