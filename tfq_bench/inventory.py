@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tfq_bench.assets import Asset, identity, readable_size
+from tfq_bench.assets import Asset, file_fault, identity, readable_size
 from tfq_bench.components import component_of
 from tfq_bench.errors import AssetError, TfqError
 from tfq_bench.providers import OptionValue, Provider, parse_options
@@ -61,12 +61,21 @@ def suite_assets(spec: SuiteSpec, table: PluginTable) -> Inventory:
 
 
 def require_assets(spec: SuiteSpec, table: PluginTable) -> None:
-    """Returns when everything that a suite needs is on this machine.
+    """Returns when everything that a suite needs is on this machine, with the bytes it is to have.
 
     Raises:
-        AssetError: names all that is missing, what needs it and the command that fetches it.
+        AssetError: names all that is missing, what needs it and the command that fetches it; or a
+            file that is not what its plugin pinned.
     """
     needed = suite_assets(spec, table)
+    for asset in needed:
+        if asset.kind == "file" and asset.path is not None and asset.sha256:
+            fault = file_fault(asset.path, asset)
+            if fault:
+                raise AssetError(
+                    f"{asset.name}: {asset.path} is not {asset.what}: {fault}. Fetch it with "
+                    f"'tfq-bench assets fetch {asset.name}'."
+                )
     missing = {asset: users for asset, users in needed.items() if asset.path is None}
     if not missing:
         return

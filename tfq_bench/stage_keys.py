@@ -29,7 +29,7 @@ from tfq_bench.environment import arithmetic_facts, speed_facts
 from tfq_bench.errors import AssetError, BrokenPlugin, TfqError
 from tfq_bench.inspection import cause
 from tfq_bench.inventory import asset_identities
-from tfq_bench.keys import content_digest, digest
+from tfq_bench.keys import canonical, content_digest, digest
 from tfq_bench.plan import EAGER
 from tfq_bench.providers import (
     BackendProvider,
@@ -73,6 +73,7 @@ class KeyMaker:
         self._table = table
         self._shards = shards
         self._files: dict[str, str] = {}
+        self._components: dict[tuple[str, str, str], str] = {}
         self._code = RunningCode()
         self.ingredients: dict[str, dict[str, Any]] = {}
         # The sampler is in the basis, where its default has a name; images and shard are ranges.
@@ -189,8 +190,7 @@ class KeyMaker:
         """Key of the timings; None where the latency of a simulation would say nothing."""
         if execution == "simulated":
             return None
-        machine = self._note("this machine", speed_facts(self._spec.device))
-        return self._made((lower,), self._section("timing", self._spec.timing), machine)
+        return self._made((lower,), self._section("timing", self._spec.timing), self._speed)
 
     def evaluate(
         self,
@@ -225,7 +225,17 @@ class KeyMaker:
             self._note("this machine", arithmetic_facts(self._spec.device)),
         )
 
+    @cached_property
+    def _speed(self) -> str:
+        return self._note("this machine", speed_facts(self._spec.device))
+
     def _component(self, provider: Provider, component: Component) -> str:
+        known = provider.kind, component.name, canonical(dict(component.options))
+        if known not in self._components:
+            self._components[known] = self._note_component(provider, component)
+        return self._components[known]
+
+    def _note_component(self, provider: Provider, component: Component) -> str:
         # Fetched files that nothing pins count by their content, like files that options name.
         assets = asset_identities(self._table, provider, component)
         facts = {

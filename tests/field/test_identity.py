@@ -45,7 +45,7 @@ sampling = {steps = 2, images = 2, batch = 2, shard = 2}
 quantizer = [{name = "fp"}, {name = "rtn", wbits = 8, calibration_steps = 1}]
 calibration = {images = 1, batch = 1}
 backend = [{name = "simulate"}]
-metric = [{name = "paired"}]
+metric = [{name = "paired"}, {name = "bits"}]
 """
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tfq_bench import environment
 from tfq_bench.cli import main
+from tfq_bench.errors import AssetError
 from tfq_bench.planner import make_plan
 from tfq_bench.suite import parse_suite
 
@@ -385,3 +386,17 @@ def test_cached_features_are_those_of_the_extractor_that_runs(tmp_path, monkeypa
     Extractor.__module__ = "my_extractors"
     extractor = Extractor()
     assert {__name__, "my_extractors"} == _modules(lambda: extractor.features())
+
+
+def test_a_pinned_file_with_other_bytes_is_refused(asset_plugin, asset_folder, plugin_host):
+    """Its pin stands for its content in keys, so that other content must not go by it."""
+    content = asset_plugin()
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+    suite = SUITE.replace('"mean"', '"sharp"').replace('"mine"', '"rtn"')
+    spec = parse_suite(suite, "field.toml", asset_folder)
+    asset_folder.mkdir()
+    (asset_folder / "weights.bin").write_bytes(content)
+    make_plan(spec, plugin_host.discover())
+    (asset_folder / "weights.bin").write_bytes(content[::-1])
+    with pytest.raises(AssetError, match="is not the sharp weights: expected the SHA-256"):
+        make_plan(spec, plugin_host.discover())
