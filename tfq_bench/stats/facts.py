@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from tfq_bench.border import MetricValue, Record
 from tfq_bench.environment import hardware_fingerprint
 from tfq_bench.errors import UsageError, nearest
 
-__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell"]
+__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell", "flaw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,25 @@ def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
     raise UsageError(f"no cell is called '{name}'; {nearest(name, [c.label for c in known])}")
 
 
+def flaw(metric: MetricValue) -> str | None:
+    """Why a number cannot be held against another, None when it can.
+
+    A number whose error could not be computed is one of these: nobody knows how far it is off.
+    """
+    interval = metric.interval
+    if not math.isfinite(metric.value):
+        return f"it is {metric.value}"
+    if interval is not None and not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return f"its interval [{interval.low}, {interval.high}] is not finite"
+    if interval is not None and interval.low > interval.high:
+        return f"its interval [{interval.low}, {interval.high}] is upside down"
+    if not all(map(math.isfinite, metric.replicates)):
+        return "its error cannot be computed, because replicates are not finite"
+    if metric.replicates and metric.n < 2:
+        return f"its error cannot be computed from n = {metric.n}"
+    return None
+
+
 def _facts(
     cell: Mapping[str, Any], records: list[Record], hardware: Mapping[str, str]
 ) -> CellFacts:
@@ -109,17 +129,17 @@ def _facts(
         if record.metric is not None
     }
     status: Literal["ok", "failed", "skipped", "unfinished"]
-    reason = cell.get("reason")
+    reason = cell["reason"]
     if cell["status"] == "skipped":
         status = "skipped"
     elif bad is not None:
         status, reason = ("failed" if bad.status == "failed" else "skipped"), bad.reason
-    elif values or any(record.status == "ok" for record in records):
-        status = "ok"
-    elif failed:
+    elif (lacking := _lacking(cell["keys"]["evaluate"], records)) is not None:
+        status, reason = "unfinished", lacking
+    elif failed and not values:
         status, reason = "failed", f"metric '{failed[0].failed_metric}': {failed[0].reason}"
     else:
-        status, reason = "unfinished", "it has no results yet"
+        status = "ok"
     return CellFacts(
         key=cell["key"],
         label=cell["label"],
@@ -127,6 +147,22 @@ def _facts(
         status=status,
         values=values,
         reason=reason,
-        reference=cell.get("reference"),
+        reference=cell["reference"],
         failed_metrics={r.failed_metric: r.reason or "" for r in failed if r.failed_metric},
     )
+
+
+def _lacking(sources: list[str], records: list[Record]) -> str | None:
+    """What the records do not have of these evaluations, None when they are complete."""
+    if not records:
+        return "it has no results yet"
+    absent = 0
+    for source in sources:
+        found = [record for record in records if record.source == source]
+        numbers = sum(record.metric is not None for record in found)
+        if not found:
+            absent += 1
+        elif any(r.status == "ok" and r.source_values != numbers for r in found):
+            wanted = found[0].source_values
+            return f"{numbers} of {wanted} numbers of evaluation '{source}' are on record"
+    return f"{absent} of its {len(sources)} metrics have no results yet" if absent else None
