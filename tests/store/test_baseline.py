@@ -70,7 +70,7 @@ def _fields(record):
 
 @pytest.mark.parametrize(
     ("value", "status", "words"),
-    [(None, "failed", "failed: no memory"), (math.nan, "ok", "fd-tiny: it is nan")],
+    [(None, "failed", "failed: no memory"), (math.nan, "ok", "fd-tiny: nan")],
 )
 def test_bad_runs_are_refused_unless_allowed(run, record, value, status, words):
     """A partial run would become the measure of all later ones."""

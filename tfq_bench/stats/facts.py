@@ -95,21 +95,21 @@ def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
 
 
 def flaw(metric: MetricValue) -> str | None:
-    """Why a number cannot be held against another, None when it can.
+    """What is wrong with a number that cannot be held against another, None when it can.
 
     A number whose error could not be computed is one of these: nobody knows how far it is off.
     """
     interval = metric.interval
     if not math.isfinite(metric.value):
-        return f"it is {metric.value}"
+        return f"{metric.value}"
     if interval is not None and not (math.isfinite(interval.low) and math.isfinite(interval.high)):
-        return f"its interval [{interval.low}, {interval.high}] is not finite"
+        return f"the interval [{interval.low}, {interval.high}], which is not finite"
     if interval is not None and interval.low > interval.high:
-        return f"its interval [{interval.low}, {interval.high}] is upside down"
+        return f"the interval [{interval.low}, {interval.high}], which is upside down"
     if not all(map(math.isfinite, metric.replicates)):
-        return "its error cannot be computed, because replicates are not finite"
+        return "replicates that are not finite"
     if metric.replicates and metric.n < 2:
-        return f"its error cannot be computed from n = {metric.n}"
+        return f"an error from n = {metric.n}, which tells nothing"
     return None
 
 
