@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from tfq_bench.foreign import printable
 from tfq_bench.output.terminal import number, table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
     note = f"{plan.spec.sampling['images']} images a cell."
     if left_out := columns[count:]:
         note += f" In the report: {', '.join(left_out)}."
-    return f"{text}\n{note}"
+    return f"{text}\n{printable(note)}"
 
 
 def _columns(plan: Plan, store: ArtefactStore) -> list[str]:

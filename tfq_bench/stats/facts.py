@@ -11,7 +11,7 @@ from tfq_bench.border import MetricValue, Record
 from tfq_bench.environment import hardware_fingerprint
 from tfq_bench.errors import UsageError, nearest
 
-__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell", "flaw"]
+__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell", "flaw", "seeds_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class CellFacts:
         key: content key; a change of code moves it, so cells of two runs match by `axes`.
         reference: key of the full-precision cell, None for that cell itself.
         reason: why it failed, was skipped or is not finished.
+        stage: where a failed cell failed.
         failed_metrics: why, by name in the suite, of metrics that failed while others are there. A
             cell is failed as a whole only when nothing of it was measured or another stage failed.
     """
@@ -49,12 +50,18 @@ class CellFacts:
     values: Mapping[str, Measured]
     reason: str | None = None
     reference: str | None = None
+    stage: str | None = None
     failed_metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> tuple[tuple[str, str], ...]:
         """The cell's place in the grid; equal for the same cell of two runs."""
         return tuple(sorted(self.axes.items()))
+
+    @property
+    def identity_but_seed(self) -> tuple[tuple[str, str], ...]:
+        """Equal for cells that differ in nothing but their seed."""
+        return tuple(axis for axis in self.identity if axis[0] != "seed")
 
 
 def cell_facts(
@@ -76,6 +83,11 @@ def cell_facts(
         if "hardware" in environment
     }
     return tuple(_facts(cell, of_cell.get(cell["key"], []), hardware) for cell in plan["cells"])
+
+
+def seeds_of(cells: Iterable[CellFacts]) -> str:
+    """The seeds of these cells in words."""
+    return ", ".join(sorted({cell.axes.get("seed", "no seed") for cell in cells}))
 
 
 def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
@@ -148,6 +160,7 @@ def _facts(
         values=values,
         reason=reason,
         reference=cell["reference"],
+        stage=bad.stage if bad is not None else None,
         failed_metrics={r.failed_metric: r.reason or "" for r in failed if r.failed_metric},
     )
 

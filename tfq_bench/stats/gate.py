@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tfq_bench.errors import NotComparable, nearest
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.facts import CellFacts, Measured, flaw
+from tfq_bench.stats.facts import CellFacts, Measured, flaw, seeds_of
 from tfq_bench.stats.rules import Rule
 
 __all__ = ["OUTCOMES", "GateResult", "Outcome", "Verdict", "judge"]
@@ -116,16 +116,16 @@ def judge(
     expected = {cell.identity: cell for cell in baseline}
     found = {cell.identity: cell for cell in run}
     absent = [cell for identity, cell in expected.items() if identity not in found]
-    added = {_without_seed(cell) for identity, cell in found.items() if identity not in expected}
-    moved = [cell for cell in absent if _without_seed(cell) in added]
-    places = {_without_seed(cell) for cell in moved}
+    added = {c.identity_but_seed for identity, c in found.items() if identity not in expected}
+    moved = [cell for cell in absent if cell.identity_but_seed in added]
+    places = {cell.identity_but_seed for cell in moved}
     if moved:
-        mine = [cell for cell in run if _without_seed(cell) in places]
+        mine = [cell for cell in run if cell.identity_but_seed in places]
         judging.other_seeds([c for c in mine if c.identity not in expected], moved)
     for identity, cell in found.items():
         judging.cell(cell, expected.get(identity))
     for cell in absent:
-        if _without_seed(cell) not in places:
+        if cell.identity_but_seed not in places:
             judging.absent(cell, "the run has no such cell")
     order = {outcome: number for number, outcome in enumerate(OUTCOMES)}
     return GateResult(
@@ -180,10 +180,9 @@ class _Judge:
 
     def other_seeds(self, mine: Sequence[CellFacts], base: Sequence[CellFacts]) -> None:
         """Says once that cells differ in nothing but their seed."""
-        was, now = (sorted({c.axes.get("seed", "?") for c in cells}) for cells in (base, mine))
         label = f"{len(base)} cells" if len(base) > 1 else base[0].label
         message = (
-            f"seeds differ: expected the baseline's ({', '.join(was)}), found {', '.join(now)}; "
+            f"seeds differ: expected the baseline's ({seeds_of(base)}), found {seeds_of(mine)}; "
             "numbers of other seeds do not compare. Run the suite with the baseline's seeds, or "
             "save a new baseline"
         )
@@ -356,10 +355,6 @@ class _Judge:
                 delta=difference,
             )
         )
-
-
-def _without_seed(cell: CellFacts) -> tuple[tuple[str, str], ...]:
-    return tuple(axis for axis in cell.identity if axis[0] != "seed")
 
 
 def _listed(values: Mapping[str, Measured]) -> str:
