@@ -1,6 +1,6 @@
 """Text from logs, suites and commands without what looks like a secret.
 
-Every pattern takes time in proportion to the text: what comes before or between the parts of a match
+Every pattern takes time in proportion to the text: what comes between the parts of a match
 is bounded, so that one line of five million characters is no different from many short ones.
 """
 
