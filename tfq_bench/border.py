@@ -249,6 +249,9 @@ class MetricDefinition:
         parameters: everything the value depends on besides the cell: extractor digest, resize,
             reference digest, number of images, sampler and steps, version of the formula.
         volatile: True when two runs of one cell may differ (times, memory).
+        margin: how much worse, in `unit`, a gate without rules lets the number get; None for 2 % of
+            the baseline. Decibels and bounded numbers have one: 2 % of an SSIM of 0.999 is twenty
+            times the loss that it measures. It is no part of what the number means.
     """
 
     name: str
@@ -257,6 +260,7 @@ class MetricDefinition:
     summary: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     volatile: bool = False
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,14 +292,20 @@ class MetricValue:
 class Record:
     """One line of `records.jsonl`: a metric of a cell, or what became of a cell without one.
 
-    A finished cell has one record per metric. A failed or skipped cell has one record with
-    `metric` None. Later records of the same (cell, metric name) replace earlier ones.
+    A finished cell has one record per number, and one without (`ok`, `metric` None) for each of its
+    metrics that gave none. A failed or skipped cell has one record with `metric` None. A metric
+    that failed has one of its own (`failed`, `failed_metric`), and the cell keeps its other
+    numbers. Later records of the same (cell, metric name) replace earlier ones.
 
     Args:
         run: plan id. cell: cell key. label: the cell's label.
         axes: `model`, `quantizer`, `scheme`, `wbits`, `abits`, `policy`, `backend`, `seed`,
             `quantizer_options`, all as text.
         definition: id of the metric's definition (`name@digest`).
+        source: key of the evaluation that gave the number, or failed; None for a whole cell. A
+            record whose source is not in the plan is no longer current.
+        source_values: how many numbers that evaluation gave, so that a lost one is missed.
+        failed_metric: name of the metric in the suite, for a record of its failure.
         execution: how the network was executed.
         stage: where it failed, for a failed cell.
         reason: why it failed or was skipped.
@@ -319,3 +329,6 @@ class Record:
     reason: str | None = None
     reproduce: str | None = None
     log: str | None = None
+    source: str | None = None
+    source_values: int = 0
+    failed_metric: str | None = None

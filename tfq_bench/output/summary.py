@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from tfq_bench.foreign import printable
 from tfq_bench.output.terminal import number, table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
     note = f"{plan.spec.sampling['images']} images a cell."
     if left_out := columns[count:]:
         note += f" In the report: {', '.join(left_out)}."
-    return f"{text}\n{note}"
+    return f"{text}\n{printable(note)}"
 
 
 def _columns(plan: Plan, store: ArtefactStore) -> list[str]:
@@ -52,7 +53,7 @@ def _rows(
     columns: list[str],
     records: tuple[Record, ...],
 ) -> list[list[str]]:
-    status = {r.cell: r.status for r in records if r.status != "ok"}
+    status = {r.cell: r.status for r in records if r.status != "ok" and r.failed_metric is None}
     rows = []
     for planned in plan.cells:
         key = planned.cell.key

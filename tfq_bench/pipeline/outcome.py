@@ -12,19 +12,61 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["failure_record", "metric_records", "skip_record"]
+__all__ = ["failed_metric_record", "failure_record", "metric_records", "skip_record"]
 
 
 def metric_records(
     plan: Plan, planned: PlannedCell, store: ArtefactStore, environment: str
 ) -> list[Record]:
-    """One record per number that the cell's finished metrics gave, in suite order."""
+    """One record per number that the cell's finished metrics gave, in suite order.
+
+    A metric that gave no number for this cell has a record too: it is finished.
+    """
     return [
-        _record(plan, planned, environment, status="ok", metric=metric)
+        _record(
+            plan,
+            planned,
+            environment,
+            status="ok",
+            metric=metric,
+            source=key,
+            source_values=len(values),
+        )
         for key in planned.keys.evaluate
         if store.has("evaluate", key)
-        for metric in map(metric_from_json, store.result("evaluate", key)["values"])
+        for values in [store.result("evaluate", key)["values"]]
+        for metric in (map(metric_from_json, values) if values else [None])
     ]
+
+
+def failed_metric_record(
+    plan: Plan,
+    planned: PlannedCell,
+    environment: str,
+    *,
+    metric: str,
+    source: str,
+    reason: str,
+    reproduce: str,
+    log: str,
+) -> Record:
+    """What became of one metric of a cell that has other numbers.
+
+    Args:
+        metric: its name in the suite. source: its `evaluate` key.
+    """
+    return _record(
+        plan,
+        planned,
+        environment,
+        status="failed",
+        stage="evaluate",
+        failed_metric=metric,
+        source=source,
+        reason=reason,
+        reproduce=reproduce,
+        log=log,
+    )
 
 
 def failure_record(
