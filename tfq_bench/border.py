@@ -79,10 +79,24 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A provider's name together with every option's value, sorted by name."""
+    """A provider's name together with every option's value, sorted by name.
+
+    Args:
+        label: of a metric that stands in a suite beside another of its provider, else empty.
+    """
 
     name: str
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called among the components of a suite: `kernel-distance:test`."""
+        return self.titled(self.name)
+
+    def titled(self, name: str) -> str:
+        """`name` with the label behind it, for names that would stand twice without."""
+        return f"{name}:{self.label}" if self.label else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,14 +278,14 @@ class MetricValue:
     """One number with what is needed to compare it.
 
     Args:
-        value: finite, or NaN when it could not be computed (a gate then fails).
+        value: finite. What cannot be computed is no value: the metric raises `MetricError`.
         n: how many images (or timed rounds) it rests on.
         interval: None when the value has no sampling error.
         replicates: bootstrap replicates; replicate `b` of two cells with equal `pairing` used the
             same images, so their differences have a paired interval. Empty when not resampled.
         pairing: id of the images and resampling plan, None when nothing may be paired.
         reference: key of the cell it is measured against, for paired metrics.
-        series: named curves for the report, e.g. error per timestep.
+        series: named curves for the report, e.g. error per timestep; finite.
     """
 
     definition: MetricDefinition

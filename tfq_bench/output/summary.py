@@ -36,12 +36,12 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
 def _columns(plan: Plan, store: ArtefactStore) -> list[str]:
     """The first number that each metric of the suite gives for any cell."""
     names: list[str] = []
-    for position in range(len(plan.metrics)):
+    for position, metric in enumerate(plan.metrics):
         for planned in plan.runnable():
             key = planned.keys.evaluate[position]
             values = store.result("evaluate", key)["values"] if store.has("evaluate", key) else []
             if values:
-                names.append(values[0]["name"])
+                names.append(metric.titled(values[0]["name"]))
                 break
     return list(dict.fromkeys(names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Record
@@ -9,6 +10,7 @@ from tfq_bench.keys import definition_id
 from tfq_bench.store.records import metric_from_json
 
 if TYPE_CHECKING:
+    from tfq_bench.border import Component, MetricValue
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
@@ -20,11 +22,19 @@ def metric_records(
 ) -> list[Record]:
     """One record per number that the cell's finished metrics gave, in suite order."""
     return [
-        _record(plan, planned, environment, status="ok", metric=metric)
-        for key in planned.keys.evaluate
+        _record(plan, planned, environment, status="ok", metric=_titled(component, value))
+        for component, key in zip(plan.metrics, planned.keys.evaluate, strict=True)
         if store.has("evaluate", key)
-        for metric in map(metric_from_json, store.result("evaluate", key)["values"])
+        for value in map(metric_from_json, store.result("evaluate", key)["values"])
     ]
+
+
+def _titled(component: Component, value: MetricValue) -> MetricValue:
+    """The value under the name that it has in this suite."""
+    if not component.label:
+        return value
+    name = component.titled(value.definition.name)
+    return replace(value, definition=replace(value.definition, name=name))
 
 
 def failure_record(
