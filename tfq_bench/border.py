@@ -302,14 +302,20 @@ class MetricValue:
 class Record:
     """One line of `records.jsonl`: a metric of a cell, or what became of a cell without one.
 
-    A finished cell has one record per metric. A failed or skipped cell has one record with
-    `metric` None. Later records of the same (cell, metric name) replace earlier ones.
+    A finished cell has one record per number, and one without (`ok`, `metric` None) for each of its
+    metrics that gave none. A failed or skipped cell has one record with `metric` None. A metric
+    that failed has one of its own (`failed`, `failed_metric`), and the cell keeps its other
+    numbers. Later records of the same (cell, metric name) replace earlier ones.
 
     Args:
         run: plan id. cell: cell key. label: the cell's label.
         axes: `model`, `quantizer`, `scheme`, `wbits`, `abits`, `policy`, `backend`, `seed`,
             `quantizer_options`, all as text.
         definition: id of the metric's definition (`name@digest`).
+        source: key of the evaluation that gave the number, or failed; None for a whole cell. A
+            record whose source is not in the plan is no longer current.
+        source_values: how many numbers that evaluation gave, so that a lost one is missed.
+        failed_metric: name of the metric in the suite, for a record of its failure.
         execution: how the network was executed.
         stage: where it failed, for a failed cell.
         reason: why it failed or was skipped.
@@ -333,3 +339,6 @@ class Record:
     reason: str | None = None
     reproduce: str | None = None
     log: str | None = None
+    source: str | None = None
+    source_values: int = 0
+    failed_metric: str | None = None

@@ -1,6 +1,7 @@
 """Every verdict, every exit code, and the words that come with them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -294,3 +295,12 @@ def test_the_worst_comes_first_and_all_are_counted():
         result
     )
     assert "Gate failed (1 failed, 1 regressed, 1 improved, 1 pass)." == result.summary
+
+
+def test_a_failed_metric_fails_the_gate_and_the_other_numbers_count():
+    """By its name in the suite and with its reason, unless a rule ignores it."""
+    run = replace(cell(measured(1.0)), failed_metrics={"sharp": "no weights"})
+    result = gate(run, measured(1.0))
+    assert [("sharp", "failed"), ("fd", "pass")] == outcomes(result)
+    assert (1, True) == (result.exit_code, "no weights" in result.verdicts[0].message)
+    assert 0 == gate(run, measured(1.0), Rule(metric="sh*", kind="ignore")).exit_code

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 
 import jsonschema
@@ -61,6 +62,17 @@ def test_a_failure_is_forgotten_when_the_cell_succeeds(path, record):
     assert ["ok"] == [found.status for found in read(path)]
     append(path, [failure])
     assert ["failed", "ok"] == [found.status for found in read(path)]
+
+
+def test_a_failed_metric_stands_beside_the_numbers_until_its_source_is_ok(path, record):
+    """It replaces nothing, and a retry of the metric takes it away."""
+    failure = replace(
+        record(value=None, status="failed", reason="no weights"), failed_metric="m", source="k"
+    )
+    append(path, [record(), failure])
+    assert ["m", None] == [found.failed_metric for found in read(path)]
+    append(path, [replace(record(name="sharp"), source="k", source_values=1)])
+    assert ["ok", "ok"] == [found.status for found in read(path)]
 
 
 def test_a_torn_last_line_is_ignored_then_removed(path, record, caplog):

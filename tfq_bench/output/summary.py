@@ -52,7 +52,7 @@ def _rows(
     columns: list[str],
     records: tuple[Record, ...],
 ) -> list[list[str]]:
-    status = {r.cell: r.status for r in records if r.status != "ok"}
+    status = {r.cell: r.status for r in records if r.status != "ok" and r.failed_metric is None}
     rows = []
     for planned in plan.cells:
         key = planned.cell.key

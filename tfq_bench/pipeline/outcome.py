@@ -14,18 +14,30 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["failure_record", "metric_records", "skip_record"]
+__all__ = ["failed_metric_record", "failure_record", "metric_records", "skip_record"]
 
 
 def metric_records(
     plan: Plan, planned: PlannedCell, store: ArtefactStore, environment: str
 ) -> list[Record]:
-    """One record per number that the cell's finished metrics gave, in suite order."""
+    """One record per number that the cell's finished metrics gave, in suite order.
+
+    A metric that gave no number for this cell has a record too: it is finished.
+    """
     return [
-        _record(plan, planned, environment, status="ok", metric=_titled(component, value))
+        _record(
+            plan,
+            planned,
+            environment,
+            status="ok",
+            metric=None if value is None else _titled(component, value),
+            source=key,
+            source_values=len(values),
+        )
         for component, key in zip(plan.metrics, planned.keys.evaluate, strict=True)
         if store.has("evaluate", key)
-        for value in map(metric_from_json, store.result("evaluate", key)["values"])
+        for values in [store.result("evaluate", key)["values"]]
+        for value in (map(metric_from_json, values) if values else [None])
     ]
 
 
@@ -35,6 +47,36 @@ def _titled(component: Component, value: MetricValue) -> MetricValue:
         return value
     name = component.titled(value.definition.name)
     return replace(value, definition=replace(value.definition, name=name))
+
+
+def failed_metric_record(
+    plan: Plan,
+    planned: PlannedCell,
+    environment: str,
+    *,
+    metric: str,
+    source: str,
+    reason: str,
+    reproduce: str,
+    log: str,
+) -> Record:
+    """What became of one metric of a cell that has other numbers.
+
+    Args:
+        metric: its name in the suite. source: its `evaluate` key.
+    """
+    return _record(
+        plan,
+        planned,
+        environment,
+        status="failed",
+        stage="evaluate",
+        failed_metric=metric,
+        source=source,
+        reason=reason,
+        reproduce=reproduce,
+        log=log,
+    )
 
 
 def failure_record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tfq_bench.border import MetricValue, Record
@@ -37,6 +37,8 @@ class CellFacts:
         key: content key; a change of code moves it, so cells of two runs match by `axes`.
         reference: key of the full-precision cell, None for that cell itself.
         reason: why it failed, was skipped or is not finished.
+        failed_metrics: why, by name in the suite, of metrics that failed while others are there. A
+            cell is failed as a whole only when nothing of it was measured or another stage failed.
     """
 
     key: str
@@ -46,6 +48,7 @@ class CellFacts:
     values: Mapping[str, Measured]
     reason: str | None = None
     reference: str | None = None
+    failed_metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> tuple[tuple[str, str], ...]:
@@ -93,7 +96,8 @@ def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
 def _facts(
     cell: Mapping[str, Any], records: list[Record], hardware: Mapping[str, str]
 ) -> CellFacts:
-    bad = next((record for record in records if record.status != "ok"), None)
+    failed = [record for record in records if record.failed_metric is not None]
+    bad = next((r for r in records if r.status != "ok" and r.failed_metric is None), None)
     values = {
         record.metric.definition.name: Measured(
             metric=record.metric,
@@ -110,8 +114,10 @@ def _facts(
         status = "skipped"
     elif bad is not None:
         status, reason = ("failed" if bad.status == "failed" else "skipped"), bad.reason
-    elif values:
+    elif values or any(record.status == "ok" for record in records):
         status = "ok"
+    elif failed:
+        status, reason = "failed", f"metric '{failed[0].failed_metric}': {failed[0].reason}"
     else:
         status, reason = "unfinished", "it has no results yet"
     return CellFacts(
@@ -122,4 +128,5 @@ def _facts(
         values=values,
         reason=reason,
         reference=cell.get("reference"),
+        failed_metrics={r.failed_metric: r.reason or "" for r in failed if r.failed_metric},
     )

@@ -149,7 +149,9 @@ class _Judge:
         for name, mine in cell.values.items():
             if name not in known and (rule := self._rule(cell.label, mine)):
                 self._new(cell.label, rule, mine, listed=expected is not None)
-        if cell.status == "failed":
+        for name, reason in cell.failed_metrics.items():
+            self._failed_metric(cell, name, reason)
+        if cell.status == "failed" and not cell.failed_metrics:
             lacking = (v for v in self.verdicts[before:] if v.value is None)
             if not any(v.outcome == "failed" for v in lacking):
                 self._whole(cell, "failed", f"the cell failed: {cell.reason}", fails=True)
@@ -252,6 +254,28 @@ class _Judge:
                     message=message,
                 )
             )
+
+    def _failed_metric(self, cell: CellFacts, name: str, reason: str) -> None:
+        if not self._ignores(cell.label, name):
+            self.verdicts.append(
+                Verdict(
+                    outcome="failed",
+                    label=cell.label,
+                    metric=name,
+                    fails=True,
+                    rule="",
+                    message=f"expected the metric's numbers, but it failed: {reason}",
+                )
+            )
+
+    def _ignores(self, label: str, metric: str) -> bool:
+        """True when the last rule for a metric of the suite, which has no definition, ignores."""
+        last = False
+        for number, rule in enumerate(self.rules):
+            if fnmatchcase(metric, rule.metric) and fnmatchcase(label, rule.cell):
+                self.used.add(number)
+                last = rule.kind == "ignore"
+        return last
 
     def _ignores_cell(self, label: str) -> bool:
         last = False

@@ -111,6 +111,9 @@ def record_to_json(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "reproduce": record.reproduce,
         "log": record.log,
+        "source": record.source,
+        "source_values": record.source_values,
+        "failed_metric": record.failed_metric,
     }
 
 
@@ -141,6 +144,9 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
             reason=data["reason"],
             reproduce=data["reproduce"],
             log=data["log"],
+            source=data["source"],
+            source_values=data["source_values"],
+            failed_metric=data["failed_metric"],
         )
     except KeyError as error:
         raise StoreError(f"a record lacks the field {error}.") from None
@@ -183,7 +189,8 @@ def append(path: Path, records: Iterable[Record]) -> None:
 def read(path: Path) -> tuple[Record, ...]:
     """The latest record per (cell, metric), sorted by (label, cell, metric).
 
-    A failure or skip is left out when later records of its cell are ok. A last line torn by a
+    A failure or skip is left out when later records of its cell are ok, and the failure of a metric
+    when later records of its source are. A last line torn by a
     crash is ignored with a notice in the log. A file that does not exist holds no records.
 
     Raises:
@@ -195,7 +202,7 @@ def read(path: Path) -> tuple[Record, ...]:
         return ()
     except OSError as error:
         raise explain(error, path, "read") from error
-    latest: dict[tuple[str, str], Record] = {}
+    latest: dict[tuple[str, str, str], Record] = {}
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -214,13 +221,17 @@ def read(path: Path) -> tuple[Record, ...]:
         except StoreError as error:
             raise StoreError(f"'{path}', line {number}: {error}") from None
         if record.status == "ok":
-            latest.pop((record.cell, ""), None)
-        latest[record.cell, _name(record)] = record
-    return tuple(sorted(latest.values(), key=lambda r: (r.label, r.cell, _name(r))))
+            latest.pop((record.cell, "", ""), None)
+            latest.pop((record.cell, "", record.source or ""), None)
+        latest[record.cell, *_place(record)] = record
+    return tuple(sorted(latest.values(), key=lambda r: (r.label, r.cell, *_place(r))))
 
 
-def _name(record: Record) -> str:
-    return "" if record.metric is None else record.metric.definition.name
+def _place(record: Record) -> tuple[str, str]:
+    """What a later record of the same cell must share to replace this one."""
+    if record.metric is not None:
+        return record.metric.definition.name, ""
+    return "", record.source or ""
 
 
 def json_number(value: float) -> float | str:

@@ -126,16 +126,16 @@ def _trouble(run: RunFolder, planned: Mapping[str, Any], records: list[Record]) 
     bad = [record for record in records if record.status != "ok"]
     measured = any(record.metric is not None for record in records)
     if bad:
-        record = bad[-1]
+        record = next((r for r in bad if r.failed_metric is None), bad[-1])
         status: Outcome = "skipped" if record.status == "skipped" else "failed"
         return Trouble(
             status="partial" if measured else status,
-            reason=redact(record.reason or "no reason was recorded"),
+            reason=redact("; ".join(map(_reason, bad))),
             stage=record.stage,
             reproduce=redact(record.reproduce) if record.reproduce else None,
             log=_log_tail(run, planned["key"]) if status == "failed" else "",
         )
-    if measured:
+    if records:
         return None
     if planned.get("status") == "skipped":
         return Trouble(status="skipped", reason=redact(planned.get("reason") or "no reason given"))
@@ -143,6 +143,11 @@ def _trouble(run: RunFolder, planned: Mapping[str, Any], records: list[Record]) 
         status="not run",
         reason="The run has no record of this cell. Run the suite again to finish it.",
     )
+
+
+def _reason(record: Record) -> str:
+    reason = record.reason or "no reason was recorded"
+    return reason if record.failed_metric is None else f"metric '{record.failed_metric}': {reason}"
 
 
 def _log_tail(run: RunFolder, key: str) -> str:
