@@ -12,6 +12,8 @@ METRIC = """
 from tfq_bench import api
 
 class Raises:
+    def definitions(self, inputs):
+        return ()
     def evaluate(self, inputs):
         {body}
 
@@ -57,7 +59,10 @@ def test_calibration_says_what_it_cost(project):
     ("body", "reason"),
     [
         ("raise ValueError('boom')", "metric 'raises' raised ValueError: boom"),
-        ("return [object()]", "metric 'raises' raised AttributeError"),
+        (
+            "return [object()]",
+            "must return a tuple of MetricValue, found object",
+        ),
     ],
 )
 def test_a_metric_that_raises_keeps_no_other_from_being_computed(

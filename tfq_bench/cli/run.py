@@ -103,6 +103,9 @@ def _carry_out(
             print(f"skipped: {planned.cell.label}: {planned.skip}")
     for record in records:
         if record.status == "failed":
-            print(f"failed: {record.label} at {record.stage}: {record.reason}")
+            where = f"at {record.stage}"
+            if record.failed_metric is not None:
+                where = f"in metric '{record.failed_metric}'"
+            print(f"failed: {record.label} {where}: {record.reason}")
             print(f"  log: {folder.path / (record.log or '')}\n  repeat: {record.reproduce}")
     return failed

@@ -65,7 +65,13 @@ def _cell(folder: RunFolder, cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_failures(folder: RunFolder, cells: list[dict[str, Any]]) -> None:
-    failed = {r.cell: f"{r.stage}: {r.reason}" for r in folder.records() if r.status == "failed"}
+    failed: dict[str, list[str]] = {}
+    for record in folder.records():
+        if record.status == "failed":
+            where = str(record.stage)
+            if record.failed_metric is not None:
+                where = f"metric '{record.failed_metric}'"
+            failed.setdefault(record.cell, []).append(f"{where}: {record.reason}")
     for cell in cells:
         if cell["status"] == "unfinished" and cell["key"] in failed:
-            cell.update(status="failed", reason=failed[cell["key"]])
+            cell.update(status="failed", reason="; ".join(failed[cell["key"]]))
