@@ -279,7 +279,7 @@ class EvaluationInputs(Protocol):
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 `[N, H, W, 3]`, ordered by image index."""
+        """uint8 `[N, H, W, 3]`, ordered by image index; read-only, as every array here."""
 
     @property
     def reference_images(self) -> np.ndarray | None:

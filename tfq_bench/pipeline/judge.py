@@ -84,8 +84,17 @@ def judge(
 
 
 def _evaluate(metric: Any, inputs: CellInputs) -> tuple[MetricValue, ...]:
-    values = metric.evaluate(inputs)
-    return checked_values(values, metric.definitions(inputs), reference=inputs.reference_cell)
+    try:
+        values = metric.evaluate(inputs)
+        definitions = metric.definitions(inputs)
+    finally:  # the next metric gets what is stored, whatever became of this one
+        changed = inputs.restore()
+    if changed:
+        raise MetricError(
+            f"it wrote into the images of the {' and the '.join(changed)}, which other metrics "
+            "read too; they were loaded again. It must work on a copy."
+        )
+    return checked_values(values, definitions, reference=inputs.reference_cell)
 
 
 def _store(bench: Workbench, key: str, values: tuple[MetricValue, ...]) -> None:
