@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_PRECISION",
+    "SANITY",
     "Block",
     "CalibrationData",
     "CalibrationNeeds",
@@ -38,6 +39,9 @@ __all__ = [
 
 FULL_PRECISION = 32
 """Bit width that stands for "not quantized"."""
+
+SANITY = "sanity"
+"""The metric that every run has: it fails where a cell's images show nothing."""
 
 Status = Literal["ok", "failed", "skipped"]
 LayerKind = Literal["conv2d", "linear"]
@@ -342,3 +346,11 @@ class Record:
     source: str | None = None
     source_values: int = 0
     failed_metric: str | None = None
+
+    @property
+    def broken_images(self) -> bool:
+        """True for the record of a cell whose images, or whose reference's, show nothing."""
+        return self.failed_metric is not None and (
+            self.failed_metric.partition(":")[0] == SANITY
+            or self.failed_metric.endswith(f":{SANITY}")
+        )

@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tfq_bench.border import Cell, Component, Scheme
+from tfq_bench.border import SANITY, Cell, Component, Scheme
 from tfq_bench.components import component_of
 from tfq_bench.errors import (
     BrokenPlugin,
     LoweringError,
     NothingToDo,
+    PluginConflict,
     SuiteError,
     TfqError,
     nearest,
 )
 from tfq_bench.foreseen import Asked, cautions, refuse_equal
 from tfq_bench.grid import matches, schemes, unsupported, variants
-from tfq_bench.inspection import cause
+from tfq_bench.inspection import HOST, cause
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
 from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
@@ -83,7 +84,8 @@ class _Planner:
 
     def plan(self) -> Plan:
         metrics = tuple(
-            component_of(self.spec, self.table, "metric", entry) for entry in self.spec.metrics
+            component_of(self.spec, self.table, "metric", entry)
+            for entry in (*self.spec.metrics, *self._controls())
         )
         require_assets(self.spec, self.table)  # all at once, and before any work starts
         asked = tuple(map(self._asked, metrics))  # wrong weights are told then too
@@ -123,6 +125,17 @@ class _Planner:
             gmac=self.gmac,
             notes=notes,
         )
+
+    def _controls(self) -> tuple[Entry, ...]:
+        """What every run has, whether the suite names it or not."""
+        control = self.table.get("metric", f"{HOST}:{SANITY}")
+        if any(self.table.get("metric", entry.name) is control for entry in self.spec.metrics):
+            return ()
+        try:
+            self.table.get("metric", SANITY)
+        except PluginConflict:  # the name is taken twice; a suite that does not use it still runs
+            return (Entry(name=f"{HOST}:{SANITY}", given={}),)
+        return (Entry(name=SANITY, given={}),)
 
     def _asked(self, component: Component) -> Asked:
         provider = self.table.get("metric", component.name)

@@ -75,9 +75,10 @@ def test_a_metric_that_raises_keeps_no_other_from_being_computed(
     evaluate = next(task for task in tasks_of(found.plan) if task.stage == "evaluate")
     with pytest.raises(MetricError, match=reason):
         run_task(found.bench, evaluate, lambda *_: None)
-    bad, good = evaluate.outputs
+    bad, good, control = evaluate.outputs
     assert not found.folder.artefacts.has("evaluate", bad)
     assert found.folder.artefacts.has("evaluate", good)
+    assert found.folder.artefacts.has("evaluate", control)
 
 
 def test_a_damaged_artefact_is_not_blamed_on_the_metric(project):

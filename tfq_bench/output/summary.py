@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tfq_bench.foreign import printable
 from tfq_bench.output.terminal import number, table
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["summary"]
+__all__ = ["broken_images", "summary"]
 
 
 def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> str:
@@ -30,7 +32,16 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
     note = f"{plan.spec.sampling['images']} images a cell."
     if left_out := columns[count:]:
         note += f" In the report: {', '.join(left_out)}."
-    return f"{text}\n{note}"
+    return "\n".join([*broken_images(records), text, note])
+
+
+def broken_images(records: Iterable[Record]) -> list[str]:
+    """What must be read before any number: cells whose images show nothing, a line each."""
+    return [
+        f"BROKEN IMAGES: {printable(record.label)}: {printable(record.reason)}"
+        for record in records
+        if record.broken_images
+    ]
 
 
 def _columns(plan: Plan, store: ArtefactStore) -> list[str]:

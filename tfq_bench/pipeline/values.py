@@ -179,8 +179,12 @@ def _series(given: object, where: str) -> dict[str, tuple[float, ...]]:
 
 
 def _numbers(given: object, where: str) -> tuple[float, ...]:
-    numbers = isinstance(given, Iterable) and isinstance(given, Sized)
-    if isinstance(given, str | bytes | Mapping) or not numbers:
+    # Something with a length: an endless generator would never be read to its end.
+    if (
+        isinstance(given, str | bytes | Mapping)
+        or not isinstance(given, Iterable)
+        or not isinstance(given, Sized)
+    ):
         raise MetricError(f"{where} must be a tuple of numbers, found {_shown(given)}.")
     return tuple(_number(item, f"{where}, number {i}") for i, item in enumerate(given))
 
