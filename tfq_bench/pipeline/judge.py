@@ -15,10 +15,11 @@ from tfq_bench.errors import MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.evaluate import CellInputs
 from tfq_bench.pipeline.values import checked_values
+from tfq_bench.protocols import NamesValues
 from tfq_bench.store.records import metric_to_json
 
 if TYPE_CHECKING:
-    from tfq_bench.border import MetricValue
+    from tfq_bench.border import Component, MetricValue
     from tfq_bench.pipeline.workbench import Workbench
     from tfq_bench.plan import PlannedCell
     from tfq_bench.protocols import Progress
@@ -66,7 +67,15 @@ def judge(
         if bench.store.has("evaluate", key):
             continue
         try:
-            values = _evaluate(bench.create("metric", metric), inputs)
+            made = bench.create("metric", metric)
+            values = _evaluate(made, inputs)
+            names = [value.definition.name for value in values]
+            if not isinstance(made, NamesValues):  # what is announced, the plan has looked at
+                _refuse_taken(bench, metric, names, keys)
+            elif strangers := sorted(set(names) - set(made.names)):
+                raise MetricError(
+                    f"'{strangers[0]}' is not among its 'names' ({', '.join(made.names)})."
+                )
         except (StoreError, KeyboardInterrupt):
             raise
         except TfqError as error:
@@ -95,6 +104,28 @@ def _evaluate(metric: Any, inputs: CellInputs) -> tuple[MetricValue, ...]:
             "read too; they were loaded again. It must work on a copy."
         )
     return checked_values(values, definitions, reference=inputs.reference_cell)
+
+
+def _refuse_taken(
+    bench: Workbench, metric: Component, given: list[str], keys: tuple[str, ...]
+) -> None:
+    """Nothing; MetricError when another metric gives a number of the same name.
+
+    A plan sees this for metrics whose names it can know; here it is seen for the others.
+    """
+    mine = set(map(metric.titled, given))
+    for other, key in zip(bench.plan.metrics, keys, strict=True):
+        if other is metric:
+            continue
+        names = set(getattr(bench.create("metric", other), "names", ()))
+        if bench.store.has("evaluate", key):
+            stored = bench.store.result("evaluate", key)["values"]
+            names |= {value["name"] for value in stored}
+        if taken := sorted(mine & set(map(other.titled, names))):
+            raise MetricError(
+                f"'{taken[0]}' is reported by metric '{other.title}' too, and a number needs a "
+                "name of its own; give one of the two [[metric]] tables a label."
+            )
 
 
 def _store(bench: Workbench, key: str, values: tuple[MetricValue, ...]) -> None:

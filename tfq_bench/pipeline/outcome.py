@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Record
+from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.store.records import metric_from_json
 
@@ -23,8 +24,11 @@ def metric_records(
     """One record per number that the cell's finished metrics gave, in suite order.
 
     A metric that gave no number for this cell has a record too: it is finished.
+
+    Raises:
+        SuiteError: two metrics gave a number of one name; each was stored when it was alone.
     """
-    return [
+    records = [
         _record(
             plan,
             planned,
@@ -39,6 +43,13 @@ def metric_records(
         for values in [store.result("evaluate", key)["values"]]
         for value in (map(metric_from_json, values) if values else [None])
     ]
+    names = [r.metric.definition.name for r in records if r.metric is not None]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SuiteError(
+            f"two metrics of the suite report '{twice}' for the cell '{planned.cell.label}'; give "
+            "one of their [[metric]] tables a label. Nothing is computed again for it."
+        )
+    return records
 
 
 def _titled(component: Component, value: MetricValue) -> MetricValue:

@@ -95,7 +95,7 @@ def _definition(given: MetricDefinition) -> MetricDefinition:
     if not name:
         raise MetricError("a value's name must not be empty.")
     where = f"'{name}'"
-    if given.direction not in DIRECTIONS:
+    if not isinstance(given.direction, str) or given.direction not in DIRECTIONS:
         raise MetricError(
             f"{where}: direction must be one of {', '.join(DIRECTIONS)}, found "
             f"{_shown(given.direction)}."
@@ -126,7 +126,9 @@ def _value(given: MetricValue, reference: str | None) -> MetricValue:
     pairing = None if given.pairing is None else _text(given.pairing, f"{where}: pairing", MAX_TEXT)
     if replicates and not pairing:
         raise MetricError(f"{where}: replicates need a pairing, the id of what was resampled.")
-    if given.reference is not None and given.reference != reference:
+    if given.reference is not None and not (
+        isinstance(given.reference, str) and given.reference == reference
+    ):
         raise MetricError(
             f"{where}: reference must be the cell's 'reference_cell' ({reference}) or None, found "
             f"{_shown(given.reference)}."
@@ -138,7 +140,7 @@ def _value(given: MetricValue, reference: str | None) -> MetricValue:
         interval=None if given.interval is None else _interval(given.interval, where),
         replicates=replicates,
         pairing=pairing,
-        reference=given.reference,
+        reference=None if given.reference is None else reference,
         series=_series(given.series, where),
     )
 
