@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_PRECISION",
+    "SANITY",
     "Block",
     "CalibrationData",
     "CalibrationNeeds",
@@ -38,6 +39,9 @@ __all__ = [
 
 FULL_PRECISION = 32
 """Bit width that stands for "not quantized"."""
+
+SANITY = "sanity"
+"""The metric that every run has: it fails where a cell's images show nothing."""
 
 Status = Literal["ok", "failed", "skipped"]
 LayerKind = Literal["conv2d", "linear"]
@@ -79,10 +83,24 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A provider's name together with every option's value, sorted by name."""
+    """A provider's name together with every option's value, sorted by name.
+
+    Args:
+        label: of a metric that stands in a suite beside another of its provider, else empty.
+    """
 
     name: str
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called among the components of a suite: `kernel-distance:test`."""
+        return self.titled(self.name)
+
+    def titled(self, name: str) -> str:
+        """`name` with the label behind it, for names that would stand twice without."""
+        return f"{name}:{self.label}" if self.label else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,14 +286,14 @@ class MetricValue:
     """One number with what is needed to compare it.
 
     Args:
-        value: finite, or NaN when it could not be computed (a gate then fails).
+        value: finite. What cannot be computed is no value: the metric raises `MetricError`.
         n: how many images (or timed rounds) it rests on.
         interval: None when the value has no sampling error.
         replicates: bootstrap replicates; replicate `b` of two cells with equal `pairing` used the
             same images, so their differences have a paired interval. Empty when not resampled.
         pairing: id of the images and resampling plan, None when nothing may be paired.
         reference: key of the cell it is measured against, for paired metrics.
-        series: named curves for the report, e.g. error per timestep.
+        series: named curves for the report, e.g. error per timestep; finite.
     """
 
     definition: MetricDefinition
@@ -332,3 +350,11 @@ class Record:
     source: str | None = None
     source_values: int = 0
     failed_metric: str | None = None
+
+    @property
+    def broken_images(self) -> bool:
+        """True for the record of a cell whose images, or whose reference's, show nothing."""
+        return self.failed_metric is not None and (
+            self.failed_metric.partition(":")[0] == SANITY
+            or self.failed_metric.endswith(f":{SANITY}")
+        )

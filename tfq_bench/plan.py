@@ -92,6 +92,7 @@ class Plan:
         shards: index ranges [start, stop), fixed here so that workers never change a result.
         metrics: components in suite order.
         gmac: 1e9 multiply-accumulates of one network call for one image, by model name.
+        notes: what to know of the numbers before they are there, a sentence each.
     """
 
     id: str
@@ -100,6 +101,7 @@ class Plan:
     shards: tuple[tuple[int, int], ...]
     metrics: tuple[Component, ...]
     gmac: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of `plan.json`; `store.RunFolder` and scripts read it."""
@@ -119,6 +121,7 @@ class Plan:
             "metrics": [asdict(metric) for metric in self.metrics],
             "shards": [list(shard) for shard in self.shards],
             "cells": [planned.to_json() for planned in self.cells],
+            "notes": list(self.notes),
         }
 
     def runnable(self) -> tuple[PlannedCell, ...]:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
             _report(args.outcome, str(error), fatal=True)
         raise
     if args.outcome is not None:
-        _report(args.outcome, outcome.reason, fatal=False)
+        _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
     if outcome.reason is None:
         return 0
     log = folder.log_path(outcome.task.cell)
@@ -135,10 +136,13 @@ def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
     return tuple(chosen)
 
 
-def _report(path: Path, reason: str | None, *, fatal: bool) -> None:
+def _report(
+    path: Path, reason: str | None, *, fatal: bool, metrics: Mapping[str, str] | None = None
+) -> None:
     """What the executor reads; whole or not there."""
     beside = path.with_suffix(".part")
-    beside.write_text(json.dumps({"reason": reason, "fatal": fatal}))
+    content = {"reason": reason, "fatal": fatal, **({"metrics": metrics} if metrics else {})}
+    beside.write_text(json.dumps(content))
     beside.replace(path)
 
 

@@ -83,6 +83,7 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
         table(["cell", "label", "execution", "TMAC"], rows),
         *(printable(f"skipped: {p.cell.label}: {p.skip}") for p in plan.cells if p.skip),
         *map(printable, _excluded(plan)),
+        *(printable(f"note: {note}") for note in plan.notes),
         "",
         f"{len(tasks) - len(todo)} of {len(tasks)} tasks are finished; "
         f"{number(_cost(todo) / 1e3)} of {number(_cost(tasks) / 1e3)} TMAC to do "

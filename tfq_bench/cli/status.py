@@ -34,6 +34,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run": str(folder.path), "cells": cells}, indent=2))
         return 0
+    from tfq_bench.output.summary import broken_images
     from tfq_bench.output.terminal import table
 
     headers = ["cell", "label", "status", "results", "reason"]
@@ -41,6 +42,8 @@ def execute(args: argparse.Namespace) -> int:
         [c["key"], c["label"], c["status"], f"{c['finished']}/{c['all']}", c["reason"] or ""]
         for c in cells
     ]
+    for line in broken_images(folder.records()):
+        print(line)
     print(table(headers, rows))
     return 0
 

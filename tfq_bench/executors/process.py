@@ -65,7 +65,7 @@ class ProcessExecutor:
                         return
                     for process in [p for p in running if p.poll() is not None]:
                         task, report = running.pop(process)
-                        outcome = Outcome(task=task, reason=_reason(process.returncode, report))
+                        outcome = _outcome(task, process.returncode, report)
                         queue.finish(outcome)
                         done(outcome)
                     time.sleep(POLL_SECONDS)
@@ -102,8 +102,8 @@ class ProcessExecutor:
             raise explain(error, log) from error
 
 
-def _reason(code: int, report: Path) -> str | None:
-    """Why a child failed, None when it did not.
+def _outcome(task: Task, code: int, report: Path) -> Outcome:
+    """How a child ended.
 
     Raises:
         TfqError: the run folder is damaged or full, or what is installed has changed, so that no
@@ -113,8 +113,8 @@ def _reason(code: int, report: Path) -> str | None:
         outcome = json.loads(report.read_text("utf-8"))
         if outcome["fatal"]:
             raise TfqError(outcome["reason"])
-        reason: str | None = outcome["reason"]
-        return reason
-    if code < 0:
-        return f"worker lost: its process was ended by signal {-code}"
-    return f"worker lost: its process ended with code {code} and left no outcome"
+        return Outcome(task=task, reason=outcome["reason"], metrics=outcome.get("metrics", {}))
+    how = f"was ended by signal {-code}"
+    if code >= 0:
+        how = f"ended with code {code} and left no outcome"
+    return Outcome(task=task, reason=f"worker lost: its process {how}")

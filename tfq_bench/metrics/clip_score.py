@@ -58,6 +58,8 @@ class ClipScore:
         check_transformers()
         self._files = find_clip(weights, hub)
 
+    names = ("clip-score",)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """One score.
 

@@ -42,7 +42,7 @@ def ssim(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
     found = []
     for start in range(0, len(images), BATCH):
         pair = (
-            torch.from_numpy(np.ascontiguousarray(a[start : start + BATCH])).permute(0, 3, 1, 2)
+            torch.from_numpy(np.array(a[start : start + BATCH])).permute(0, 3, 1, 2)
             for a in (images, reference)
         )
         mine, other = (pixels.float() for pixels in pair)
@@ -89,6 +89,8 @@ class Paired:
 
     def __init__(self) -> None:
         self._extractor = efficientnet_lite0()
+
+    names = ("psnr", "feature-cosine", "ssim")
 
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """None for the full-precision cell."""

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from tfq_bench.errors import StoreError, TfqError
 from tfq_bench.pipeline.cell import cell_log, run_task
-from tfq_bench.pipeline.outcome import failure_record, metric_records, skip_record
+from tfq_bench.pipeline.judge import FailedMetrics
+from tfq_bench.pipeline.outcome import (
+    failed_metric_record,
+    failure_record,
+    metric_records,
+    skip_record,
+)
 from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unfinished
 from tfq_bench.pipeline.workbench import Workbench
 from tfq_bench.store.records import append, put_aside_damaged, read
@@ -62,6 +68,8 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
         except StoreError:
             log.exception("%s", task.stage)
             raise
+        except FailedMetrics as error:
+            return Outcome(task=task, reason=str(error), metrics=error.reasons)
         except TfqError as error:
             log.exception("%s", task.stage)
             return Outcome(task=task, reason=str(error))
@@ -172,6 +180,10 @@ class _Run:
             return
         self.failed[planned.cell.key] = planned
         assert outcome.reason is not None
+        if outcome.metrics:
+            self._append([*self._metrics(planned), *self._failed_metrics(planned, outcome)])
+            self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
+            return
         cause = outcome.blocked or outcome.task  # of another cell when work is shared
         reason, repeat = outcome.reason, planned.cell.key
         if all(cause.id != task.id for task in tasks_of_cell(self._plan, planned)):
@@ -183,11 +195,34 @@ class _Run:
             self._environment,
             stage=cause.stage,
             reason=reason,
-            reproduce=f"tfq-bench cell {shlex.quote(str(self._folder.path))} {repeat}",
-            log=self._folder.log_path(cause.cell).relative_to(self._folder.path).as_posix(),
+            **self._traces(cause.cell, repeat),
         )
         self._append([*self._metrics(planned), record])
         self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
+
+    def _failed_metrics(self, planned: PlannedCell, outcome: Outcome) -> list[Record]:
+        """A record for each metric without numbers; it is tried again by the next run."""
+        return [
+            failed_metric_record(
+                self._plan,
+                planned,
+                self._environment,
+                metric=metric.title,
+                source=key,
+                reason=outcome.metrics[metric.title],
+                **self._traces(planned.cell.key, planned.cell.key),
+            )
+            for metric, key in zip(self._plan.metrics, planned.keys.evaluate, strict=True)
+            if metric.title in outcome.metrics
+        ]
+
+    def _traces(self, logged: str, repeat: str) -> dict[str, str]:
+        """How a failure is repeated, and where its log is."""
+        log_path = self._folder.log_path(logged).relative_to(self._folder.path)
+        return {
+            "reproduce": f"tfq-bench cell {shlex.quote(str(self._folder.path))} {repeat}",
+            "log": log_path.as_posix(),
+        }
 
     def _metrics(self, planned: PlannedCell, environment: str | None = None) -> list[Record]:
         where = environment or self._environment

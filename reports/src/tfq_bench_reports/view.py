@@ -129,6 +129,7 @@ def _cell(
         reference=planned.get("reference"),
         environment=next((record.environment for record in records), ""),
         trouble=trouble,
+        broken=redact(next((r.reason or "" for r in records if r.broken_images), "")),
     )
 
 
