@@ -16,7 +16,7 @@ class Box:
         self.fault = fault
 
     def check(self, *, device):
-        if self.fault == "lacks" or "SMALL_LACKS" in os.environ:
+        if self.fault == "lacks" or {"SMALL_LACKS"} & os.environ.keys():
             raise api.LoweringError("this processor has no box instructions.")
         if self.fault:
             raise ValueError(self.fault)

@@ -117,7 +117,9 @@ def test_everything_written_arrives():
         ("schema = ", "s.toml: not valid TOML: "),
         ("a = 1\na = 2", "s.toml: not valid TOML: "),
         (f"schema = {'1' * 5000}", "s.toml: not valid TOML: "),
-        ("schema = " + "[" * 5000, "s.toml: not valid TOML: "),
+        ("schema = " + "[" * 5000, "s.toml: its tables are nested more than 16 levels deep"),
+        ("a." * 20 + "b = 1", "s.toml: its tables are nested more than 16 levels deep"),
+        ("# " + "x" * 200_000, "s.toml: it has more than 131,072 bytes"),
         ("", "expected 'schema = 1' at the top, found no such key"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Component
@@ -61,8 +63,38 @@ def _label(value: object, where: str) -> str:
 def _absolute(
     spec: SuiteSpec, provider: Provider, options: dict[str, OptionValue]
 ) -> dict[str, OptionValue]:
-    paths = {option.name for option in provider.options if option.kind == "path"}
-    return {
-        name: str(spec.folder / str(value)) if name in paths and value else value
-        for name, value in options.items()
-    }
+    kinds = {option.name: option.kind for option in provider.options}
+    found = dict(options)
+    for name, value in options.items():
+        if kinds[name] == "path" and value:
+            found[name] = str(_from_suite(spec, str(value)))
+        elif kinds[name] == "source" and value:
+            found[name] = _source(spec, str(value), f"{provider.kind} '{provider.name}'")
+    return found
+
+
+def _source(spec: SuiteSpec, value: str, where: str) -> str:
+    """The absolute path of what `value` names from the suite's folder on; else `value`, a name."""
+    path = _from_suite(spec, value)
+    if value.startswith(("/", "./", "../", "~")) or _exists(path):
+        return str(path)
+    if _exists(Path(value)):
+        raise SuiteError(
+            f"{where}: option 'source' names {value!r}, which is here but not in the suite's "
+            f"folder, {spec.folder}, where relative paths start. Write the path from there, or an "
+            "absolute one."
+        )
+    return value
+
+
+def _from_suite(spec: SuiteSpec, value: str) -> Path:
+    with contextlib.suppress(RuntimeError):  # `~name` of nobody
+        return spec.folder / Path(value).expanduser()
+    return spec.folder / value
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

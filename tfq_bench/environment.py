@@ -19,7 +19,15 @@ from tfq_bench.keys import digest
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
 
-__all__ = ["SCHEMA", "capture", "environment_id", "hardware_fingerprint"]
+__all__ = [
+    "SCHEMA",
+    "arithmetic_facts",
+    "capture",
+    "environment_id",
+    "gpu_names",
+    "hardware_fingerprint",
+    "speed_facts",
+]
 
 SCHEMA = 1
 
@@ -43,6 +51,23 @@ PACKAGES = (
 """Distributions whose version may change a number."""
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")
+ARITHMETIC_SETTINGS = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_CUDNN_V8_API_DISABLED",
+)
+"""Variables that make torch's libraries take other kernels or fewer bits."""
+
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY")
 
 
@@ -91,6 +116,42 @@ def hardware_fingerprint(environment: Mapping[str, Any]) -> str:
     """
     hardware = environment["hardware"]
     return digest({**hardware, "memory_bytes": round(hardware["memory_bytes"] / 2**30)}, 12)
+
+
+def arithmetic_facts(device: str) -> dict[str, str]:
+    """What decides which kernels compute, so that results of equal facts are one result.
+
+    Libraries choose kernels by the processor's vendor and instruction sets and by the GPU, and
+    kernels sum in orders of their own. Cores, clocks and sizes are left out: within one such class
+    results agree but for the last bit, if at all. The processor counts on a GPU too, because noise
+    is drawn on it.
+
+    Args:
+        device: `cpu`, or `cuda`, for which torch is imported.
+    """
+    fields, found = _cpuinfo(), _processor()
+    vendor = fields.get("vendor_id") or fields.get("CPU implementer") or found["machine"]
+    facts = {"processor": " ".join([vendor, *found["instruction_sets"]])}
+    if device == "cuda":
+        facts["GPU"] = ", ".join(gpu_names()) or "none"
+    return facts | {
+        f"setting {name}": os.environ[name] for name in ARITHMETIC_SETTINGS if name in os.environ
+    }
+
+
+def speed_facts(device: str) -> dict[str, Any]:
+    """What decides speed besides `arithmetic_facts`: times of other facts are taken anew."""
+    found = {
+        **_processor(),
+        "memory_gib": round(_memory_bytes() / 2**30),
+        **{f"setting {name}": os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
+    }
+    return {**found, "GPUs": _gpus(), "driver": _gpu_driver()} if device == "cuda" else found
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of the GPUs that torch finds, each once; imports torch."""
+    return tuple(sorted({gpu["name"] for gpu in _gpus()}))
 
 
 def _processor() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from tfq_bench.border import FULL_PRECISION, Cell, Scheme
 from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.foreign import printable
-from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider
+from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider, quoted
 from tfq_bench.suite import Entry, Exclude
 
 __all__ = ["matches", "schemes", "unsupported", "variants"]
@@ -47,8 +47,8 @@ def schemes(entry: Entry, provider: QuantizerProvider) -> Iterator[Scheme]:
             for policy in _listed(entry.given.get("policy", provider.policies[0]), "policy", where):
                 if policy not in provider.policies:
                     raise SuiteError(
-                        f"{where}: no policy is called {policy!r}; "
-                        f"{nearest(str(policy), provider.policies)}"
+                        f"{where}: no policy is called {quoted(policy)}; "
+                        f"{nearest(str(policy)[:80], provider.policies)}"
                     )
                 yield Scheme(wbits=wbits, abits=abits, policy=policy)
 
@@ -59,7 +59,7 @@ def _bits(value: object, name: str, offered: tuple[int, ...], where: str) -> lis
         if not isinstance(bits, int) or isinstance(bits, bool) or bits not in offered:
             raise SuiteError(
                 f"{where}: {name} must be among {', '.join(map(str, offered))} "
-                f"({FULL_PRECISION} is float), found {bits!r}."
+                f"({FULL_PRECISION} is float), found {quoted(bits)}."
             )
     return values
 
@@ -96,15 +96,19 @@ def variants(cells: Sequence[Cell], defaults: Mapping[str, OptionValue]) -> list
     Args:
         defaults: by `component.option`, for instance `rtn.split`.
     """
-    twins: dict[str, list[dict[str, OptionValue]]] = {}
+    seen: dict[str, dict[str, set[OptionValue]]] = {}
     for cell in cells:
-        twins.setdefault(cell.label, []).append(_options(cell))
+        for name, value in _options(cell).items():
+            seen.setdefault(cell.label, {}).setdefault(name, set()).add(value)
+    shared = {  # options that every cell of the label has, with one value
+        label: {name for name, values in options.items() if len(values) == 1}
+        for label, options in seen.items()
+    }
     shown = [
         {
             name: value
             for name, value in _options(cell).items()
-            if value != defaults.get(name)
-            and any(other.get(name) != value for other in twins[cell.label])
+            if value != defaults.get(name) and name not in shared[cell.label]
         }
         for cell in cells
     ]

@@ -14,6 +14,7 @@ status, in words; what is right about it stays usable.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -34,13 +35,14 @@ from tfq_bench.errors import (
     PluginError,
     SuiteError,
     TfqError,
+    UsageError,
     nearest,
 )
 from tfq_bench.hookspecs import OBSERVERS, REGISTRATIONS
 from tfq_bench.inspection import HOST, Draft, Offer, PluginInfo, PluginStatus, cause, inspect
 from tfq_bench.providers import API, OptionValue, Provider
 
-__all__ = ["GROUP", "PluginInfo", "PluginStatus", "PluginTable", "discover"]
+__all__ = ["GROUP", "PluginInfo", "PluginStatus", "PluginTable", "discover", "refuse_unknown"]
 
 log = logging.getLogger("tfq_bench.host")
 
@@ -232,6 +234,22 @@ def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginT
     if os.environ.get("TFQ_BENCH_STRICT_PLUGINS") == "1":
         _refuse_faults(table)
     return table
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Returns when each name is that of an installed plugin or its distribution, or ``*``.
+
+    Raises:
+        UsageError: a name is none; a typing error would block nothing.
+    """
+    known = {"builtin", HOST}
+    for point in _entry_points():
+        known.add(point.name)
+        with contextlib.suppress(Exception):  # damaged metadata has no name
+            known |= {point.dist.name} if point.dist else set()
+    for name in names:
+        if name != ALL and not any(_same(name, other) for other in known):
+            raise UsageError(f"--block: no plugin is called '{name}'; {nearest(name, known)}")
 
 
 def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:

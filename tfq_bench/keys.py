@@ -6,8 +6,10 @@ never among the inputs; a file is represented by what is in it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,14 +51,34 @@ def digest(value: Any, length: int = 16) -> str:
 def content_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the names and bytes of every file in a folder.
 
+    Links count by what they lead to.
+
     Raises:
-        OSError: it is not there or cannot be read.
+        OSError: it, or something in the folder, is not there or cannot be read, or is neither file
+            nor folder.
     """
     if path.is_dir():
-        files = sorted(item for item in path.rglob("*") if item.is_file())
-        return digest({f.relative_to(path).as_posix(): content_digest(f) for f in files}, 64)
+        return digest({f.relative_to(path).as_posix(): content_digest(f) for f in _files(path)}, 64)
+    if path.exists() and not path.is_file():  # a pipe never ends, and neither does /dev/zero
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(root: Path) -> list[Path]:
+    """Everything below a folder that is none, through links, each folder once on the way down."""
+    found: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=refuse):
+        here = Path(folder)
+        if here != root and here.is_symlink() and here.resolve() in here.absolute().parents:
+            raise OSError(errno.ELOOP, "a link leads back to a folder that holds it", folder)
+        folders.sort()
+        found += (here / name for name in files)
+    return sorted(found)
 
 
 def definition_id(definition: MetricDefinition) -> str:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import Cell, Component
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import canonical
 from tfq_bench.providers import Execution
-from tfq_bench.suite import SuiteSpec
+
+if TYPE_CHECKING:
+    from tfq_bench.suite import SuiteSpec
 
 __all__ = ["EAGER", "SCHEMA", "Plan", "PlannedCell", "StageKeys", "cell_axes"]
 
@@ -50,6 +52,8 @@ class PlannedCell:
 
     Args:
         axes: see `cell_axes`; files among the options are named by their content.
+        made_of: for each stage the ids, in `Plan.ingredients`, of all that its result depends on;
+            for `evaluate` one list per metric.
         reference: key of the full-precision cell it is compared with, None for that cell itself
             or when the suite has none.
         skip: reason, None when it will run.
@@ -60,6 +64,7 @@ class PlannedCell:
     axes: Mapping[str, str]
     execution: Execution
     keys: StageKeys
+    made_of: Mapping[str, Any]
     reference: str | None
     skip: str | None
     plugins: tuple[str, ...]
@@ -80,6 +85,10 @@ class PlannedCell:
                 stage: list(keys) if isinstance(keys, tuple) else keys
                 for stage, keys in asdict(self.keys).items()
             },
+            "made_of": {
+                stage: [list(one) if isinstance(one, tuple) else one for one in ids]
+                for stage, ids in self.made_of.items()
+            },
         }
 
 
@@ -92,7 +101,9 @@ class Plan:
         shards: index ranges [start, stop), fixed here so that workers never change a result.
         metrics: components in suite order.
         gmac: 1e9 multiply-accumulates of one network call for one image, by model name.
-        notes: what to know of the numbers before they are there, a sentence each.
+        ingredients: what results are made of, by id: `{"what": "quantizer 'rtn'", fact: value}`.
+        notes: what to know of the numbers before they are there, and what the suite asks for in
+            vain; a sentence each.
     """
 
     id: str
@@ -101,6 +112,7 @@ class Plan:
     shards: tuple[tuple[int, int], ...]
     metrics: tuple[Component, ...]
     gmac: Mapping[str, float]
+    ingredients: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -121,6 +133,7 @@ class Plan:
             "metrics": [asdict(metric) for metric in self.metrics],
             "shards": [list(shard) for shard in self.shards],
             "cells": [planned.to_json() for planned in self.cells],
+            "ingredients": {name: dict(facts) for name, facts in self.ingredients.items()},
             "notes": list(self.notes),
         }
 

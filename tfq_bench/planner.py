@@ -6,8 +6,11 @@ no network.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import SANITY, Cell, Component, Scheme
@@ -26,22 +29,28 @@ from tfq_bench.grid import matches, schemes, unsupported, variants
 from tfq_bench.inspection import HOST, cause
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
+from tfq_bench.notes import plan_notes
 from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
 from tfq_bench.providers import (
     BackendProvider,
     Execution,
+    MetricProvider,
     ModelProvider,
     OptionValue,
     Provider,
     QuantizerProvider,
 )
-from tfq_bench.stage_keys import KeyMaker
+from tfq_bench.stage_keys import KeyMaker, Made
 from tfq_bench.suite import Entry, SuiteSpec
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
+    from tfq_bench.protocols import Model
 
 __all__ = ["make_plan"]
+
+MAX_CELLS, MAX_SHARDS, MAX_TASKS, MAX_EXCLUDES = 5_000, 20_000, 100_000, 100
+"""Beyond these, planning takes longer than seconds."""
 
 
 def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
@@ -64,9 +73,9 @@ class _Draft:
     cell: Cell
     axes: dict[str, str]
     execution: Execution
-    calibrate: str | None
-    quantize: str
-    lower: str
+    calibrate: Made | None
+    quantize: Made
+    lower: Made
     skip: str | None
     plugins: tuple[str, ...]
 
@@ -76,7 +85,9 @@ class _Planner:
         self.spec = spec
         self.table = table
         self.gmac: dict[str, float] = {}
+        self.idle = list(spec.excludes)
         images, shard = int(spec.sampling["images"]), int(spec.sampling["shard"])
+        _refuse_absurd(spec, shards=-(-images // shard))
         self.shards = tuple(
             (start, min(start + shard, images)) for start in range(0, images, shard)
         )
@@ -100,7 +111,7 @@ class _Planner:
         cells = tuple(
             replace(planned, cell=replace(planned.cell, variant=variant))
             for planned, variant in zip(
-                cells, variants([p.cell for p in cells], self._defaults()), strict=True
+                cells, variants([self._shown(p) for p in cells], self._defaults()), strict=True
             )
         )
         labels = [metric.label for metric in metrics]
@@ -108,6 +119,9 @@ class _Planner:
             skips = sorted({p.skip for p in cells if p.skip})
             reasons = "; ".join(skips) or "its [[exclude]] tables leave nothing"
             raise NothingToDo(f"suite '{self.spec.name}' has no cell to run: {reasons}.")
+        vain = plan_notes(
+            self.spec, cells, idle=self.idle, timed=any(m.timed for m in self._metrics())
+        )
         return Plan(
             id=digest(
                 {
@@ -123,7 +137,8 @@ class _Planner:
             shards=self.shards,
             metrics=metrics,
             gmac=self.gmac,
-            notes=notes,
+            ingredients=self.keys.ingredients,
+            notes=(*notes, *vain),
         )
 
     def _controls(self) -> tuple[Entry, ...]:
@@ -147,6 +162,29 @@ class _Planner:
             distribution=self.table.distribution_of(provider),
         )
 
+    def _shown(self, planned: PlannedCell) -> Cell:
+        """The cell as labels show it: of a path the last part, and of its content the digest."""
+
+        def shown(component: Component, axis: str) -> Component:
+            content: dict[str, OptionValue] = json.loads(planned.axes[f"{axis}_options"])
+            return replace(
+                component,
+                options={
+                    name: f"{Path(str(value)).name}@{str(content[name])[:8]}"
+                    if content[name] != value
+                    else value
+                    for name, value in component.options.items()
+                },
+            )
+
+        cell = planned.cell
+        return replace(
+            cell,
+            model=shown(cell.model, "model"),
+            quantizer=shown(cell.quantizer, "quantizer"),
+            backend=shown(cell.backend, "backend"),
+        )
+
     def _defaults(self) -> dict[str, OptionValue]:
         entries = {
             "quantizer": self.spec.quantizers,
@@ -165,44 +203,55 @@ class _Planner:
         provider = self.table.get("model", entry.name)
         assert isinstance(provider, ModelProvider)
         self.gmac[component.name] = provider.gmac
-        drafts = list(self._drafts(provider, component, self._basis(provider, component)))
+        model: Model = self.table.create(provider, **component.options)
+        basis = self._basis(provider, component, model)
+        drafts = list(self._drafts(provider, component, basis, model.digest))
         full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
         reference = self.keys.samples(full.lower) if full else None
-        timed = any(self.table.get("metric", metric.name).timed for metric in metrics)
+        timed = any(provider.timed for provider in self._metrics())
         for draft in drafts:
             measure = self.keys.measure(draft.lower, draft.execution) if timed else None
             samples = self.keys.samples(draft.lower)
+            evaluate = [
+                self.keys.evaluate(metric, samples, reference, measure) for metric in metrics
+            ]
             yield PlannedCell(
                 cell=draft.cell,
                 axes=draft.axes,
                 execution=draft.execution,
                 keys=StageKeys(
-                    calibrate=draft.calibrate,
-                    quantize=draft.quantize,
-                    lower=draft.lower,
-                    sample=samples,
-                    measure=measure,
-                    evaluate=tuple(
-                        self.keys.evaluate(metric, samples, reference, measure)
-                        for metric in metrics
-                    ),
+                    calibrate=draft.calibrate.key if draft.calibrate else None,
+                    quantize=draft.quantize.key,
+                    lower=draft.lower.key,
+                    sample=tuple(made.key for made in samples),
+                    measure=measure.key if measure else None,
+                    evaluate=tuple(made.key for made in evaluate),
                 ),
+                made_of={
+                    "calibrate": draft.calibrate.of if draft.calibrate else (),
+                    "quantize": draft.quantize.of,
+                    "lower": draft.lower.of,
+                    "sample": samples[0].of,
+                    "measure": measure.of if measure else (),
+                    "evaluate": tuple(made.of for made in evaluate),
+                },
                 reference=full.cell.key if full and draft is not full else None,
                 skip=draft.skip,
-                plugins=tuple(sorted({*draft.plugins, *self._metric_plugins(metrics)})),
+                plugins=tuple(sorted({*draft.plugins, *self._metric_plugins()})),
             )
 
-    def _basis(self, provider: ModelProvider, component: Component) -> str:
+    def _basis(self, provider: ModelProvider, component: Component, model: Model) -> Made:
         sampler = str(self.spec.sampling["sampler"]) or provider.samplers[0]
         if sampler not in provider.samplers:
             raise SuiteError(
                 f"[sampling]: model '{component.name}' has no sampler '{sampler}'; "
                 f"{nearest(sampler, provider.samplers)}"
             )
-        model = self.table.create(provider, **component.options)
         return self.keys.basis(provider, component, model, sampler)
 
-    def _drafts(self, provider: ModelProvider, model: Component, basis: str) -> Iterator[_Draft]:
+    def _drafts(
+        self, provider: ModelProvider, model: Component, basis: Made, source: str
+    ) -> Iterator[_Draft]:
         for entry in self.spec.quantizers:
             method = self.table.get("quantizer", entry.name)
             assert isinstance(method, QuantizerProvider)
@@ -221,12 +270,13 @@ class _Planner:
                             backend=component,
                             seed=seed,
                         )
-                        if any(matches(exclude, cell) for exclude in self.spec.excludes):
+                        if self._excluded(cell):
                             continue
                         used = (provider, method, *([backend] if backend else []))
+                        portable = self._portable(cell, provider, method, backend, source)
                         yield _Draft(
                             cell=cell,
-                            axes=self._axes(cell, provider, method, backend),
+                            axes=cell_axes(portable),
                             execution=backend.execution if backend else "full-precision",
                             calibrate=calibrate,
                             quantize=quantize,
@@ -235,29 +285,34 @@ class _Planner:
                             plugins=tuple(self.table.distribution_of(p) for p in used),
                         )
 
-    def _axes(
+    def _excluded(self, cell: Cell) -> bool:
+        found = [exclude for exclude in self.spec.excludes if matches(exclude, cell)]
+        self.idle = [exclude for exclude in self.idle if exclude not in found]
+        return bool(found)
+
+    def _portable(
         self,
         cell: Cell,
         model: ModelProvider,
         quantizer: QuantizerProvider,
         backend: BackendProvider | None,
-    ) -> dict[str, str]:
-        # Runs are compared by axes, so a file is named there by its content too: the same suite
-        # in another folder has the same axes.
-        def portable(provider: Provider | None, component: Component) -> Component:
-            return (
-                replace(component, options=self.keys.content(provider, component))
-                if provider
-                else component
-            )
+        source: str,
+    ) -> Cell:
+        """The cell with files named by their content, so that it is the same in another folder."""
 
-        return cell_axes(
-            replace(
-                cell,
-                model=portable(model, cell.model),
-                quantizer=portable(quantizer, cell.quantizer),
-                backend=portable(backend, cell.backend),
-            )
+        def portable(
+            provider: Provider | None, component: Component, source: str = ""
+        ) -> Component:
+            if provider is None:
+                return component
+            content = self.keys.content(provider, component, source=source)
+            return replace(component, options=content)
+
+        return replace(
+            cell,
+            model=portable(model, cell.model, source),
+            quantizer=portable(quantizer, cell.quantizer, ""),
+            backend=portable(backend, cell.backend, ""),
         )
 
     def _backends(
@@ -296,8 +351,38 @@ class _Planner:
                     ) from error
             yield provider, component, skip
 
-    def _metric_plugins(self, metrics: tuple[Component, ...]) -> set[str]:
-        return {self.table.distribution_of(self.table.get("metric", m.name)) for m in metrics}
+    def _metrics(self) -> list[MetricProvider]:
+        return [self.table.get("metric", entry.name) for entry in self.spec.metrics]
+
+    def _metric_plugins(self) -> set[str]:
+        return {self.table.distribution_of(provider) for provider in self._metrics()}
+
+
+def _refuse_absurd(spec: SuiteSpec, *, shards: int) -> None:
+    """SuiteError when so much is asked for that planning it would take minutes."""
+
+    def values(entry: Entry) -> int:
+        lists = (entry.given.get(key) for key in ("wbits", "abits", "policy"))
+        return math.prod(max(len(one), 1) for one in lists if isinstance(one, list))
+
+    cells = (
+        len(spec.models)
+        * sum(values(entry) for entry in spec.quantizers)
+        * max(len(spec.backends), 1)
+        * len(spec.seeds)
+    )
+    for what, number, most, advice in (
+        ("cells", cells, MAX_CELLS, "Make several suites of it."),
+        ("shards of a cell", shards, MAX_SHARDS, "Make [sampling] 'shard' larger."),
+        ("tasks", cells * shards, MAX_TASKS, "Make [sampling] 'shard' larger."),
+        ("numbers", cells * len(spec.metrics), MAX_TASKS, "Make several suites of it."),
+        ("exclusions", len(spec.excludes), MAX_EXCLUDES, "Use patterns."),
+    ):
+        if number > most:
+            raise SuiteError(
+                f"suite '{spec.name}' asks for up to {number:,} {what}, more than the {most:,} "
+                f"that are planned. {advice}"
+            )
 
 
 def _refuse_twins(cells: tuple[PlannedCell, ...]) -> None:

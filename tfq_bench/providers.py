@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tfq_bench.errors import BrokenPlugin, SuiteError, nearest
+from tfq_bench.foreign import printable
 
 __all__ = [
     "API",
@@ -27,6 +28,7 @@ __all__ = [
     "QuantizerProvider",
     "RendererProvider",
     "parse_options",
+    "quoted",
 ]
 
 API = 1
@@ -44,6 +46,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "str": str,
     "path": str,
+    "source": str,
 }
 
 
@@ -53,7 +56,10 @@ class Option:
 
     Args:
         name: key in the suite, ``snake_case``.
-        kind: type of the value; `path` is a string that is resolved against the suite's folder.
+        kind: type of the value; `path` is a string that is resolved against the suite's folder,
+            `source` one that is a path when there is such a folder or file, and otherwise a name,
+            such as a hub id. Results go by what lies there, never by where it lies: of a `path` the
+            host reads it, of a model's `source` the model's digest stands for it.
         default: value when the suite does not name it.
         help: one sentence for ``--help`` and the documentation.
         choices: allowed values, empty for any.
@@ -61,7 +67,7 @@ class Option:
     """
 
     name: str
-    kind: Literal["int", "float", "bool", "str", "path"]
+    kind: Literal["int", "float", "bool", "str", "path", "source"]
     default: OptionValue
     help: str
     choices: tuple[OptionValue, ...] = ()
@@ -77,28 +83,39 @@ class Option:
         wanted = _KINDS[self.kind]
         if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind != "bool"):
             raise SuiteError(
-                f"{where}: option '{self.name}' must be of type {self.kind}, found {value!r}."
+                f"{where}: option '{self.name}' must be of type {self.kind}, found {quoted(value)}."
             )
         assert isinstance(value, int | float | bool | str)
         if self.choices and value not in self.choices:
             listing = ", ".join(map(repr, self.choices))
             raise SuiteError(
-                f"{where}: option '{self.name}' must be one of {listing}, found {value!r}."
+                f"{where}: option '{self.name}' must be one of {listing}, found {quoted(value)}."
             )
         if self.kind == "float":
             number = _finite(value)  # 1 and 1.0 are one value, and have one key
             if number is None:
                 raise SuiteError(
-                    f"{where}: option '{self.name}' must be a finite number, found {value!r}."
+                    f"{where}: option '{self.name}' must be a finite number, found {quoted(value)}."
                 )
             value = number
         if isinstance(value, int | float) and not isinstance(value, bool):
             low, high = self.minimum, self.maximum
             if (low is not None and value < low) or (high is not None and value > high):
                 raise SuiteError(
-                    f"{where}: option '{self.name}' must {_range(low, high)}, found {value!r}."
+                    f"{where}: option '{self.name}' must {_range(low, high)}, "
+                    f"found {quoted(value)}."
                 )
         return value
+
+
+def quoted(value: object) -> str:
+    """A value of a suite as messages show it, in one short line."""
+    if isinstance(value, list | dict) and len(value) > 20:
+        return f"{len(value)} values"
+    try:
+        return printable(repr(value), 120)
+    except ValueError:  # a whole number of more digits than Python prints
+        return "a whole number of thousands of digits"
 
 
 def _finite(value: float | str) -> float | None:
@@ -134,8 +151,8 @@ def parse_options(
     for name in given:
         if name not in known:
             names = (*known, *also)
-            hint = nearest(name, names) if names else "it has none."
-            raise SuiteError(f"{where}: unknown option '{name}'; {hint}")
+            hint = nearest(name[:80], names) if names else "it has none."
+            raise SuiteError(f"{where}: unknown option '{printable(name, 80)}'; {hint}")
     return {
         name: known[name].parse(given.get(name, known[name].default), where)
         for name in sorted(known)

@@ -1,16 +1,31 @@
 """What the key of every stage is made of: all that its result depends on, and nothing else.
 
+    what is computed   the suite's numbers, options, files by their bytes, the model's digest
+    by which code      each provider's factory and all that it imports, see `running_code`: files by
+                       their bytes, libraries (torch among them) and Python by their versions
+    by which kernels   vendor and instruction sets of the processor, name of the GPU, and settings
+                       that make libraries take other kernels, see `environment.arithmetic_facts`
+    how fast           of timings only: the machine, see `environment.speed_facts`
+
 Never among it: worker counts, places of files, dates, and what other cells do. The number of images
 and the shards are in the keys of samples only, as index ranges, so that a suite with more images
 finds the first ones done.
+
+All that keys are made of stands in `KeyMaker.ingredients`, which the plan keeps, so that a later
+plan can say what moved.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import Component, Scheme
+from tfq_bench.environment import arithmetic_facts, speed_facts
 from tfq_bench.errors import AssetError, BrokenPlugin, TfqError
 from tfq_bench.inspection import cause
 from tfq_bench.inventory import asset_identities
@@ -23,13 +38,25 @@ from tfq_bench.providers import (
     Provider,
     QuantizerProvider,
 )
+from tfq_bench.running_code import RunningCode
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
     from tfq_bench.protocols import Model
     from tfq_bench.suite import SuiteSpec
 
-__all__ = ["KeyMaker"]
+__all__ = ["KeyMaker", "Made"]
+
+STAGES = ("tfq_bench.pipeline.cell", "tfq_bench.pipeline.workbench")
+"""Modules of the host from which everything is reached that takes part in every result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a stage leaves: its key, and the ids of the ingredients of it and all before it."""
+
+    key: str
+    of: tuple[str, ...]
 
 
 class KeyMaker:
@@ -46,12 +73,20 @@ class KeyMaker:
         self._table = table
         self._shards = shards
         self._files: dict[str, str] = {}
+        self._code = RunningCode()
+        self.ingredients: dict[str, dict[str, Any]] = {}
         # The sampler is in the basis, where its default has a name; images and shard are ranges.
         left = ("sampler", "images", "shard")
         self._sampling = {key: value for key, value in spec.sampling.items() if key not in left}
 
-    def content(self, provider: Provider, component: Component) -> dict[str, Any]:
+    def content(
+        self, provider: Provider, component: Component, *, source: str = ""
+    ) -> dict[str, Any]:
         """The options as they enter keys: a file counts by its bytes, not by where it lies.
+
+        Args:
+            source: digest of what options of the kind `source` name, where that is a path; without
+                it the host reads what lies there.
 
         Raises:
             AssetError: an option names a file that cannot be read.
@@ -59,7 +94,11 @@ class KeyMaker:
         content: dict[str, Any] = dict(component.options)
         for option in provider.options:
             path = str(component.options[option.name])
-            if option.kind != "path" or not path:
+            located = option.kind == "source" and Path(path).is_absolute()
+            if not path or not (option.kind == "path" or located):
+                continue
+            if located and source:
+                content[option.name] = source
                 continue
             if path not in self._files:
                 try:
@@ -75,111 +114,91 @@ class KeyMaker:
 
     def basis(
         self, provider: ModelProvider, component: Component, model: Model, sampler: str
-    ) -> str:
-        """Digest of what every key of the model's cells depends on.
+    ) -> Made:
+        """What every key of the model's cells depends on.
 
         Raises:
             BrokenPlugin: the model's code raises when it is asked what it is.
         """
-        plugin = self._table.distribution_of(provider)
-        paths = {option.name for option in provider.options if option.kind == "path"}
         steps = int(self._spec.sampling["steps"])
         try:
-            return digest(
-                {
-                    "model": provider.name,
-                    "content": model.digest,  # covers what its files hold
-                    "options": {k: v for k, v in component.options.items() if k not in paths},
-                    "plugin": plugin,
-                    "host": self._table.host_version,
-                    "sampler": sampler,
-                    "sampler definition": model.sampler(sampler, steps).definition,
-                    "device": self._spec.device,
-                    "threads": self._spec.threads,
-                }
-            )
+            facts = {
+                **self._running(provider),
+                **_options(self.content(provider, component, source=model.digest)),
+                "content": model.digest,
+                "sampler": sampler,
+                "steps": steps,
+                "definition": digest(model.sampler(sampler, steps).definition),
+            }
+            own = self._note(f"model '{provider.name}'", facts)
         except TfqError:
             raise
         except (Exception, SystemExit) as error:
             raise BrokenPlugin(
-                f"model '{component.name}' ({plugin}) cannot say what it is: {cause(error)}."
+                f"model '{component.name}' ({self._table.distribution_of(provider)}) cannot say "
+                f"what it is: {cause(error)}."
             ) from error
+        suite = {"suite.device": self._spec.device, "suite.threads": self._spec.threads}
+        return self._made((), *self._everywhere, self._note("suite", suite), own)
 
     def quantize(
         self,
-        basis: str,
+        basis: Made,
         provider: QuantizerProvider,
         component: Component,
         scheme: Scheme,
         seed: int,
-    ) -> tuple[str | None, str]:
+    ) -> tuple[Made | None, Made]:
         """Keys of calibration, None for full precision, and of the quantized state."""
         if scheme.label == "FP":
-            return None, digest({"basis": basis, "scheme": "FP"})
+            return None, self._made((basis,), scheme="FP")
         # Bits and policy are not part of it: what a method must see may not depend on them, so
         # that all widths of one method share one pass over the sampler.
-        calibrate = digest(
-            {
-                "basis": basis,
-                "calibration": self._spec.calibration,
-                "seed": seed,
-                "quantizer": provider.name,
-                "options": self.content(provider, component),
-                **self._assets(provider, component),
-                "quantizer plugin": self._table.distribution_of(provider),
-            }
+        calibrate = self._made(
+            (basis,),
+            self._section("calibration", self._spec.calibration),
+            self._component(provider, component),
+            seed=seed,
         )
-        quantize = digest(
-            {
-                "calibrate": calibrate,
-                "wbits": scheme.wbits,
-                "abits": scheme.abits,
-                "policy": scheme.policy,
-            }
+        quantize = self._made(
+            (calibrate,), wbits=scheme.wbits, abits=scheme.abits, policy=scheme.policy
         )
         return calibrate, quantize
 
     def lower(
         self,
-        quantize: str,
+        quantize: Made,
         provider: BackendProvider | None,
         component: Component,
-    ) -> str:
+    ) -> Made:
         """Key of the executable network; without a backend it is the model's own."""
-        return digest(
-            {
-                "quantize": quantize,
-                "backend": provider.name if provider else EAGER,
-                "options": self.content(provider, component) if provider else None,
-                **(self._assets(provider, component) if provider else {}),
-                "plugin": self._table.distribution_of(provider) if provider else None,
-            }
-        )
+        if provider is None:
+            return self._made((quantize,), backend=EAGER)
+        return self._made((quantize,), self._component(provider, component))
 
-    def cell(self, lower: str) -> str:
+    def cell(self, lower: Made) -> str:
         """Key of the cell, whatever number of images it is asked for."""
-        return digest({"lower": lower, "sampling": self._sampling})
+        return digest({"lower": lower.key, "sampling": self._sampling})
 
-    def samples(self, lower: str) -> tuple[str, ...]:
+    def samples(self, lower: Made) -> tuple[Made, ...]:
         """One key per shard."""
-        return tuple(
-            digest({"lower": lower, "sampling": self._sampling, "shard": shard})
-            for shard in self._shards
-        )
+        sampling = self._section("sampling", self._sampling)
+        return tuple(self._made((lower,), sampling, shard=shard) for shard in self._shards)
 
-    def measure(self, lower: str, execution: Execution) -> str | None:
+    def measure(self, lower: Made, execution: Execution) -> Made | None:
         """Key of the timings; None where the latency of a simulation would say nothing."""
         if execution == "simulated":
             return None
-        return digest({"lower": lower, "timing": self._spec.timing})
+        machine = self._note("this machine", speed_facts(self._spec.device))
+        return self._made((lower,), self._section("timing", self._spec.timing), machine)
 
     def evaluate(
         self,
         metric: Component,
-        samples: tuple[str, ...],
-        reference: tuple[str, ...] | None,
-        measure: str | None,
-    ) -> str:
+        samples: tuple[Made, ...],
+        reference: tuple[Made, ...] | None,
+        measure: Made | None,
+    ) -> Made:
         """Key of a metric's values.
 
         Args:
@@ -187,19 +206,57 @@ class KeyMaker:
             measure: of the timings, which only metrics that read them depend on.
         """
         provider = self._table.get("metric", metric.name)
-        return digest(
-            {
-                "metric": provider.name,
-                "options": self.content(provider, metric),
-                **self._assets(provider, metric),
-                "plugin": self._table.distribution_of(provider),
-                "samples": samples,
-                "reference": reference,
-                "measure": measure if provider.timed else None,
-            }
+        needs = [samples[0]]  # all shards are made of the same
+        if provider.timed and measure is not None:
+            needs.append(measure)
+        return self._made(
+            tuple(needs),
+            self._component(provider, metric),
+            samples=digest([made.key for made in samples]),
+            reference=None if reference is None else digest([made.key for made in reference]),
         )
 
-    def _assets(self, provider: Provider, component: Component) -> dict[str, dict[str, str]]:
-        """Fetched files that nothing pins count by their content, like files that options name."""
-        found = asset_identities(self._table, provider, component)
-        return {"assets": found} if found else {}
+    @cached_property
+    def _everywhere(self) -> tuple[str, str]:
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        host = {"version of Python": python, **self._code.facts(STAGES)}
+        return (
+            self._note("tfq-bench", host),
+            self._note("this machine", arithmetic_facts(self._spec.device)),
+        )
+
+    def _component(self, provider: Provider, component: Component) -> str:
+        # Fetched files that nothing pins count by their content, like files that options name.
+        assets = asset_identities(self._table, provider, component)
+        facts = {
+            **self._running(provider),
+            **_options(self.content(provider, component)),
+            **{f"asset {name}": identity for name, identity in assets.items()},
+        }
+        return self._note(f"{provider.kind} '{provider.name}'", facts)
+
+    def _running(self, provider: Provider) -> dict[str, str]:
+        distribution, _, version = self._table.distribution_of(provider).partition("==")
+        module = provider.factory.partition(":")[0]
+        return {
+            # The digest behind an editable version covers more than what runs here.
+            f"version of {distribution}": version.partition("+code.")[0],
+            **self._code.facts((module,), distribution=distribution),
+        }
+
+    def _section(self, name: str, values: Mapping[str, Any]) -> str:
+        return self._note("suite", {f"{name}.{key}": value for key, value in values.items()})
+
+    def _note(self, what: str, facts: Mapping[str, Any]) -> str:
+        name = digest({"what": what, "facts": facts}, 12)
+        self.ingredients[name] = {"what": what, **facts}
+        return name
+
+    def _made(self, needs: tuple[Made, ...], *ingredients: str, **values: Any) -> Made:
+        key = digest({"needs": [made.key for made in needs], "of": ingredients, **values})
+        before = (name for made in needs for name in made.of)
+        return Made(key=key, of=tuple(dict.fromkeys((*before, *ingredients))))
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"option {name}": value for name, value in options.items()}

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import SuiteError, nearest
-from tfq_bench.providers import Option, OptionValue, parse_options
+from tfq_bench.foreign import printable
+from tfq_bench.providers import Option, OptionValue, parse_options, quoted
 
 __all__ = [
     "Entry",
@@ -31,6 +32,25 @@ __all__ = [
 ]
 
 SCHEMA = 1
+
+MOST = 1_000_000
+"""Of anything that is counted: ten times what any published evaluation takes."""
+
+MAX_BYTES = 1 << 17
+"""Of a suite file; the largest of ours has 3,000. The TOML parser's time and memory grow faster."""
+
+MAX_DEPTH = 16
+"""Nesting, and parts of a dotted key. A suite needs three."""
+
+MAX_TABLES = 500
+"""`[[...]]` of one kind."""
+
+_TOKEN = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[\[\]{}.,=\n]""")
+
+
+def _count(name: str, default: int, text: str, *, minimum: int = 1) -> Option:
+    return Option(name=name, kind="int", default=default, minimum=minimum, maximum=MOST, help=text)
+
 
 HEAD = (
     Option(name="name", kind="str", default="", help="Name of the suite and of its run folder."),
@@ -59,22 +79,22 @@ SAMPLING = (
         kind="int",
         default=64,
         minimum=2,
-        maximum=1_000_000,
+        maximum=MOST,
         help="Images per cell, exactly.",
     ),
-    Option(name="batch", kind="int", default=16, minimum=1, help="Images per network call."),
-    Option(name="shard", kind="int", default=64, minimum=1, help="Images per task."),
+    _count("batch", 16, "Images per network call."),
+    _count("shard", 64, "Images per task."),
     Option(name="seed", kind="int", default=0, minimum=0, help="Of the noise; shared by cells."),
 )
 CALIBRATION = (
-    Option(name="images", kind="int", default=32, minimum=1, help="Images that may be captured."),
-    Option(name="batch", kind="int", default=16, minimum=1, help="Images per network call."),
+    _count("images", 32, "Images that may be captured."),
+    _count("batch", 16, "Images per network call."),
     Option(name="seed", kind="int", default=1, minimum=0, help="Of the calibration noise."),
 )
 TIMING = (
-    Option(name="batch", kind="int", default=8, minimum=1, help="Images per timed call."),
-    Option(name="warmup", kind="int", default=2, minimum=0, help="Untimed rounds."),
-    Option(name="rounds", kind="int", default=9, minimum=3, help="Timed, interleaved rounds."),
+    _count("batch", 8, "Images per timed call."),
+    _count("warmup", 2, "Untimed rounds.", minimum=0),
+    _count("rounds", 9, "Timed, interleaved rounds.", minimum=3),
 )
 SECTIONS = {"suite": HEAD, "sampling": SAMPLING, "calibration": CALIBRATION, "timing": TIMING}
 AXES = ("model", "quantizer", "backend", "metric")
@@ -153,7 +173,8 @@ def load_suite(name_or_path: str) -> SuiteSpec:
                 f"no packaged suite and no file is called '{name_or_path}'; "
                 f"{nearest(name_or_path, packaged)} A path to a .toml file works too."
             )
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or error
         raise SuiteError(f"cannot read the suite {path}: {cause}.") from error
@@ -170,16 +191,20 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
         SuiteError: malformed TOML, an unknown key (with the nearest names), a value of another
             type or out of range.
     """
+    if fault := _absurd(text):
+        raise SuiteError(f"{where}: {fault}. A suite is a few kilobytes; is this the right file?")
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # beyond TOMLDecodeError: absurd numbers, depth
-        raise SuiteError(f"{where}: not valid TOML: {error}.") from error
+        raise SuiteError(f"{where}: not valid TOML: {printable(error, 200)}.") from error
     for key in data:
         if key not in TOP:
-            raise SuiteError(f"{where}: unknown key '{key}'; {nearest(key, TOP)}")
+            raise SuiteError(
+                f"{where}: unknown key '{printable(key, 80)}'; {nearest(key[:80], TOP)}"
+            )
     schema = data.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
-        found = "no such key" if schema is None else repr(schema)
+        found = "no such key" if schema is None else quoted(schema)
         raise SuiteError(
             f"{where}: expected 'schema = {SCHEMA}' at the top, found {found}; "
             "this version of tfq-bench reads no other."
@@ -194,7 +219,7 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
     if not re.fullmatch(NAME, str(head["name"])):
         raise SuiteError(
             f"{where} [suite]: 'name' names the run folder, so it must be letters, digits, '.', "
-            f"'_' and '-', at most 100, found {head['name']!r}."
+            f"'_' and '-', at most 100, found {quoted(head['name'])}."
         )
     entries = {axis: _entries(data, axis, where) for axis in AXES}
     for axis in ("model", "quantizer", "metric"):
@@ -219,10 +244,30 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
     )
 
 
+def _absurd(text: str) -> str:
+    """Why a text is refused before the parser sees it, empty when it is not."""
+    if len(text) > MAX_BYTES:
+        return f"it has more than {MAX_BYTES:,} bytes"
+    depth = dots = 0
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token == ".":
+            dots += 1
+        elif token in "[{":
+            depth += 1
+        elif token in "]}":
+            depth = max(depth - 1, 0)
+        if token in ",=\n[]{}":
+            dots = 0
+        if depth > MAX_DEPTH or dots >= MAX_DEPTH:
+            return f"its tables are nested more than {MAX_DEPTH} levels deep"
+    return ""
+
+
 def _table(data: Mapping[str, Any], name: str, where: str) -> dict[str, object]:
     table = data.get(name, {})
     if not isinstance(table, dict):
-        raise SuiteError(f"{where}: '{name}' must be a table [{name}], found {table!r}.")
+        raise SuiteError(f"{where}: '{name}' must be a table [{name}], found {quoted(table)}.")
     for key in ("schema", "seeds"):
         if key in table:
             raise SuiteError(
@@ -233,9 +278,13 @@ def _table(data: Mapping[str, Any], name: str, where: str) -> dict[str, object]:
 
 def _tables(data: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
     tables = data.get(name, [])
+    if isinstance(tables, list) and len(tables) > MAX_TABLES:
+        raise SuiteError(
+            f"{where}: at most {MAX_TABLES} [[{name}]] are allowed, found {len(tables)}."
+        )
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SuiteError(
-            f"{where}: '{name}' must be a list of tables [[{name}]], found {tables!r}."
+            f"{where}: '{name}' must be a list of tables [[{name}]], found {quoted(tables)}."
         )
     return tables
 
@@ -249,13 +298,13 @@ def _entries(data: Mapping[str, Any], axis: str, where: str) -> tuple[Entry, ...
         name = given.pop("name")
         if not isinstance(name, str):
             raise SuiteError(
-                f"{where} [[{axis}]] number {number}: 'name' must be text, found {name!r}."
+                f"{where} [[{axis}]] number {number}: 'name' must be text, found {quoted(name)}."
             )
         optional = given.pop("optional", False) if axis == "backend" else False
         if not isinstance(optional, bool):
             raise SuiteError(
                 f"{where} [[{axis}]] '{name}': 'optional' must be true or false, "
-                f"found {optional!r}."
+                f"found {quoted(optional)}."
             )
         entries.append(Entry(name=name, given=given, optional=optional))
     return tuple(entries)
@@ -269,7 +318,8 @@ def _seeds(value: object, where: str) -> tuple[int, ...]:
         or len(set(value)) != len(value)
     ):
         raise SuiteError(
-            f"{where}: 'seeds' must be a list of distinct whole numbers from 0, found {value!r}."
+            f"{where}: 'seeds' must be a list of distinct whole numbers from 0, "
+            f"found {quoted(value)}."
         )
     return tuple(value)
 
@@ -280,10 +330,13 @@ def _excludes(data: Mapping[str, Any], where: str) -> tuple[Exclude, ...]:
         for key, value in table.items():
             if key not in EXCLUDE_KEYS:
                 raise SuiteError(
-                    f"{where} [[exclude]]: unknown key '{key}'; {nearest(key, EXCLUDE_KEYS)}"
+                    f"{where} [[exclude]]: unknown key '{printable(key, 80)}'; "
+                    f"{nearest(key[:80], EXCLUDE_KEYS)}"
                 )
             if not isinstance(value, str):
-                raise SuiteError(f"{where} [[exclude]]: '{key}' must be text, found {value!r}.")
+                raise SuiteError(
+                    f"{where} [[exclude]]: '{key}' must be text, found {quoted(value)}."
+                )
         patterns = {key: value for key, value in table.items() if key != "reason"}
         if not patterns or not table.get("reason"):
             raise SuiteError(f"{where} [[exclude]]: a pattern and a 'reason' are needed.")

@@ -66,7 +66,7 @@ def test_report_goes_into_the_run_folder(renderer, tmp_path, capsys):
 def test_several_runs_go_into_one_file(renderer, tmp_path):
     """All runs reach the renderer in the order given."""
     runs = [str(make_run(tmp_path / name)) for name in ("b", "a")]
-    target = tmp_path / "both.html"
+    target = tmp_path / "both.txt"
     assert 0 == main(["report", *runs, "-o", str(target)])
     assert "b\na" == target.read_text()
 

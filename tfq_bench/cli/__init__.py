@@ -101,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             args = _parse(argv)
+            if args.block:
+                from tfq_bench.host import refuse_unknown
+
+                refuse_unknown(args.block)
             stack.enter_context(_blocking(args))
             code = int(args.execute(args))
             sys.stdout.flush()  # a reader that went away is noticed here, not at exit

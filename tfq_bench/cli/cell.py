@@ -92,9 +92,12 @@ def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
         raise StoreError(f"cannot read '{suite}': {error}. Run the suite again.") from error
     plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
     if plan.id != stored["id"]:
+        from tfq_bench.pipeline.changes import differences
+
+        moved = "; ".join(differences(stored, plan))
         raise SuiteError(
             f"'{folder.path}' was planned as {stored['id']}; with what is installed now its suite "
-            f"gives plan {plan.id}. 'tfq-bench run' plans it anew."
+            f"gives plan {plan.id}{f' ({moved})' if moved else ''}. 'tfq-bench run' plans it anew."
         )
     return plan
 

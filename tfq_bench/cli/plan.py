@@ -36,30 +36,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the plan."""
+    from tfq_bench.pipeline.changes import reasons
     from tfq_bench.pipeline.tasks import tasks_of, unfinished
-    from tfq_bench.store.artefacts import ArtefactStore
+    from tfq_bench.store.run import RunFolder
 
     spec = load_suite(args.suite)
     plan = make_plan(spec, discover())
-    store = ArtefactStore((args.run or Path("runs") / spec.name) / "artefacts")
+    folder = RunFolder(args.run or Path("runs") / spec.name)
     tasks = tasks_of(plan)
-    todo = unfinished(tasks, store)
+    todo = unfinished(tasks, folder.artefacts)
+    before = folder.plan_before()
+    why = reasons(before, plan, todo, folder.artefacts) if before else ()
     if args.json:
-        print(json.dumps(_to_json(plan, tasks, todo), indent=2))
+        print(json.dumps(_to_json(plan, tasks, todo, why), indent=2))
     else:
-        print(_text(plan, tasks, todo))
+        print(_text(plan, tasks, todo, why))
     return 0
 
 
-def _to_json(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> dict[str, object]:
+def _to_json(
+    plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...], why: tuple[str, ...]
+) -> dict[str, object]:
     return {
         **plan.to_json(),
+        "notes": list(plan.notes),
+        "changes": list(why),
         "tasks": {"all": len(tasks), "unfinished": len(todo)},
         "cost": {"gmac": _cost(tasks), "gmac_unfinished": _cost(todo)},
     }
 
 
-def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
+def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...], why: tuple[str, ...]) -> str:
     from tfq_bench.output.terminal import number, table
 
     shares = _shares(tasks)
@@ -85,6 +92,7 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
         *map(printable, _excluded(plan)),
         *(printable(f"note: {note}") for note in plan.notes),
         "",
+        *why,
         f"{len(tasks) - len(todo)} of {len(tasks)} tasks are finished; "
         f"{number(_cost(todo) / 1e3)} of {number(_cost(tasks) / 1e3)} TMAC to do "
         "(1e12 multiply-accumulates).",

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from tfq_bench.errors import NothingToDo, UsageError
-from tfq_bench.host import discover
+from tfq_bench.host import PluginTable, discover
+from tfq_bench.providers import RendererProvider
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -25,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write; default: report.html in the run folder, or here for several runs",
     )
     parser.add_argument(
-        "--renderer", default="html", metavar="NAME", help="which renderer writes it (html)"
+        "--renderer",
+        metavar="NAME",
+        help="which renderer writes it; default: the one for FILE's ending, html without --output",
     )
 
 
@@ -34,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     from tfq_bench.store.run import RunFolder
 
     plugins = discover()
-    provider = plugins.get("renderer", args.renderer)
+    provider = _renderer(plugins, args.renderer, args.output)
     if not any(RunFolder.open(path).records() for path in args.runs):
         raise NothingToDo(
             f"nothing to report: no records in {', '.join(repr(str(path)) for path in args.runs)}. "
@@ -46,6 +49,36 @@ def execute(args: argparse.Namespace) -> int:
     plugins.create(provider).render(args.runs, target)
     print(target)
     return 0
+
+
+def _renderer(plugins: PluginTable, name: str | None, output: Path | None) -> RendererProvider:
+    """The renderer asked for, by name or by the ending of the file.
+
+    Raises:
+        UsageError: its files have another ending, or no renderer or several have this one.
+    """
+    suffix = "" if output is None else output.suffix
+    if name is not None or not suffix:
+        found: RendererProvider = plugins.get("renderer", name or "html")
+        if suffix and suffix != found.suffix:
+            raise UsageError(
+                f"--output '{output}' ends with '{suffix}', and the renderer '{found.name}' writes "
+                f"'{found.suffix}' files."
+            )
+        return found
+    known: list[RendererProvider] = [
+        plugins.get("renderer", one) for one in plugins.names("renderer")
+    ]
+    fit = [provider for provider in known if provider.suffix == suffix]
+    if len(fit) != 1:
+        endings = ", ".join(sorted({f"'{provider.suffix}'" for provider in known})) or "none"
+        several = " and ".join(f"'{provider.name}'" for provider in fit)
+        raise UsageError(
+            f"--output '{output}': {several} write such files; choose one with --renderer."
+            if fit
+            else f"--output '{output}': no renderer writes '{suffix}' files; known: {endings}."
+        )
+    return fit[0]
 
 
 def _default(runs: list[Path], suffix: str) -> Path:

@@ -42,21 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slots", type=int, metavar="N", help="tasks at the same time, with --executor process (1)"
     )
     parser.add_argument(
-        "--renderer", default="html", metavar="NAME", help="which renderer writes the report (html)"
+        "--renderer", metavar="NAME", help="which renderer writes the report (html)"
     )
     parser.add_argument("--no-report", action="store_true", help="write no report")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every planned cell is finished, 3 when one failed."""
+    if args.no_report and args.renderer is not None:
+        raise UsageError("--renderer has no effect with --no-report; leave one of the two out.")
     spec = load_suite(args.suite)
     table = discover()
     executor = table.get("executor", args.executor)
     options = _executor_options(executor, args.slots)
-    renderer = None if args.no_report else table.get("renderer", args.renderer)
+    renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
     plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
+        for sentence in (*(f"note: {note}" for note in plan.notes), *_changes(plan, folder)):
+            print(sentence)
         folder.write(spec.text, plan.to_json())
         failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
         if renderer is not None:
@@ -64,6 +68,21 @@ def execute(args: argparse.Namespace) -> int:
             table.create(renderer).render([folder.path], target)
             print(f"\nReport: {target}")
     return EXIT_FAILED_CELLS if failed else 0
+
+
+def _changes(plan: Plan, folder: RunFolder) -> tuple[str, ...]:
+    """Why finished work is done again, where the folder holds a run."""
+    from tfq_bench.pipeline.changes import reasons
+    from tfq_bench.pipeline.tasks import tasks_of, unfinished
+
+    before, store = folder.plan_before(), folder.artefacts
+    if before is None:
+        return ()
+    suite = before.get("suite")
+    other = suite.get("name") if isinstance(suite, dict) else None
+    told = f"note: '{folder.path}' held a run of the suite '{printable(other, 100)}'."
+    why = reasons(before, plan, unfinished(tasks_of(plan), store), store)
+    return why if other == plan.spec.name else (told, *why)
 
 
 def _executor_options(provider: Provider, slots: int | None) -> dict[str, OptionValue]:

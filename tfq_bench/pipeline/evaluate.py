@@ -95,13 +95,14 @@ class CellInputs:
         return {} if key is None else self._bench.store.result(stage, key)
 
     def cached(self, name: str, compute: Callable[[], np.ndarray], *, of: str) -> np.ndarray:
-        """`compute()`, stored under the images it was computed from.
+        """`compute()`, stored under the images it was computed from and the code that computes.
 
         Args:
             of: `cell` or `reference`, whose images `compute` reads.
         """
         samples = self._cell(of).keys.sample
-        key = digest({"name": name, "samples": samples})
+        code = self._bench.code.facts(_modules(compute))
+        key = digest({"name": name, "samples": samples, "code": code})
         store = self._bench.store
         if not store.has(CACHE, key):
             with store.create(CACHE, key) as folder:
@@ -137,6 +138,12 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _modules(compute: Callable[[], np.ndarray]) -> set[str]:
+    """Where a function was written, and the classes of what it holds, such as an extractor."""
+    held = [cell.cell_contents for cell in getattr(compute, "__closure__", None) or ()]
+    return {getattr(compute, "__module__", None) or "", *(type(one).__module__ for one in held)}
 
 
 def stored_images(bench: Workbench, planned: PlannedCell) -> np.ndarray:

@@ -16,6 +16,7 @@ from tfq_bench.plan import EAGER
 from tfq_bench.protocols import LoadedModel, Lowered
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
+from tfq_bench.running_code import RunningCode
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData, Component
@@ -39,6 +40,7 @@ class Workbench:
         self.table = table
         self.store = store
         self.device = plan.spec.device
+        self.code = RunningCode()
         self._loaded: dict[str, LoadedModel] = {}
         self._lowered: tuple[str, Lowered] | None = None
         torch.set_num_threads(plan.spec.threads)

@@ -130,6 +130,13 @@ class RunFolder:
     def _plan(self) -> dict[str, Any]:
         return read_plan(self.path / "plan.json")
 
+    def plan_before(self) -> dict[str, Any] | None:
+        """The content of `plan.json`; None where there is none that can be read."""
+        try:
+            return self.plan()
+        except StoreError:
+            return None
+
     def environments(self) -> dict[str, dict[str, Any]]:
         """Every environment that took part, by id.
 

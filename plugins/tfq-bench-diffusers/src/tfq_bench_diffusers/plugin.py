@@ -48,9 +48,10 @@ def _options(source: str, revision: str, guidance: float) -> tuple[api.Option, .
     return (
         api.Option(
             name="source",
-            kind="str",
+            kind="source",
             default=source,
-            help="Hub id (from the local cache, never downloaded in a run) or local folder.",
+            help="Hub id (from the local cache, never downloaded in a run) or local folder; a "
+            "relative one starts at the suite's folder.",
         ),
         api.Option(
             name="revision",
