@@ -303,11 +303,13 @@ def _ask(drafts: list[Draft], host_version: str) -> None:
     from tfq_bench.discovery.trial import tried
 
     asked = [entries[id(draft)] for draft in unknown]
-    answers = tried(asked)
-    for draft, answer in zip(unknown, answers, strict=True):
-        if not _take(draft, answer):
+    answered = []
+    for draft, entry, answer in zip(unknown, asked, tried(asked), strict=True):
+        if _take(draft, answer):
+            answered.append((entry, answer))
+        else:
             draft.refuse("It answers the host with something else than it offers.")
-    kept.add(list(zip(asked, answers, strict=True)))
+    kept.add(answered)
 
 
 def _entry(info: PluginInfo) -> dict[str, str]:

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from tfq_bench import __version__
+from tfq_bench import __version__, interrupts
 from tfq_bench.errors import TfqError, UsageError, nearest
 
 __all__ = ["VERBS", "Parser", "main"]
@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.lastResort.setFormatter(_Short())
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(interrupts.watched())
             args = _parse(argv)
             stack.enter_context(_blocking(args))
             code = int(args.execute(args))

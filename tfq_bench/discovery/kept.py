@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Kept:
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
-    def add(self, answers: list[tuple[Mapping[str, str], dict[str, Any]]]) -> None:
+    def add(self, answers: Sequence[tuple[Mapping[str, str], dict[str, Any]]]) -> None:
         """Keeps the answers that say the same again: those without fault, and late ones a while."""
         for entry, answer in answers:
             broken = any(fault[0] == "broken" for fault in answer["faults"])

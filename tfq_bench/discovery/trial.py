@@ -25,7 +25,7 @@ __all__ = ["Answer", "time_limit", "tried"]
 
 LIMIT_VARIABLE = "TFQ_BENCH_PLUGIN_TIMEOUT"
 LIMIT_S = 20.0
-"""A cold disk on a busy machine is slow; an entry point that does not end is cut off all the same."""
+"""A cold disk on a busy machine is slow; what does not end is cut off all the same."""
 
 MAX_ANSWER = 1 << 23
 MAX_PRINTED = 1 << 16
@@ -71,16 +71,10 @@ def tried(entries: Sequence[dict[str, str]], *, check: bool = False) -> list[Ans
     Raises:
         PluginError: the time limit is none.
     """
-    limit, answers, waiting = time_limit(), {}, list(range(len(entries)))
-    failed_starts = 0
+    limit, waiting, failed_starts = time_limit(), list(range(len(entries))), 0
+    answers: dict[int, Answer] = {}
     while waiting:
-        try:
-            child = _Child([entries[number] for number in waiting], limit, check)
-        except OSError as error:
-            began, found, fault = False, [], f"cannot be tried: no process for it: {error.strerror}"
-        else:
-            with child:
-                began, found, fault = _conversation(child)
+        began, found, fault = _conversation([entries[n] for n in waiting], limit, check)
         answers.update(zip(waiting, found, strict=False))
         waiting = waiting[len(found) :]
         if began or found:
@@ -107,29 +101,37 @@ def _refused(fault: str) -> Answer:
     }
 
 
-def _conversation(child: _Child) -> tuple[bool, list[Answer], str]:
+def _conversation(
+    entries: list[dict[str, str]], limit: float, check: bool
+) -> tuple[bool, list[Answer], str]:
     """Whether an entry was begun and not ended, the answers before it, and what became of it."""
-    began, answers = False, []
+    began = False
+    answers: list[Answer] = []
     try:
-        for event in child.events():
-            if "start" in event:
-                began = True
-            elif "end" in event:
-                began = False
-                answers.append(_checked(event["answer"], child.printed()))
+        with _Child(entries, limit, check) as child:
+            for event in child.events():
+                if "start" in event:
+                    began = True
+                elif "end" in event:
+                    answers.append(_checked(event["answer"], child.printed()))
+                    began = False
+            return began, answers, child.ending()
     except _Stopped as stopped:
         return began, answers, str(stopped)
-    return began, answers, child.ending()
+    except OSError as error:
+        return began, answers, f"cannot be tried, since no process can be started: {error.strerror}"
 
 
 def _checked(answer: Any, printed: str) -> Answer:
     """The answer with what was printed during it."""
-    if not isinstance(answer, dict):
-        raise _Stopped("writes into the host's own channel")
-    disturbances = [printable(one, 200) for one in answer["disturbances"]]
+    try:
+        disturbances = [printable(one, 200) for one in answer["disturbances"]]
+        files = dict(answer["files"])
+    except (KeyError, TypeError, ValueError):
+        raise _Stopped("writes into the host's own channel") from None
     if printed:
         disturbances.append(f"prints to standard output ('{printable(printed, 80)}')")
-    return {**answer, "disturbances": disturbances, "late": False}
+    return {**answer, "files": files, "disturbances": disturbances, "late": False}
 
 
 class _Stopped(Exception):
@@ -196,7 +198,7 @@ class _Child:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(self._request).encode())
             self._process.stdin.close()
-        deadline = time.monotonic() + self._limit
+        deadline = time.monotonic() + max(self._limit, LIMIT_S)  # to begin at all
         while True:
             ended = self._process.poll() is not None  # asked before reading: then all is there
             self._receive(0 if ended else POLL_S)
