@@ -28,6 +28,7 @@ from typing import Any
 import pluggy
 
 from tfq_bench import __version__, hookspecs, interrupts
+from tfq_bench.answers import held_to_protocol
 from tfq_bench.assets import Asset
 from tfq_bench.code_version import code_version, is_editable
 from tfq_bench.described import shown
@@ -135,9 +136,12 @@ class PluginTable:
 
         Raises:
             TfqError: what the factory says itself.
-            BrokenPlugin: the factory cannot be imported, or raises anything else.
+            BrokenPlugin: the factory cannot be imported, raises anything else, or gives an object
+                of another kind; later, from the object's methods: they return another type.
+            MemoryError: memory ran out while it was imported or called.
         """
-        return self._call(provider, provider.factory, **arguments)
+        made = self._call(provider, provider.factory, **arguments)
+        return held_to_protocol(made, provider.kind, self.where(provider))
 
     def assets(self, provider: Provider, options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
         """The files that a provider needs on disk with these options, found or not.
@@ -236,7 +240,9 @@ class PluginTable:
         return hint
 
 
-def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginTable:
+def discover(
+    *, block: Iterable[str] = (), extra: Iterable[str] = (), anew: bool = False
+) -> PluginTable:
     """Every installed plugin, the host's own first, then by distribution and entry-point name.
 
     Args:
@@ -244,6 +250,7 @@ def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginT
             installed is looked at. Names in the environment variable TFQ_BENCH_BLOCK
             (comma-separated) are added.
         extra: modules that are plugins without being installed.
+        anew: whether to try also the plugins whose answer is remembered.
 
     Raises:
         PluginError: a plugin has a fault and TFQ_BENCH_STRICT_PLUGINS is 1.
@@ -260,7 +267,7 @@ def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginT
             inspect(draft, manager)  # the host's own code
         elif not draft.faults:
             asked.append(draft)
-    _ask(asked, drafts[0].info.version)
+    _ask(asked, drafts[0].info.version, anew)
     _mark_conflicts(drafts)
     for name in sorted(blocked - {ALL} if ALL not in blocked else ()):
         known = {n for d in drafts for n in (d.info.name, d.info.distribution)}
@@ -287,7 +294,7 @@ def candidates(extra: Iterable[str] = (), *, installed_too: bool = True) -> list
     return found
 
 
-def _ask(drafts: list[Draft], host_version: str) -> None:
+def _ask(drafts: list[Draft], host_version: str, anew: bool) -> None:
     """Gives each draft what its plugin answers, as it is remembered or found out now."""
     if not drafts:
         return
@@ -295,7 +302,7 @@ def _ask(drafts: list[Draft], host_version: str) -> None:
     entries = {id(draft): _entry(draft.info) for draft in drafts}
     unknown = []
     for draft in drafts:
-        answer = kept.get(entries[id(draft)])
+        answer = None if anew else kept.get(entries[id(draft)])
         if answer is None or not _take(draft, answer):
             unknown.append(draft)
     if not unknown:

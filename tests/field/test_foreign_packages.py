@@ -70,7 +70,7 @@ DAMAGED = [
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory, new_machine):
-    """A machine with every damaged distribution and a sound one; what is listed, by distribution."""
+    """A machine with every damaged distribution and a sound one; `listed` by distribution."""
     machine = new_machine(tmp_path_factory.mktemp("damaged"))
     machine.sound()
     for name, files, _ in DAMAGED:
@@ -97,28 +97,39 @@ def test_it_is_broken_and_says_why(damaged, name, files, reason):
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        (("plugins", "list"), 0),
-        (("plugins", "list", "--no-plugins"), 0),
-        (("plugins", "list", "--broken", "--json"), 0),
-        (("assets", "list"), 0),
-        (("assets", "check", "--no-plugins"), 0),
-        (("plan", "SUITE"), 0),
-        (("plan", "no-such-suite"), 2),
-        (("run", "SUITE", "--out", "RUN"), 0),
-        (("status", "RUN"), 0),
-        (("compare", "RUN", "RUN"), 0),
+        ("plugins list", 0),
+        ("plugins list --no-plugins", 0),
+        ("plugins list --broken --json", 0),
+        ("plugins check sound", 0),
+        ("plugins check no-metadata", 2),
+        ("plugins check no_metadata", 1),
+        ("assets list", 0),
+        ("assets check --no-plugins", 0),
+        ("plan suite.toml", 0),
+        ("plan no-such-suite", 2),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_commands_that_do_not_use_them_work(damaged, suite_text, command, code):
-    """Also those that plan and run: nothing of a damaged distribution is needed for them."""
-    suite = damaged.cwd / "suite.toml"
-    suite.write_text(suite_text)
-    named = {"SUITE": suite, "RUN": damaged.cwd / "run"}
-    done = damaged.run(*(named.get(word, word) for word in command))
+    """Nothing of a damaged distribution is needed for them; `check` fails for it alone."""
+    (damaged.cwd / "suite.toml").write_text(suite_text)
+    done = damaged.run(*command.split())
     assert code == done.returncode, done.stderr
     assert "Traceback" not in done.stderr
     assert "" != done.stdout + done.stderr
+
+
+def test_a_suite_runs_beside_them(damaged, suite_text):
+    """Planned, run, looked at and compared, in this process and in workers."""
+    (damaged.cwd / "suite.toml").write_text(suite_text)
+    for command in (
+        "run suite.toml --run here --no-report",
+        "run suite.toml --run there --no-report --executor process",
+        "status here",
+        "compare here there",
+    ):
+        done = damaged.run(*command.split())
+        assert 0 == done.returncode, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_without_plugins_nothing_is_looked_at(damaged):

@@ -90,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.DEBUG)
     elif logging.lastResort is not None:
         logging.lastResort.setFormatter(_Short())
+    # torch would read the entry points of everything that is installed and import some of it: one
+    # damaged distribution, and no model could be loaded.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(interrupts.watched())

@@ -47,7 +47,7 @@ def main(channel: int) -> None:
             leave(1)
 
     with interrupts.watched():
-        work = discovering() if request["check"] is False else checking()
+        work = checking() if request["check"] else discovering()
         _try_all(request["entries"], work, tell, leave)
     leave(0)
 
@@ -58,11 +58,11 @@ _WATCHED = (
 )
 """Imported beforehand: what is not there cannot be seen to change."""
 
-Work = Callable[[dict[str, str]], dict[str, Any]]
+Work = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _try_all(
-    entries: list[dict[str, str]],
+    entries: list[dict[str, Any]],
     work: Work,
     tell: Callable[[dict[str, Any]], None],
     leave: Callable[[int], Any],
@@ -100,8 +100,8 @@ def discovering() -> Work:
     manager = pluggy.PluginManager("tfq_bench")
     manager.add_hookspecs(hookspecs)
 
-    def work(entry: dict[str, str]) -> dict[str, Any]:
-        draft = Draft(PluginInfo(**entry))  # type: ignore[arg-type]
+    def work(entry: dict[str, Any]) -> dict[str, Any]:
+        draft = Draft(PluginInfo(**entry))
         inspect(draft, manager)
         return draft.answer()
 
@@ -109,8 +109,16 @@ def discovering() -> Work:
 
 
 def checking() -> Work:
-    """Imports a factory and looks at it."""
-    raise NotImplementedError
+    """Looks at the factory of one provider; its faults."""
+    from tfq_bench.described import from_data
+    from tfq_bench.discovery.factories import factory_faults
+
+    def work(entry: dict[str, Any]) -> dict[str, Any]:
+        provider = from_data(entry["provider"])
+        faults = [["broken", fault] for fault in factory_faults(provider, entry["module"])]
+        return {"offers": [], "faults": faults, "observers": []}
+
+    return work
 
 
 def _files(known: set[str]) -> dict[str, list[int]]:

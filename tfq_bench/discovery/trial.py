@@ -27,6 +27,9 @@ LIMIT_VARIABLE = "TFQ_BENCH_PLUGIN_TIMEOUT"
 LIMIT_S = 20.0
 """A cold disk on a busy machine is slow; what does not end is cut off all the same."""
 
+CHECK_LIMIT_S = 120.0
+"""For a factory, which may import torch and more."""
+
 MAX_ANSWER = 1 << 23
 MAX_PRINTED = 1 << 16
 MAX_MEMORY = 8 << 30
@@ -42,7 +45,7 @@ Answer = dict[str, Any]
 that say what it did besides. `late` is True when it did not end in time."""
 
 
-def time_limit() -> float:
+def time_limit(default: float = LIMIT_S) -> float:
     """Seconds that one entry point may take: `$TFQ_BENCH_PLUGIN_TIMEOUT`, or 20.
 
     Raises:
@@ -50,7 +53,7 @@ def time_limit() -> float:
     """
     given = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        limit = float(given) if given else LIMIT_S
+        limit = float(given) if given else default
     except ValueError:
         limit = -1.0
     if not 0 < limit < 1e6:
@@ -61,17 +64,18 @@ def time_limit() -> float:
     return limit
 
 
-def tried(entries: Sequence[dict[str, str]], *, check: bool = False) -> list[Answer]:
+def tried(entries: Sequence[dict[str, Any]], *, check: bool = False) -> list[Answer]:
     """What each entry answers, in order.
 
     Args:
-        entries: fields of the entry points to import, as text.
-        check: entries are factories to import instead, see `child`.
+        entries: fields of the entry points to import.
+        check: entries are providers instead, whose factories are looked at.
 
     Raises:
         PluginError: the time limit is none.
     """
-    limit, waiting, failed_starts = time_limit(), list(range(len(entries))), 0
+    limit = time_limit(CHECK_LIMIT_S if check else LIMIT_S)
+    waiting, failed_starts = list(range(len(entries))), 0
     answers: dict[int, Answer] = {}
     while waiting:
         began, found, fault = _conversation([entries[n] for n in waiting], limit, check)
@@ -102,7 +106,7 @@ def _refused(fault: str) -> Answer:
 
 
 def _conversation(
-    entries: list[dict[str, str]], limit: float, check: bool
+    entries: list[dict[str, Any]], limit: float, check: bool
 ) -> tuple[bool, list[Answer], str]:
     """Whether an entry was begun and not ended, the answers before it, and what became of it."""
     began = False
@@ -141,7 +145,7 @@ class _Stopped(Exception):
 class _Child:
     """One child process and what comes from it."""
 
-    def __init__(self, entries: list[dict[str, str]], limit: float, check: bool) -> None:
+    def __init__(self, entries: list[dict[str, Any]], limit: float, check: bool) -> None:
         self._limit = limit
         self._output: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         self._lines = bytearray()

@@ -82,12 +82,12 @@ class PluginHost:
         return module
 
 
-def _tried_here(entries: Sequence[dict[str, str]], **_: Any) -> list[trial.Answer]:
+def _tried_here(entries: Sequence[dict[str, Any]], *, check: bool = False) -> list[trial.Answer]:
     """What the child process would answer, where a debugger sees it and in a hundredth of the time.
 
     Plugins are those of the test; whoever tests hostile ones starts a command of its own.
     """
-    work = child.discovering()
+    work = child.checking() if check else child.discovering()
     answers = [json.loads(json.dumps(work(entry))) for entry in entries]
     return [{**answer, "files": {}, "disturbances": [], "late": False} for answer in answers]
 
