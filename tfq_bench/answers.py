@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from tfq_bench.border import CalibrationNeeds, Guidance, Topology
 from tfq_bench.described import shown
@@ -59,36 +59,50 @@ _RETURNS: dict[tuple[str, str], tuple[str, Callable[[object], bool]]] = {
 def held_to_protocol(made: Any, kind: str, where: str) -> Any:
     """`made`, whose methods from now on say so when they return something of another type.
 
+    A method that it lacks says so when it is called: a run may do without it.
+
     Args:
         kind: of the provider.
         where: how messages begin: the provider, its plugin and distribution.
 
     Raises:
-        BrokenPlugin: it lacks a method that every object of its kind has.
+        BrokenPlugin: it has none of the methods and is no object of a class at all.
     """
-    lacking = [name for name in METHODS[kind] if not callable(getattr(made, name, None))]
-    if lacking:
+    methods = METHODS[kind]
+    lacking = [name for name in methods if not callable(getattr(made, name, None))]
+    if len(lacking) == len(methods) and (made is None or type(made).__module__ == "builtins"):
         raise BrokenPlugin(
-            f"{where}: its factory is expected to give an object with {', '.join(METHODS[kind])}; "
-            f"found {shown(made)} without {', '.join(lacking)}."
+            f"{where}: its factory is expected to give an object with {', '.join(methods)}, found "
+            f"{shown(made)}."
         )
+    checked = {name: _missing(name, kind, where) for name in lacking}
     for (of_kind, name), (wanted, fits) in _RETURNS.items():
-        if of_kind == kind:
-            with suppress(AttributeError, TypeError):  # an object with slots is judged where used
-                object.__setattr__(made, name, _checked(getattr(made, name), wanted, fits, where))
+        if of_kind == kind and name not in lacking:
+            checked[name] = _checked(made, name, wanted, fits, where)
+    for name, method in checked.items():
+        with suppress(AttributeError, TypeError):  # an object with slots is judged where it is used
+            object.__setattr__(made, name, method)
     return made
 
 
+def _missing(name: str, kind: str, where: str) -> Callable[..., Any]:
+    def missing(*_: Any, **__: Any) -> NoReturn:
+        raise BrokenPlugin(f"{where} has no method `{name}`, which every {kind} has.")
+
+    return missing
+
+
 def _checked(
-    method: Callable[..., Any], wanted: str, fits: Callable[[object], bool], where: str
+    made: Any, name: str, wanted: str, fits: Callable[[object], bool], where: str
 ) -> Callable[..., Any]:
+    method = getattr(made, name)
+
     @functools.wraps(method)
     def checked(*positional: Any, **named: Any) -> Any:
         found = method(*positional, **named)
         if not fits(found):
             raise BrokenPlugin(
-                f"{where}: `{method.__name__}` is expected to return {wanted}, found "
-                f"{type(found).__name__}."
+                f"{where}: `{name}` is expected to return {wanted}, found {type(found).__name__}."
             )
         return found
 

@@ -45,7 +45,16 @@ from tfq_bench.errors import (
 )
 from tfq_bench.foreign import printable
 from tfq_bench.hookspecs import OBSERVERS, REGISTRATIONS
-from tfq_bench.inspection import HOST, Draft, Offer, PluginInfo, PluginStatus, cause, inspect
+from tfq_bench.inspection import (
+    HOST,
+    Draft,
+    Offer,
+    PluginInfo,
+    PluginStatus,
+    cause,
+    inspect,
+    out_of_memory,
+)
 from tfq_bench.providers import API, OptionValue, Provider
 
 __all__ = ["GROUP", "PluginInfo", "PluginStatus", "PluginTable", "candidates", "discover"]
@@ -54,6 +63,8 @@ log = logging.getLogger("tfq_bench.host")
 
 BUILTIN = "tfq_bench.builtin"
 ALL = "*"
+MAX_ASSETS = 1000
+"""Of one provider with its options."""
 
 _ERRORS: dict[PluginStatus, type[PluginError]] = {
     "broken": BrokenPlugin,
@@ -137,7 +148,7 @@ class PluginTable:
         Raises:
             TfqError: what the factory says itself.
             BrokenPlugin: the factory cannot be imported, raises anything else, or gives an object
-                of another kind; later, from the object's methods: they return another type.
+                without any method of its kind; later, from the object's methods, see `answers`.
             MemoryError: memory ran out while it was imported or called.
         """
         made = self._call(provider, provider.factory, **arguments)
@@ -153,9 +164,14 @@ class PluginTable:
         if not provider.assets:
             return ()
         found = self._call(provider, provider.assets, options)
-        if not isinstance(found, tuple) or not all(isinstance(one, Asset) for one in found):
+        if (
+            not isinstance(found, tuple)
+            or len(found) > MAX_ASSETS
+            or not all(isinstance(one, Asset) for one in found)
+        ):
             raise BrokenPlugin(
-                f"{self.where(provider)}: {provider.assets} must return a tuple of Asset objects, "
+                f"{self.where(provider)}: {provider.assets} must return a tuple of Asset objects, at "
+                f"most {MAX_ASSETS}, "
                 f"found {shown(found)}."
             )
         return found
@@ -195,7 +211,7 @@ class PluginTable:
             function = getattr(module, attribute, None)
             public = [name for name in vars(module) if not name.startswith("_")]
         except BaseException as error:
-            if interrupts.asked_for(error) or _is_memory(error):
+            if interrupts.asked_for(error) or out_of_memory(error):
                 raise
             raise BrokenPlugin(f"{where}: cannot import {module_name}: {cause(error)}.") from error
         if function is None:
@@ -207,7 +223,7 @@ class PluginTable:
         except TfqError:
             raise
         except BaseException as error:
-            if interrupts.asked_for(error) or _is_memory(error):
+            if interrupts.asked_for(error) or out_of_memory(error):
                 raise
             raise BrokenPlugin(f"{where}: {target} raised {cause(error)}.") from error
 
@@ -348,13 +364,6 @@ def _own_version() -> str:
     except (importlib.metadata.PackageNotFoundError, ValueError):  # run from its sources
         editable = True
     return code_version(__version__, BUILTIN) if editable else __version__
-
-
-def _is_memory(error: BaseException) -> bool:
-    """Whether it is the machine's fault: memory ran out, also while a library was loaded."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, ImportError | OSError) and "allocate memory" in cause(error)
-    )
 
 
 def _is_blocked(info: PluginInfo, blocked: set[str]) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "PluginStatus",
     "cause",
     "inspect",
+    "out_of_memory",
 ]
 
 log = logging.getLogger("tfq_bench.host")
@@ -257,3 +258,13 @@ def cause(error: BaseException) -> str:
         text = ""
     name = printable(type(error).__name__, 100)
     return f"{name}: {text}" if text else name
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, also while a library was loaded or behind another error."""
+    while error is not None:
+        refused = isinstance(error, ImportError | OSError) and "allocate memory" in cause(error)
+        if refused or isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

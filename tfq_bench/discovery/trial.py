@@ -6,6 +6,7 @@ for too long, prints or changes the process is broken, and the others go on in a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -123,6 +124,8 @@ def _conversation(
     except _Stopped as stopped:
         return began, answers, str(stopped)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error  # this machine's fault, not the plugin's
         return began, answers, f"cannot be tried, since no process can be started: {error.strerror}"
 
 
