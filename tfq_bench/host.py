@@ -170,9 +170,8 @@ class PluginTable:
             or not all(isinstance(one, Asset) for one in found)
         ):
             raise BrokenPlugin(
-                f"{self.where(provider)}: {provider.assets} must return a tuple of Asset objects, at "
-                f"most {MAX_ASSETS}, "
-                f"found {shown(found)}."
+                f"{self.where(provider)}: {provider.assets} must return a tuple of Asset objects, "
+                f"at most {MAX_ASSETS}, found {shown(found)}."
             )
         return found
 

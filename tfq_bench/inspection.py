@@ -263,8 +263,11 @@ def cause(error: BaseException) -> str:
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out, also while a library was loaded or behind another error."""
     while error is not None:
-        refused = isinstance(error, ImportError | OSError) and "allocate memory" in cause(error)
-        if refused or isinstance(error, MemoryError):
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, ImportError | OSError) and any(
+            sign in cause(error) for sign in ("allocate memory", "failed to map segment")
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

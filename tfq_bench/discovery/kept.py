@@ -31,8 +31,12 @@ MAX_BYTES = 1 << 25
 MAX_FILES = 20
 """States that are remembered, the latest ones."""
 
-LATE_S = 3600.0
-"""How long an entry point that did not end in time is not tried again."""
+DISTURBING_S = 3600.0
+"""How long an entry point that harms the process that imports it is not tried again."""
+
+BROKEN_S = 60.0
+"""The same for one that only fails: the workers of a run do not try it again, and who puts right
+what it lacks hardly waits."""
 
 _METADATA = (".dist-info", ".egg-info", ".egg-link", ".pth")
 _VOLATILE = frozenset(
@@ -62,13 +66,12 @@ class Kept:
             return None
 
     def add(self, answers: Sequence[tuple[Mapping[str, str], dict[str, Any]]]) -> None:
-        """Keeps the answers that say the same again: those without fault, and late ones a while."""
+        """Keeps answers: those without fault for good, others for a while."""
         for entry, answer in answers:
             broken = any(fault[0] == "broken" for fault in answer["faults"])
-            if answer["late"]:
-                self._answers[_id(entry)] = {**answer, "until": time.time() + LATE_S}
-            elif not answer["disturbances"] and not broken:
-                self._answers[_id(entry)] = answer
+            lasts = DISTURBING_S if answer["disturbances"] else BROKEN_S if broken else None
+            until = None if lasts is None else time.time() + lasts
+            self._answers[_id(entry)] = {**answer, "until": until}
         if self._path is not None and answers:
             try:
                 self._write(self._path)
@@ -127,8 +130,9 @@ class Kept:
 
 def _holds(answer: Mapping[str, Any]) -> bool:
     """Whether nothing that the answer depends on is another."""
-    if answer["late"]:
-        return bool(0 < answer["until"] - time.time() <= LATE_S)
+    until = answer["until"]
+    if until is not None and not 0 < until - time.time() <= DISTURBING_S:
+        return False
     for path, (mtime_ns, size) in answer["files"].items():
         try:
             status = os.stat(path)  # noqa: PTH116  (thousands of them)

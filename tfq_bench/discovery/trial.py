@@ -7,6 +7,7 @@ for too long, prints or changes the process is broken, and the others go on in a
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import selectors
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import PluginError
@@ -33,6 +35,7 @@ CHECK_LIMIT_S = 120.0
 
 MAX_ANSWER = 1 << 23
 MAX_PRINTED = 1 << 16
+MAX_FILES = 1000
 MAX_MEMORY = 8 << 30
 POLL_S = 0.2
 
@@ -43,7 +46,7 @@ _START = (
 
 Answer = dict[str, Any]
 """What `Draft.answer` returned in the child, `files` with their state and `disturbances`: phrases
-that say what it did besides. `late` is True when it did not end in time."""
+that say what it did besides."""
 
 
 def time_limit(default: float = LIMIT_S) -> float:
@@ -89,21 +92,36 @@ def tried(entries: Sequence[dict[str, Any]], *, check: bool = False) -> list[Ans
         if fault and waiting and (began or failed_starts > 1):
             blamed = waiting[:1] if began else waiting
             for number in blamed:
-                answers[number] = _refused(fault)
+                answers[number] = _refused(entries[number]["module"], fault)
             waiting = waiting[len(blamed) :]
     return [answers[number] for number in range(len(entries))]
 
 
-def _refused(fault: str) -> Answer:
-    late = fault.startswith("had not ended")
+def _refused(module: str, fault: str) -> Answer:
     return {
         "offers": [],
         "faults": [],
         "observers": [],
-        "files": {},
+        "files": _sources(module),
         "disturbances": [fault],
-        "late": late,
     }
+
+
+def _sources(module: str) -> dict[str, list[int]]:
+    """State of the Python files of a module's package, which nobody could say who imported it."""
+    found: dict[str, list[int]] = {}
+    with suppress(Exception):
+        spec = importlib.util.find_spec(module.partition(".")[0].partition(":")[0].strip())
+        roots = (
+            [] if spec is None else [Path(root) for root in spec.submodule_search_locations or ()]
+        )
+        files = [path for root in roots for path in root.rglob("*.py")]
+        if spec is not None and spec.origin:
+            files.append(Path(spec.origin))
+        for path in files[:MAX_FILES]:
+            status = path.stat()
+            found[str(path)] = [status.st_mtime_ns, status.st_size]
+    return found
 
 
 def _conversation(
@@ -138,7 +156,7 @@ def _checked(answer: Any, printed: str) -> Answer:
         raise _Stopped("writes into the host's own channel") from None
     if printed:
         disturbances.append(f"prints to standard output ('{printable(printed, 80)}')")
-    return {**answer, "files": files, "disturbances": disturbances, "late": False}
+    return {**answer, "files": files, "disturbances": disturbances}
 
 
 class _Stopped(Exception):

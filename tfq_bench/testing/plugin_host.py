@@ -89,7 +89,7 @@ def _tried_here(entries: Sequence[dict[str, Any]], *, check: bool = False) -> li
     """
     work = child.checking() if check else child.discovering()
     answers = [json.loads(json.dumps(work(entry))) for entry in entries]
-    return [{**answer, "files": {}, "disturbances": [], "late": False} for answer in answers]
+    return [{**answer, "files": {}, "disturbances": []} for answer in answers]
 
 
 @pytest.fixture
