@@ -28,7 +28,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 """Methods that an object of a kind must have, see `protocols`."""
 
 _STATE = ("layers", "timesteps", "save")
-_SAMPLER = ("timesteps", "definition", "initial", "network_input", "step", "final", "stochastic")
 
 
 def _has(*names: str) -> Callable[[object], bool]:
@@ -38,7 +37,7 @@ def _has(*names: str) -> Callable[[object], bool]:
 _RETURNS: dict[tuple[str, str], tuple[str, Callable[[object], bool]]] = {
     ("model", "load"): ("an nn.Module", _has("parameters", "named_modules", "forward")),
     ("model", "topology"): ("a Topology", lambda value: isinstance(value, Topology)),
-    ("model", "sampler"): ("a Sampler", _has(*_SAMPLER)),
+    ("model", "sampler"): ("a Sampler", _has("definition")),
     ("model", "conditions"): ("a mapping", lambda value: isinstance(value, Mapping)),
     ("model", "guidance"): (
         "Guidance or None",
@@ -66,11 +65,11 @@ def held_to_protocol(made: Any, kind: str, where: str) -> Any:
         where: how messages begin: the provider, its plugin and distribution.
 
     Raises:
-        BrokenPlugin: it has none of the methods and is no object of a class at all.
+        BrokenPlugin: it is a built-in value such as None, not an object of its kind.
     """
     methods = METHODS[kind]
     lacking = [name for name in methods if not callable(getattr(made, name, None))]
-    if len(lacking) == len(methods) and (made is None or type(made).__module__ == "builtins"):
+    if lacking and type(made).__module__ == "builtins":  # None, a text, a class
         raise BrokenPlugin(
             f"{where}: its factory is expected to give an object with {', '.join(methods)}, found "
             f"{shown(made)}."

@@ -16,11 +16,13 @@ what is right about it stays usable.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -205,9 +207,10 @@ class PluginTable:
         where = self.where(provider)
         module_name, _, attribute = target.partition(":")
         try:
-            self._entered(self._plugin_of(provider))  # what it prepares, its factories rely on
-            module = importlib.import_module(module_name)
-            function = getattr(module, attribute, None)
+            with contextlib.redirect_stdout(sys.stderr):  # where results are read by scripts
+                self._entered(self._plugin_of(provider))  # what it prepares, its factories rely on
+                module = importlib.import_module(module_name)
+                function = getattr(module, attribute, None)
             public = [name for name in vars(module) if not name.startswith("_")]
         except BaseException as error:
             if interrupts.asked_for(error) or out_of_memory(error):
@@ -218,7 +221,8 @@ class PluginTable:
                 f"{where}: {module_name} has no '{attribute}'; {nearest(attribute, public)}"
             )
         try:
-            return function(*positional, **named)
+            with contextlib.redirect_stdout(sys.stderr):
+                return function(*positional, **named)
         except TfqError:
             raise
         except BaseException as error:

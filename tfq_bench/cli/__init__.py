@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from tfq_bench import __version__, interrupts
 from tfq_bench.errors import TfqError, UsageError, nearest
+from tfq_bench.foreign import printable
 
 __all__ = ["VERBS", "Parser", "main"]
 
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(interrupts.watched())
+            stack.enter_context(_no_silent_end())
             args = _parse(argv)
             stack.enter_context(_blocking(args))
             code = int(args.execute(args))
@@ -196,14 +198,32 @@ def _blocking(args: argparse.Namespace) -> Iterator[None]:
             os.environ["TFQ_BENCH_BLOCK"] = before
 
 
+@contextlib.contextmanager
+def _no_silent_end() -> Iterator[None]:
+    """Code of a plugin in use that ends this process with 0 ends it with 70, and a sentence."""
+    leave, own = os._exit, os.getpid()
+
+    def ended(code: int) -> NoReturn:
+        if os.getpid() == own and code == 0:
+            os.write(2, b"tfq-bench: a plugin has ended the process; nothing can be said.\n")
+            code = EXIT_BUG
+        leave(code)
+
+    os._exit = ended  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
 class _Short(logging.Formatter):
     """A warning as one line: the cause in words, without its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """`tfq-bench: message: cause`."""
         cause = record.exc_info[1] if record.exc_info else None
-        end = "" if cause is None else f": {type(cause).__name__}: {cause}"
-        return f"tfq-bench: {record.getMessage()}{end}"
+        end = "" if cause is None else f": {type(cause).__name__}: {printable(cause)}"
+        return f"tfq-bench: {printable(record.getMessage())}{end}"
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
