@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import NothingToDo, StoreError, SuiteError, TfqError, UsageError
+from tfq_bench.errors import CellError, NothingToDo, StoreError, SuiteError, TfqError, UsageError
 from tfq_bench.host import PluginTable, discover
+from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.planner import make_plan
 from tfq_bench.store.run import RunFolder
 from tfq_bench.suite import parse_suite
@@ -65,8 +66,10 @@ def execute(args: argparse.Namespace) -> int:
             raise
         _report(args.outcome, None, fatal=False)  # somebody else was faster
         return 0
-    except TfqError as error:
-        if args.outcome is not None:
+    except (TfqError, MemoryError, ImportError, OSError) as error:
+        if out_of_memory(error):
+            return _out_of_memory(args, error)
+        if args.outcome is not None and isinstance(error, TfqError):
             _report(args.outcome, str(error), fatal=True)
         raise
     if args.outcome is not None:
@@ -76,6 +79,15 @@ def execute(args: argparse.Namespace) -> int:
     log = folder.log_path(outcome.task.cell)
     print(f"{outcome.task.stage} failed: {outcome.reason}\nlog: {log}", file=sys.stderr)
     return 3
+
+
+def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
+    """3: the worker has too little memory to plan, other tasks may need less."""
+    reason = f"memory ran out before the task began: {cause(error)}."
+    if args.outcome is not None:
+        _report(args.outcome, reason, fatal=False)
+    print(f"tfq-bench: {reason}", file=sys.stderr)
+    return CellError.exit_code
 
 
 def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
