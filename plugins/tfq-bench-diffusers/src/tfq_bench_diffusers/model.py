@@ -229,14 +229,25 @@ class DiffusersModel:
         return output[:, : x.shape[1]].float()
 
     def topology(self, network: nn.Module) -> api.Topology:
-        """Found by following the tensors of one call, see `diffusers_topology`."""
+        """Found by following the tensors of one call, see `diffusers_topology`.
+
+        Raises:
+            AssetError: diffusers built the network, but cannot run it.
+        """
         channels, height, width = self.latent_shape
         x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
         row = self._conditioning.row(0)
         condition = {name: value[None] for name, value in row.items()}
-        return diffusers_topology(
-            network, forward_arguments(self._kind, x, torch.zeros(1), condition)
-        )
+        arguments = forward_arguments(self._kind, x, torch.zeros(1), condition)
+        try:
+            return diffusers_topology(network, arguments)
+        except api.TfqError:
+            raise
+        except Exception as error:
+            raise api.AssetError(
+                f"model '{self._name}': its {self._kind} cannot be run as its configuration says: "
+                f"{type(error).__name__}: {api.printable(error, 300)}"
+            ) from error
 
     def sampler(self, name: str, steps: int) -> api.Sampler:
         """One of `samplers.SAMPLERS`, with the model's own noise schedule."""

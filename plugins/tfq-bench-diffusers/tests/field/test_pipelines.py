@@ -31,6 +31,8 @@ def with_scheduler(folder: Path, kind: str, config: dict) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(stated))
     path = folder / "model_index.json"
     index = {**json.loads(path.read_text()), "scheduler": ["diffusers", kind]}
+    if index["_class_name"] == "DDPMPipeline":  # which steps with no other scheduler's arguments
+        index["_class_name"] = kind.replace("Scheduler", "Pipeline")
     path.write_text(json.dumps(index))
 
 

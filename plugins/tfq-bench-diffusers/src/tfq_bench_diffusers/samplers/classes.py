@@ -232,13 +232,10 @@ def _check(sampler: str, key: str, value: Any, *, honoured: bool) -> None:
 
 def _check_variance(sampler: str, value: Any) -> None:
     fixed = ("fixed_small", "fixed_small_log", "fixed_large")
-    if sampler == "ddpm" and value not in fixed:
-        raise _refusal(
-            sampler,
-            "variance_type",
-            value,
-            f"{', '.join(fixed)}: use 'ddim' for networks that learn their variance",
-        )
+    # null, as DPM-Solver's configurations say, is `fixed_small` to diffusers.
+    if sampler == "ddpm" and value is not None and value not in fixed:
+        told = f"{', '.join(fixed)}: use 'ddim' for networks that learn their variance"
+        raise _refusal(sampler, "variance_type", value, told)
 
 
 def _whole(value: Any) -> bool:

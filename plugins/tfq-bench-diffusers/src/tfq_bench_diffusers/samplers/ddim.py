@@ -74,12 +74,13 @@ class Ddpm(api.PlainState):
     """Ancestral sampling.
 
     Args:
-        variance: `fixed_large` for beta, else (`fixed_small`, `fixed_small_log`) the posterior's.
+        variance: `fixed_large` for beta, else (`fixed_small`, `fixed_small_log`, None) the
+            posterior's.
     """
 
     stochastic = True
 
-    def __init__(self, schedule: Schedule, steps: int, variance: str) -> None:
+    def __init__(self, schedule: Schedule, steps: int, variance: str | None) -> None:
         schedule.check_steps(steps)
         times = [float(round(t)) for t in schedule.spaced(steps)]
         self.timesteps = whole(times)
