@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tfq_bench.errors import LoweringError
 from tfq_bench.pipeline.calibrate import load_calibration
 from tfq_bench.pipeline.memory import return_freed_memory
 from tfq_bench.plan import EAGER
@@ -103,7 +104,14 @@ class Workbench:
     def _lower(self, planned: PlannedCell) -> Lowered:
         if planned.cell.backend.name == EAGER:
             return self.simulated(planned)
+        provider = self.table.get("backend", planned.cell.backend.name)
         backend = self.create("backend", planned.cell.backend)
         state = self.state(planned)
-        lowered: Lowered = backend.lower(self.loaded(planned), state)
+        lowered = backend.lower(self.loaded(planned), state)
+        if not isinstance(lowered, Lowered):
+            raise LoweringError(
+                f"backend '{planned.cell.backend.name}' "
+                f"({self.table.distribution_of(provider)}): `lower` is expected a Lowered, found "
+                f"{type(lowered).__name__}."
+            )
         return lowered
