@@ -70,7 +70,9 @@ def execute(args: argparse.Namespace) -> int:
         if out_of_memory(error):
             return _out_of_memory(args, error)
         if args.outcome is not None and isinstance(error, TfqError):
-            _report(args.outcome, str(error), fatal=True)
+            # No other task would fare better: the folder is at fault, or another plan is made.
+            stops_the_run = isinstance(error, StoreError | SuiteError)
+            _report(args.outcome, str(error), fatal=stops_the_run)
         raise
     if args.outcome is not None:
         _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
