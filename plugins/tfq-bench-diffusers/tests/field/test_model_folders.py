@@ -205,7 +205,7 @@ def test_decoders_tensors_are_checked_in_the_plan(copy_folder):
 
 
 def test_text_encoders_tensors_are_never_made_up(copy_folder):
-    """Transformers fills in random values and warns; here they are named."""
+    """transformers fills in random values and warns; here they are named."""
     folder = copy_folder("sd")
     path = folder / "text_encoder" / "model.safetensors"
     tensors = load_file(path)

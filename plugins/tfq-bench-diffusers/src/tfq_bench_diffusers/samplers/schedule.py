@@ -34,9 +34,7 @@ class Schedule:
     def __init__(self, settings: Mapping[str, Any], name: str) -> None:
         self.name = name
         self.train_steps = int(settings["num_train_timesteps"])
-        self.kind = (
-            "trained" if settings["trained_betas"] is not None else settings["beta_schedule"]
-        )
+        self.kind = "trained" if settings["trained_betas"] is not None else settings["beta_schedule"]
         self.prediction = str(settings["prediction_type"])
         clips = settings.get("clip_sample", False)
         self.clip = float(settings["clip_sample_range"]) if clips else None
