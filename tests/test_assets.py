@@ -1,6 +1,7 @@
 """Assets: what they state, where they lie, and when they are damaged."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,34 @@ def test_a_digest_is_hexadecimal():
     """Anything else can match no file, so it is a defect of the plugin."""
     with pytest.raises(api.BrokenPlugin, match="sha256 must be lower-case hexadecimal"):
         asset(sha256="ABC")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": 7}, "name should be text of one line"),
+        ({"name": None}, "name should be text of one line"),
+        ({"name": "x" * 300}, "expected a plain file name"),
+        ({"what": "a\x1b[2Jb"}, "what should be text of one line"),
+        ({"licence": "MIT\u202e"}, "licence should be text of one line"),
+        ({"advice": "x" * 10_000}, "advice should be text of one line"),
+        ({"source": b"https://example.org"}, "source should be text"),
+        ({"sha256": None}, "sha256 should be text"),
+        ({"kind": "http"}, "kind should be 'file' or 'hub', found http"),
+        ({"path": "weights.bin"}, "path should be a Path or None"),
+        ({"size": -1}, "size should be a number of bytes"),
+        ({"size": "11"}, "size should be a number of bytes"),
+        ({"size": True}, "size should be a number of bytes"),
+        ({"patterns": "*.safetensors"}, "patterns should be a tuple"),
+        ({"patterns": ("*.safetensors",)}, "patterns should be a tuple"),
+        ({"patterns": (("*.bin", 3),)}, "patterns should be a tuple"),
+        ({"kind": "hub", "name": "a\0b"}, "name should be text of one line"),
+    ],
+)
+def test_every_field_is_what_it_says(changes, reason):
+    """A plugin that states something else is told so, by name, before it is shown or fetched."""
+    with pytest.raises(api.BrokenPlugin, match=re.escape(reason)):
+        asset(**changes)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Fetching, from a server on this machine and from a stand-in for the hub."""
 
 import builtins
+import email.message
 import hashlib
+import io
 import socket
+import urllib.request
+import urllib.response
 from dataclasses import replace
 
 import huggingface_hub
@@ -76,11 +80,11 @@ def test_what_is_not_as_expected_replaces_nothing(file_asset, web, asset_folder,
     assert [("weights.bin", "old")] == [(p.name, p.read_text()) for p in asset_folder.iterdir()]
 
 
-def test_a_broken_connection_shows_without_a_digest(file_asset, web):
-    """The server said how much there is."""
+def test_a_broken_connection_is_told_as_one(file_asset, web):
+    """The server said how much there is, so that nobody looks for another digest."""
     web.pages["short.bin"] = CONTENT
     with pytest.raises(AssetError, match=f"ended after 3 of {len(CONTENT)} bytes"):
-        get(file_asset(source=f"{web.url}short.bin", size=None, sha256=""))
+        get(file_asset(source=f"{web.url}short.bin", size=None))
 
 
 def test_a_server_that_is_not_there(file_asset):
@@ -180,3 +184,60 @@ def test_without_the_client_of_the_hub(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(AssetError, match="pip install huggingface_hub"):
         fetch(HUB, look=lambda: HUB, progress=quiet)
+
+
+@pytest.mark.parametrize("digest", ["", DIGEST[:8], DIGEST[:63]])
+def test_what_could_be_another_file_is_not_fetched(file_asset, web, asset_folder, digest):
+    """Whoever sits on the way could send one: https, or the whole digest. Nothing is asked for."""
+    with pytest.raises(AssetError, match="is not encrypted, and no full SHA-256"):
+        get(file_asset(sha256=digest))
+    assert [] == web.asked
+    assert not asset_folder.exists() or not list(asset_folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "source", ["ftp://example.org/w", "file:///etc/passwd", "//example.org/w", "w.bin", "HTTP:w"]
+)
+def test_other_addresses_are_none(file_asset, source):
+    """Also with a digest where nothing is encrypted and the address has no host."""
+    with pytest.raises(AssetError, match=r"expected an address|is not encrypted"):
+        get(file_asset(source=source, sha256=""))
+
+
+class _Leads(urllib.request.BaseHandler):
+    """Answers every encrypted address by leading to `target`."""
+
+    handler_order = 100  # before the one that would really open a connection
+
+    def __init__(self, target):
+        self.target = target
+
+    def https_open(self, request):
+        """A redirection, as a server of the first address would send it."""
+        headers = email.message.Message()
+        headers["Location"] = self.target
+        found = urllib.response.addinfourl(io.BytesIO(), headers, request.full_url, 302)
+        found.msg = "Found"
+        return found
+
+
+def test_an_encrypted_address_may_not_lead_to_one_that_is_not(file_asset, web, monkeypatch):
+    """The server behind it is never asked, unless the digest says what must come."""
+    leads = _Leads(f"{web.url}weights.bin")
+    build = urllib.request.build_opener
+    monkeypatch.setattr(urllib.request, "build_opener", lambda *more: build(leads, *more))
+    secure = "https://example.org/weights.bin"
+    with pytest.raises(AssetError, match=r"leads elsewhere: http://127\S+ is not encrypted"):
+        get(file_asset(source=secure, sha256=""))
+    assert [] == web.asked
+    assert CONTENT == get(file_asset(source=secure)).path.read_bytes()
+
+
+def test_no_more_is_fetched_than_was_said(file_asset, web, asset_folder):
+    """A server that sends without end does not fill the disk."""
+    web.pages["weights.bin"] = CONTENT + CONTENT[: 1 << 18]
+    seen = []
+    with pytest.raises(AssetError, match=f"more than the expected {len(CONTENT)} bytes came"):
+        get(file_asset(), progress=lambda done, total: seen.append(done))
+    assert 2 * len(CONTENT) > seen[-1]
+    assert [] == list(asset_folder.iterdir())

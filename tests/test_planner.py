@@ -157,7 +157,7 @@ def test_excluded_cells_are_no_cells(small_plan):
         ),
         (
             {"metrics": (entry("bits", k=1),)},
-            "[[metric]] 'bits': unknown option 'k'; it has none.",
+            "[[metric]] 'bits': unknown option 'k'; known: label.",
         ),
         (
             {"metrics": (entry("bits", seeds=[0]),)},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfq_bench.errors import AssetError, BrokenPlugin
+from tfq_bench.foreign import printable
 
 __all__ = ["Asset", "fetched_file", "sha256_of"]
 
@@ -22,7 +23,7 @@ FOLDER_VARIABLE = "TFQ_BENCH_ASSETS"
 SIZE_TOLERANCE = 0.01
 """Relative; sizes come from pages that round to three digits."""
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{0,64}")
 
@@ -35,7 +36,7 @@ class Asset:
         name: what `tfq-bench assets fetch` calls it; a file has this name on disk too.
         what: a phrase for messages, without a full stop.
         kind: `file`, or `hub` for a snapshot of a repository in the hub's own cache.
-        source: http(s) address of the file, or hub id.
+        source: https address of the file (http only with all digits of `sha256`), or hub id.
         revision: commit, tag or branch on the hub; empty for its main branch.
         path: where it is; None when it is not on this machine, or not all of it.
         size: bytes to fetch, to one per cent; None when unknown. A file is held against it.
@@ -47,7 +48,8 @@ class Asset:
         advice: another way to provide it, as a sentence; empty when there is none.
 
     Raises:
-        BrokenPlugin: a file's name is no plain file name, or the digest is none.
+        BrokenPlugin: a field is of another type, holds what cannot be printed in a line, a file's
+            name is no plain file name, or the digest is none.
     """
 
     name: str
@@ -63,15 +65,47 @@ class Asset:
     advice: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("name", "what", "source", "revision", "sha256", "licence", "advice"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or printable(value) != " ".join(value.split()):
+                raise BrokenPlugin(
+                    f"an asset's {name} should be text of one line, found {printable(value, 80)!r}."
+                )
+        self._check_facts()
         if self.kind == "file" and not _FILE_NAME.fullmatch(self.name):
             raise BrokenPlugin(
-                f"asset '{self.name}': expected a plain file name, such as 'weights-1.pt'."
+                f"asset '{printable(self.name, 80)}': expected a plain file name, such as "
+                "'weights-1.pt'."
             )
         if not _SHA256.fullmatch(self.sha256):
             raise BrokenPlugin(
                 f"asset '{self.name}': sha256 must be lower-case hexadecimal digits, at most 64, "
-                f"found {self.sha256!r}."
+                f"found '{printable(self.sha256, 80)}'."
             )
+
+    def _check_facts(self) -> None:
+        size_known = isinstance(self.size, int) and not isinstance(self.size, bool)
+        for name, wanted, fits in (
+            ("kind", "'file' or 'hub'", self.kind in ("file", "hub")),
+            ("path", "a Path or None", self.path is None or isinstance(self.path, Path)),
+            (
+                "size",
+                "a number of bytes or None",
+                self.size is None or (size_known and self.size >= 0),
+            ),
+            (
+                "patterns",
+                "a tuple of tuples of texts",
+                isinstance(self.patterns, tuple)
+                and all(isinstance(group, tuple) for group in self.patterns)
+                and all(isinstance(one, str) for group in self.patterns for one in group),
+            ),
+        ):
+            if not fits:
+                found = printable(getattr(self, name), 80)
+                raise BrokenPlugin(
+                    f"asset '{printable(self.name, 80)}': {name} should be {wanted}, found {found}."
+                )
 
     @property
     def digest_state(self) -> str:

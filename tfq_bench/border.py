@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_PRECISION",
+    "SANITY",
     "Block",
     "CalibrationData",
     "CalibrationNeeds",
@@ -38,6 +39,9 @@ __all__ = [
 
 FULL_PRECISION = 32
 """Bit width that stands for "not quantized"."""
+
+SANITY = "sanity"
+"""The metric that every run has: it fails where a cell's images show nothing."""
 
 Status = Literal["ok", "failed", "skipped"]
 LayerKind = Literal["conv2d", "linear"]
@@ -79,10 +83,24 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A provider's name together with every option's value, sorted by name."""
+    """A provider's name together with every option's value, sorted by name.
+
+    Args:
+        label: of a metric that stands in a suite beside another of its provider, else empty.
+    """
 
     name: str
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called among the components of a suite: `kernel-distance:test`."""
+        return self.titled(self.name)
+
+    def titled(self, name: str) -> str:
+        """`name` with the label behind it, for names that would stand twice without."""
+        return f"{name}:{self.label}" if self.label else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +267,9 @@ class MetricDefinition:
         parameters: everything the value depends on besides the cell: extractor digest, resize,
             reference digest, number of images, sampler and steps, version of the formula.
         volatile: True when two runs of one cell may differ (times, memory).
+        margin: how much worse, in `unit`, a gate without rules lets the number get; None for 2 % of
+            the baseline. Decibels and bounded numbers have one: 2 % of an SSIM of 0.999 is twenty
+            times the loss that it measures. It is no part of what the number means.
     """
 
     name: str
@@ -257,6 +278,7 @@ class MetricDefinition:
     summary: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     volatile: bool = False
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,14 +286,14 @@ class MetricValue:
     """One number with what is needed to compare it.
 
     Args:
-        value: finite, or NaN when it could not be computed (a gate then fails).
+        value: finite. What cannot be computed is no value: the metric raises `MetricError`.
         n: how many images (or timed rounds) it rests on.
         interval: None when the value has no sampling error.
         replicates: bootstrap replicates; replicate `b` of two cells with equal `pairing` used the
             same images, so their differences have a paired interval. Empty when not resampled.
         pairing: id of the images and resampling plan, None when nothing may be paired.
         reference: key of the cell it is measured against, for paired metrics.
-        series: named curves for the report, e.g. error per timestep.
+        series: named curves for the report, e.g. error per timestep; finite.
     """
 
     definition: MetricDefinition
@@ -288,14 +310,20 @@ class MetricValue:
 class Record:
     """One line of `records.jsonl`: a metric of a cell, or what became of a cell without one.
 
-    A finished cell has one record per metric. A failed or skipped cell has one record with
-    `metric` None. Later records of the same (cell, metric name) replace earlier ones.
+    A finished cell has one record per number, and one without (`ok`, `metric` None) for each of its
+    metrics that gave none. A failed or skipped cell has one record with `metric` None. A metric
+    that failed has one of its own (`failed`, `failed_metric`), and the cell keeps its other
+    numbers. Later records of the same (cell, metric name) replace earlier ones.
 
     Args:
         run: plan id. cell: cell key. label: the cell's label.
         axes: `model`, `quantizer`, `scheme`, `wbits`, `abits`, `policy`, `backend`, `seed`,
             `quantizer_options`, all as text.
         definition: id of the metric's definition (`name@digest`).
+        source: key of the evaluation that gave the number, or failed; None for a whole cell. A
+            record whose source is not in the plan is no longer current.
+        source_values: how many numbers that evaluation gave, so that a lost one is missed.
+        failed_metric: name of the metric in the suite, for a record of its failure.
         execution: how the network was executed.
         stage: where it failed, for a failed cell.
         reason: why it failed or was skipped.
@@ -319,3 +347,14 @@ class Record:
     reason: str | None = None
     reproduce: str | None = None
     log: str | None = None
+    source: str | None = None
+    source_values: int = 0
+    failed_metric: str | None = None
+
+    @property
+    def broken_images(self) -> bool:
+        """True for the record of a cell whose images, or whose reference's, show nothing."""
+        return self.failed_metric is not None and (
+            self.failed_metric.partition(":")[0] == SANITY
+            or self.failed_metric.endswith(f":{SANITY}")
+        )

@@ -273,6 +273,21 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         factory="tfq_bench.metrics.kernels:Kernels",
     )
     yield api.MetricProvider(
+        name="sanity",
+        summary="Fails where images are black, plain, alike or points; every run has it.",
+        factory="tfq_bench.metrics.sanity:Sanity",
+        options=(
+            api.Option(
+                name="saturated",
+                kind="float",
+                default=0.95,
+                minimum=0.0,
+                maximum=2.0,
+                help="Share of values at 0 or 255 from which images are points; above 1 never.",
+            ),
+        ),
+    )
+    yield api.MetricProvider(
         name="timing",
         summary="Latency of a network call, against full precision on the same machine.",
         factory="tfq_bench.metrics.timing:Timing",

@@ -9,19 +9,37 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-from importlib.metadata import Distribution
 from pathlib import Path
+from typing import Protocol
+
+from tfq_bench.foreign import parse_json
 
 __all__ = ["code_version", "is_editable"]
 
 DIGITS = 8
 
 
-def is_editable(distribution: Distribution) -> bool:
-    """Whether pip linked to its sources instead of copying them (PEP 610)."""
-    origin = distribution.read_text("direct_url.json")
-    return origin is not None and bool(json.loads(origin).get("dir_info", {}).get("editable"))
+class Metadata(Protocol):
+    """The metadata of a distribution, such as an `importlib.metadata.Distribution`."""
+
+    def read_text(self, filename: str) -> str | None:
+        """Text of one of its files, None when there is none."""
+
+
+def is_editable(distribution: Metadata) -> bool:
+    """Whether pip linked to its sources instead of copying them (PEP 610).
+
+    Raises:
+        ValueError: what is wrong with its `direct_url.json`, in words.
+    """
+    text = distribution.read_text("direct_url.json")
+    if text is None:
+        return False
+    origin = parse_json(text)
+    folder = origin.get("dir_info", {}) if isinstance(origin, dict) else None
+    if not isinstance(folder, dict):
+        raise ValueError("expected an object with the origin of the package (PEP 610)")
+    return folder.get("editable", False) is True
 
 
 def code_version(version: str, module: str) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Component
 from tfq_bench.errors import SuiteError
+from tfq_bench.foreign import printable
 from tfq_bench.providers import OptionValue, Provider, parse_options
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
     from tfq_bench.suite import Entry, SuiteSpec
 
-__all__ = ["component_of"]
+__all__ = ["LABEL", "component_of"]
 
-GRID = {"quantizer": ("wbits", "abits", "policy"), "backend": ("optional",)}
+LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
+
+GRID = {
+    "quantizer": ("wbits", "abits", "policy"),
+    "backend": ("optional",),
+    "metric": ("label",),
+}
 """Keys of an entry that the suite itself reads; every other is an option of the provider."""
 
 
@@ -28,14 +36,28 @@ def component_of(spec: SuiteSpec, table: PluginTable, kind: str, entry: Entry) -
         PluginError: the provider cannot be used.
     """
     provider = table.get(kind, entry.name)
-    where, grid = f"[[{kind}]] '{entry.name}'", GRID.get(kind, ())
-    given = {key: value for key, value in entry.given.items() if key not in grid}
     known = {option.name for option in provider.options}
+    where = f"[[{kind}]] '{entry.name}'"
+    # A metric's own option of that name keeps its meaning; the others were never free.
+    grid = tuple(key for key in GRID.get(kind, ()) if key != "label" or key not in known)
+    given = {key: value for key, value in entry.given.items() if key not in grid}
     for key in ("schema", "seeds"):  # TOML gives what stands below a table to that table
         if key in given and key not in known:
             raise SuiteError(f"{where}: '{key}' belongs to the top of the file, above every table.")
     options = parse_options(provider.options, given, where, also=grid)
-    return Component(name=entry.name, options=_absolute(spec, provider, options))
+    label = _label(entry.given.get("label", ""), where) if "label" in grid else ""
+    return Component(name=entry.name, options=_absolute(spec, provider, options), label=label)
+
+
+def _label(value: object, where: str) -> str:
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not re.fullmatch(LABEL, value):
+        raise SuiteError(
+            f"{where}: 'label' stands behind the names of its values, so it must be letters, "
+            f"digits, '.', '_' and '-', at most 40, found {printable(repr(value), 80)}."
+        )
+    return value
 
 
 def _absolute(

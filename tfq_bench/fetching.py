@@ -6,12 +6,14 @@ import errno
 import http.client
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import IO
 
-from tfq_bench.assets import Asset, asset_fault, assets_folder, file_fault
+from tfq_bench.assets import SIZE_TOLERANCE, Asset, asset_fault, assets_folder, file_fault
 from tfq_bench.errors import AssetError
+from tfq_bench.foreign import printable
 
 __all__ = ["fetch"]
 
@@ -57,11 +59,9 @@ def fetch(asset: Asset, *, look: Callable[[], Asset], progress: Progress) -> Ass
 
 
 def _fetch_file(asset: Asset, progress: Progress) -> None:
-    if not asset.source.startswith(("https://", "http://")):
-        raise AssetError(
-            f"asset '{asset.name}': expected an address that starts with https://, found "
-            f"'{asset.source}'."
-        )
+    fault = _address_fault(asset.source, asset)
+    if fault:
+        raise AssetError(f"asset '{asset.name}': {fault}")
     target = assets_folder() / asset.name
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{asset.name}.{os.getpid()}.part")
@@ -79,15 +79,57 @@ def _fetch_file(asset: Asset, progress: Progress) -> None:
         part.unlink(missing_ok=True)
 
 
+def _address_fault(address: str, asset: Asset) -> str:
+    """Why nothing is fetched from there: whoever sits on the way could send another file."""
+    scheme = urllib.parse.urlsplit(address).scheme.lower()
+    if scheme == "https" or (scheme == "http" and len(asset.sha256) == 64):
+        return ""
+    if scheme == "http":
+        return (
+            f"{address} is not encrypted, and no full SHA-256 says what should come from there. "
+            "Fetch it yourself in a way that you trust, or ask the plugin's authors for an "
+            "address that starts with https://, or for the digest."
+        )
+    return f"expected an address that starts with https://, found '{address}'."
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to addresses that are as safe as the first."""
+
+    def __init__(self, asset: Asset) -> None:
+        self._asset = asset
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request that follows, unless its address would not have been accepted."""
+        fault = _address_fault(newurl, self._asset)
+        if fault:
+            raise AssetError(
+                f"asset '{self._asset.name}': {self._asset.source} leads elsewhere: "
+                f"{printable(fault)}"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download(asset: Asset, file: IO[bytes], progress: Progress) -> None:
     request = urllib.request.Request(asset.source, headers={"User-Agent": "tfq-bench"})
     done, total = 0, None
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        opener = urllib.request.build_opener(_Redirects(asset))
+        with opener.open(request, timeout=TIMEOUT_S) as response:
             total = response.length
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 done += len(chunk)
+                if asset.size is not None and done > asset.size * (1 + SIZE_TOLERANCE):
+                    raise _failed(asset, f"more than the expected {asset.size} bytes came")
                 progress(done, total)
     except (OSError, http.client.HTTPException) as error:
         if getattr(error, "errno", None) in _DISK:
@@ -135,7 +177,7 @@ def _failed(asset: Asset, cause: object, more: str = "") -> AssetError:
         cause = f"the server answered {cause.code} {cause.reason}"
     elif isinstance(cause, urllib.error.URLError):
         cause = cause.reason
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = printable(cause, 500) or type(cause).__name__
     advice = f" {asset.advice}" if asset.advice else ""
     return AssetError(
         f"asset '{asset.name}': cannot fetch {asset.source}: {text.rstrip('.')}. Repeat the "

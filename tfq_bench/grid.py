@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tfq_bench.border import FULL_PRECISION, Cell, Scheme
 from tfq_bench.errors import SuiteError, nearest
+from tfq_bench.foreign import printable
 from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider, quoted
 from tfq_bench.suite import Entry, Exclude
 
@@ -87,7 +89,9 @@ def unsupported(provider: BackendProvider, scheme: Scheme, device: str) -> str |
 def variants(cells: Sequence[Cell], defaults: Mapping[str, OptionValue]) -> list[str]:
     """For each cell the options, `name=value`, that tell it from cells of the same label.
 
-    Options at their default are left out, so one of the cells may have none to show.
+    Options at their default are left out, so one of the cells may have none to show. Where two
+    components have an option of one name, or values read alike, more is said: the component, and
+    how the cell's key begins. No two cells have one label.
 
     Args:
         defaults: by `component.option`, for instance `rtn.split`.
@@ -100,14 +104,33 @@ def variants(cells: Sequence[Cell], defaults: Mapping[str, OptionValue]) -> list
         label: {name for name, values in options.items() if len(values) == 1}
         for label, options in seen.items()
     }
-    return [
-        ", ".join(
-            f"{name.rpartition('.')[2]}={value}"
+    shown = [
+        {
+            name: value
             for name, value in _options(cell).items()
             if value != defaults.get(name) and name not in shared[cell.label]
-        )
+        }
         for cell in cells
     ]
+    choices = []
+    for full in (False, True):
+        texts = [_text(options, full=full) for options in shown]
+        count = Counter((cell.label, text) for cell, text in zip(cells, texts, strict=True))
+        choices.append([(text, count[c.label, text]) for c, text in zip(cells, texts, strict=True)])
+    return [
+        next(
+            (text for text, times in texts if times == 1),
+            f"{texts[-1][0]}, key {cell.key[:8]}".removeprefix(", "),
+        )
+        for cell, texts in zip(cells, zip(*choices, strict=True), strict=True)
+    ]
+
+
+def _text(options: Mapping[str, OptionValue], *, full: bool) -> str:
+    return ", ".join(
+        f"{name if full else name.rpartition('.')[2]}={printable(value)}"
+        for name, value in options.items()
+    )
 
 
 def _options(cell: Cell) -> dict[str, OptionValue]:

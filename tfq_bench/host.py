@@ -1,11 +1,13 @@
 """Discovery of plugins: each entry point on its own, into one `PluginTable`.
 
-A broken plugin never breaks a command that does not name it: every entry point is imported,
-validated and asked for its providers inside its own ``try``. What is wrong with it becomes its
-status, in words; what is right about it stays usable.
+A broken plugin never breaks a command that does not name it: what others wrote is imported,
+validated and asked for its providers in a child process, and what comes from there is data. It is
+imported here when something of it is used. What is wrong with it becomes its status, in words;
+what is right about it stays usable.
 
     ok             everything it offers is usable
-    broken         it cannot be imported, a hook raises, or a provider is invalid
+    broken         its metadata are damaged, it cannot be imported, a hook raises, a provider is
+                   invalid; or it exits, crashes, hangs, prints or changes the process
     incompatible   a provider was written for another plugin API
     unknown-hook   it implements a hook that does not exist, most likely misspelt
     conflict       another plugin offers a provider of the same kind and name
@@ -20,14 +22,20 @@ import importlib.metadata
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from tfq_bench import __version__, hookspecs
+from tfq_bench import __version__, hookspecs, interrupts
+from tfq_bench.answers import held_to_protocol
 from tfq_bench.assets import Asset
 from tfq_bench.code_version import code_version, is_editable
+from tfq_bench.described import shown
+from tfq_bench.discovery.installed import GROUP, installed, normal
+from tfq_bench.discovery.kept import Kept
 from tfq_bench.errors import (
     BrokenPlugin,
     IncompatiblePlugin,
@@ -38,19 +46,36 @@ from tfq_bench.errors import (
     UsageError,
     nearest,
 )
+from tfq_bench.foreign import printable
 from tfq_bench.hookspecs import OBSERVERS, REGISTRATIONS
-from tfq_bench.inspection import HOST, Draft, Offer, PluginInfo, PluginStatus, cause, inspect
+from tfq_bench.inspection import (
+    HOST,
+    Draft,
+    Offer,
+    PluginInfo,
+    PluginStatus,
+    cause,
+    inspect,
+    out_of_memory,
+)
 from tfq_bench.providers import API, OptionValue, Provider
 
-__all__ = ["GROUP", "PluginInfo", "PluginStatus", "PluginTable", "discover", "refuse_unknown"]
+__all__ = [
+    "GROUP",
+    "PluginInfo",
+    "PluginStatus",
+    "PluginTable",
+    "candidates",
+    "discover",
+    "refuse_unknown",
+]
 
 log = logging.getLogger("tfq_bench.host")
 
-GROUP = "tfq_bench"
-"""Entry-point group that plugins declare."""
-
 BUILTIN = "tfq_bench.builtin"
 ALL = "*"
+MAX_ASSETS = 1000
+"""Of one provider with its options."""
 
 _ERRORS: dict[PluginStatus, type[PluginError]] = {
     "broken": BrokenPlugin,
@@ -64,12 +89,17 @@ class PluginTable:
 
     Args:
         drafts: what `discover` found, in its order.
+        complete: whether what is installed was looked at.
     """
 
-    def __init__(self, drafts: Iterable[Draft], manager: pluggy.PluginManager) -> None:
+    def __init__(
+        self, drafts: Iterable[Draft], manager: pluggy.PluginManager, *, complete: bool = True
+    ) -> None:
         drafts = list(drafts)
+        self._complete = complete
         self._manager = manager
         self._offers = [offer for draft in drafts for offer in draft.offers]
+        self._observers = [draft for draft in drafts if draft.observers]
         self.plugins: tuple[PluginInfo, ...] = tuple(draft.finish() for draft in drafts)
 
     @property
@@ -128,9 +158,12 @@ class PluginTable:
 
         Raises:
             TfqError: what the factory says itself.
-            BrokenPlugin: the factory cannot be imported, or raises anything else.
+            BrokenPlugin: the factory cannot be imported, raises anything else, or gives an object
+                without any method of its kind; later, from the object's methods, see `answers`.
+            MemoryError: memory ran out while it was imported or called.
         """
-        return self._call(provider, provider.factory, **arguments)
+        made = self._call(provider, provider.factory, **arguments)
+        return held_to_protocol(made, provider.kind, self.where(provider))
 
     def assets(self, provider: Provider, options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
         """The files that a provider needs on disk with these options, found or not.
@@ -142,44 +175,72 @@ class PluginTable:
         if not provider.assets:
             return ()
         found = self._call(provider, provider.assets, options)
-        if not isinstance(found, tuple) or not all(isinstance(one, Asset) for one in found):
+        if (
+            not isinstance(found, tuple)
+            or len(found) > MAX_ASSETS
+            or not all(isinstance(one, Asset) for one in found)
+        ):
             raise BrokenPlugin(
-                f"{self._where(provider)}: {provider.assets} must return a tuple of Asset objects, "
-                f"found {found!r:.80}."
+                f"{self.where(provider)}: {provider.assets} must return a tuple of Asset objects, "
+                f"at most {MAX_ASSETS}, found {shown(found)}."
             )
         return found
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tells every observer; what one raises is logged and keeps nobody from being told."""
         assert hook in OBSERVERS
-        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+        for draft in self._observers:
+            if hook not in draft.observers:
+                continue
             try:
-                impl.function(*(arguments[name] for name in impl.argnames))
-            except (Exception, SystemExit):
-                log.exception("observer %s of plugin %s failed", hook, impl.plugin_name)
+                module = self._entered(draft.info)
+                for impl in getattr(self._manager.hook, hook).get_hookimpls():
+                    if impl.plugin is module:
+                        impl.function(*(arguments[name] for name in impl.argnames))
+            except BaseException as error:
+                if interrupts.asked_for(error):
+                    raise
+                who = f"{draft.info.distribution}:{draft.info.name}"
+                log.error("observer %s of plugin %s failed: %s", hook, who, cause(error))
+                log.debug("observer %s", hook, exc_info=True)
+
+    def _entered(self, plugin: PluginInfo) -> ModuleType:
+        """The plugin's own module, imported and registered."""
+        module = importlib.import_module(plugin.import_name)
+        if not self._manager.is_registered(module):
+            self._manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
+        return module
 
     def _call(self, provider: Provider, target: str, /, *positional: Any, **named: Any) -> Any:
         """What ``"module:function"`` of the provider's plugin returns."""
-        where = self._where(provider)
+        where = self.where(provider)
         module_name, _, attribute = target.partition(":")
         try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"{where}: cannot import {module_name}: {cause(error)}.") from error
-        function = getattr(module, attribute, None)
-        if function is None:
+            with contextlib.redirect_stdout(sys.stderr):  # where results are read by scripts
+                self._entered(self._plugin_of(provider))  # what it prepares, its factories rely on
+                module = importlib.import_module(module_name)
+                function = getattr(module, attribute, None)
             public = [name for name in vars(module) if not name.startswith("_")]
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
+            raise BrokenPlugin(f"{where}: cannot import {module_name}: {cause(error)}.") from error
+        if function is None:
             raise BrokenPlugin(
                 f"{where}: {module_name} has no '{attribute}'; {nearest(attribute, public)}"
             )
         try:
-            return function(*positional, **named)
+            with contextlib.redirect_stdout(sys.stderr):
+                return function(*positional, **named)
         except TfqError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
             raise BrokenPlugin(f"{where}: {target} raised {cause(error)}.") from error
 
-    def _where(self, provider: Provider) -> str:
+    def where(self, provider: Provider) -> str:
+        """`metric 'psnr' of plugin 'mine' (my-dist 1.0)`, as messages begin."""
         plugin = self._plugin_of(provider)
         return f"{provider.kind} '{provider.name}' of plugin '{plugin.name}' ({plugin.source})"
 
@@ -200,18 +261,24 @@ class PluginTable:
             for p in self.plugins
             if p.status in ("broken", "blocked", "unknown-hook")
         ]
+        if not self._complete:
+            hint += " Installed plugins were left out, as --no-plugins or TFQ_BENCH_BLOCK asks."
         if faulty:
             hint += " It may belong to a plugin that could not be used: " + " ".join(faulty)
         return hint
 
 
-def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginTable:
+def discover(
+    *, block: Iterable[str] = (), extra: Iterable[str] = (), anew: bool = False
+) -> PluginTable:
     """Every installed plugin, the host's own first, then by distribution and entry-point name.
 
     Args:
-        block: names of entry points or distributions to leave out; ``*`` is all but the host's.
-            Names in the environment variable TFQ_BENCH_BLOCK (comma-separated) are added.
+        block: names of entry points or distributions to leave out; with ``*`` nothing that is
+            installed is looked at. Names in the environment variable TFQ_BENCH_BLOCK
+            (comma-separated) are added.
         extra: modules that are plugins without being installed.
+        anew: whether to try also the plugins whose answer is remembered.
 
     Raises:
         PluginError: a plugin has a fault and TFQ_BENCH_STRICT_PLUGINS is 1.
@@ -219,18 +286,24 @@ def discover(*, block: Iterable[str] = (), extra: Iterable[str] = ()) -> PluginT
     blocked = {*block, *filter(None, re.split(r"[,\s]+", os.environ.get("TFQ_BENCH_BLOCK", "")))}
     manager = pluggy.PluginManager("tfq_bench")
     manager.add_hookspecs(hookspecs)
-    drafts = [Draft(info) for info in _candidates(extra)]
+    drafts = candidates(extra, installed_too=ALL not in blocked)
+    asked = []
     for draft in drafts:
         if _is_blocked(draft.info, blocked):
-            draft.faults.append(("blocked", "It was asked to be left out."))
-        else:
-            inspect(draft, manager)
+            draft.faults[:] = [("blocked", "It was asked to be left out.")]
+        elif draft.info.import_name.partition(".")[0] == "tfq_bench":
+            inspect(draft, manager)  # the host's own code
+        elif not draft.faults:
+            asked.append(draft)
+    _ask(asked, drafts[0].info.version, anew)
     _mark_conflicts(drafts)
-    for name in sorted(blocked - {ALL}):
+    for name in sorted(blocked - {ALL} if ALL not in blocked else ()):
         known = {n for d in drafts for n in (d.info.name, d.info.distribution)}
         if not any(_same(name, other) for other in known):
-            log.warning("nothing to block is called '%s'; %s", name, nearest(name, known))
-    table = PluginTable(drafts, manager)
+            log.warning(
+                "nothing to block is called '%s'; %s", printable(name, 80), nearest(name, known)
+            )
+    table = PluginTable(drafts, manager, complete=ALL not in blocked)
     if os.environ.get("TFQ_BENCH_STRICT_PLUGINS") == "1":
         _refuse_faults(table)
     return table
@@ -243,56 +316,78 @@ def refuse_unknown(names: Iterable[str]) -> None:
         UsageError: a name is none; a typing error would block nothing.
     """
     known = {"builtin", HOST}
-    for point in _entry_points():
-        known.add(point.name)
-        with contextlib.suppress(Exception):  # damaged metadata has no name
-            known |= {point.dist.name} if point.dist else set()
+    for draft in installed():
+        known |= {draft.info.name, draft.info.distribution}
     for name in names:
         if name != ALL and not any(_same(name, other) for other in known):
             raise UsageError(f"--block: no plugin is called '{name}'; {nearest(name, known)}")
 
 
-def _entry_points() -> Iterable[importlib.metadata.EntryPoint]:
-    return importlib.metadata.entry_points(group=GROUP)
-
-
-def _candidates(extra: Iterable[str]) -> list[PluginInfo]:
+def candidates(extra: Iterable[str] = (), *, installed_too: bool = True) -> list[Draft]:
+    """Every plugin before anything of it is imported, the host's own first."""
     # The host's own plugin is there however the host was installed.
-    found = [PluginInfo(name="builtin", distribution=HOST, version=_own_version(), module=BUILTIN)]
-    installed = [
-        PluginInfo(
-            name=point.name,
-            distribution=point.dist.name if point.dist else "unknown",
-            version=_version(point),
-            module=point.value,
+    own = PluginInfo(name="builtin", distribution=HOST, version=_own_version(), module=BUILTIN)
+    found = [Draft(own), *(installed() if installed_too else ())]
+    for module in extra:
+        version = code_version("uninstalled", module)
+        found.append(
+            Draft(PluginInfo(name=module, distribution=module, version=version, module=module))
         )
-        for point in _entry_points()
-        if point.value != BUILTIN
-    ]
-    found += sorted(installed, key=lambda info: (_normal(info.distribution), info.name))
-    found += [
-        PluginInfo(
-            name=module,
-            distribution=module,
-            version=code_version("uninstalled", module),
-            module=module,
-        )
-        for module in extra
-    ]
     return found
 
 
-def _version(point: importlib.metadata.EntryPoint) -> str:
-    if point.dist is None:
-        return "unknown"
-    version = point.dist.version
-    return code_version(version, point.value) if is_editable(point.dist) else version
+def _ask(drafts: list[Draft], host_version: str, anew: bool) -> None:
+    """Gives each draft what its plugin answers, as it is remembered or found out now."""
+    if not drafts:
+        return
+    kept = Kept(host_version)
+    entries = {id(draft): _entry(draft.info) for draft in drafts}
+    unknown = []
+    for draft in drafts:
+        answer = None if anew else kept.get(entries[id(draft)])
+        if answer is None or not _take(draft, answer):
+            unknown.append(draft)
+    if not unknown:
+        return
+    from tfq_bench.discovery.trial import tried
+
+    asked = [entries[id(draft)] for draft in unknown]
+    answered = []
+    for draft, entry, answer in zip(unknown, asked, tried(asked), strict=True):
+        if _take(draft, answer):
+            answered.append((entry, answer))
+        else:
+            draft.refuse("It answers the host with something else than it offers.")
+    kept.add(answered)
+
+
+def _entry(info: PluginInfo) -> dict[str, str]:
+    return {
+        "name": info.name,
+        "distribution": info.distribution,
+        "version": info.version,
+        "module": info.module,
+    }
+
+
+def _take(draft: Draft, answer: Mapping[str, Any]) -> bool:
+    """Whether `answer` is one; then it is the draft's."""
+    try:
+        draft.take(answer)
+    except ValueError:
+        return False
+    if answer["disturbances"]:
+        draft.refuse(
+            f"While it is imported and asked what it offers, it {', '.join(answer['disturbances'])}"
+            ". A plugin's entry point only describes; 'tfq-bench plugins check' tries it again."
+        )
+    return True
 
 
 def _own_version() -> str:
     try:
         editable = is_editable(importlib.metadata.distribution(HOST))
-    except importlib.metadata.PackageNotFoundError:  # run from its sources
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # run from its sources
         editable = True
     return code_version(__version__, BUILTIN) if editable else __version__
 
@@ -330,9 +425,5 @@ def _refuse_faults(table: PluginTable) -> None:
         )
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _same(one: str, other: str) -> bool:
-    return _normal(one) == _normal(other)
+    return normal(one) == normal(other)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EAGER", "SCHEMA", "Plan", "PlannedCell", "StageKeys", "cell_axes"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 EAGER = "eager"
 """What executes a full-precision cell: the model's own network, no backend."""
@@ -102,7 +102,8 @@ class Plan:
         metrics: components in suite order.
         gmac: 1e9 multiply-accumulates of one network call for one image, by model name.
         ingredients: what results are made of, by id: `{"what": "quantizer 'rtn'", fact: value}`.
-        notes: what the suite asks for in vain, as sentences.
+        notes: what to know of the numbers before they are there, and what the suite asks for in
+            vain; a sentence each.
     """
 
     id: str
@@ -133,6 +134,7 @@ class Plan:
             "shards": [list(shard) for shard in self.shards],
             "cells": [planned.to_json() for planned in self.cells],
             "ingredients": {name: dict(facts) for name, facts in self.ingredients.items()},
+            "notes": list(self.notes),
         }
 
     def runnable(self) -> tuple[PlannedCell, ...]:

@@ -13,18 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.border import Cell, Component, Scheme
+from tfq_bench.border import SANITY, Cell, Component, Scheme
 from tfq_bench.components import component_of
 from tfq_bench.errors import (
     BrokenPlugin,
     LoweringError,
     NothingToDo,
+    PluginConflict,
     SuiteError,
     TfqError,
     nearest,
 )
+from tfq_bench.foreseen import Asked, cautions, refuse_equal
 from tfq_bench.grid import matches, schemes, unsupported, variants
-from tfq_bench.inspection import cause
+from tfq_bench.inspection import HOST, cause
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
 from tfq_bench.notes import plan_notes
@@ -93,12 +95,13 @@ class _Planner:
 
     def plan(self) -> Plan:
         metrics = tuple(
-            component_of(self.spec, self.table, "metric", entry) for entry in self.spec.metrics
+            component_of(self.spec, self.table, "metric", entry)
+            for entry in (*self.spec.metrics, *self._controls())
         )
-        _refuse_equal_metrics(metrics)
         require_assets(self.spec, self.table)  # all at once, and before any work starts
-        for component in metrics:  # wrong weights are told then too
-            self.table.create(self.table.get("metric", component.name), **component.options)
+        asked = tuple(map(self._asked, metrics))  # wrong weights are told then too
+        refuse_equal(asked, self.spec)
+        notes = tuple(cautions(asked, int(self.spec.sampling["images"])))
         for entry in self.spec.backends:  # wrong ones are told even where no cell would use them
             component_of(self.spec, self.table, "backend", entry)
         cells = tuple(
@@ -111,10 +114,14 @@ class _Planner:
                 cells, variants([self._shown(p) for p in cells], self._defaults()), strict=True
             )
         )
+        labels = [metric.label for metric in metrics]
         if not any(planned.skip is None for planned in cells):
             skips = sorted({p.skip for p in cells if p.skip})
             reasons = "; ".join(skips) or "its [[exclude]] tables leave nothing"
             raise NothingToDo(f"suite '{self.spec.name}' has no cell to run: {reasons}.")
+        vain = plan_notes(
+            self.spec, cells, idle=self.idle, timed=any(m.timed for m in self._metrics())
+        )
         return Plan(
             id=digest(
                 {
@@ -122,6 +129,7 @@ class _Planner:
                     "cells": [p.cell.key for p in cells],
                     "evaluate": [p.keys.evaluate for p in cells],
                     "skips": [p.skip for p in cells],
+                    **({"labels": labels} if any(labels) else {}),
                 }
             ),
             spec=self.spec,
@@ -130,9 +138,28 @@ class _Planner:
             metrics=metrics,
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
-            notes=plan_notes(
-                self.spec, cells, idle=self.idle, timed=any(m.timed for m in self._metrics())
-            ),
+            notes=(*notes, *vain),
+        )
+
+    def _controls(self) -> tuple[Entry, ...]:
+        """What every run has, whether the suite names it or not."""
+        control = self.table.get("metric", f"{HOST}:{SANITY}")
+        if any(self.table.get("metric", entry.name) is control for entry in self.spec.metrics):
+            return ()
+        try:
+            self.table.get("metric", SANITY)
+        except PluginConflict:  # the name is taken twice; a suite that does not use it still runs
+            return (Entry(name=f"{HOST}:{SANITY}", given={}),)
+        return (Entry(name=SANITY, given={}),)
+
+    def _asked(self, component: Component) -> Asked:
+        provider = self.table.get("metric", component.name)
+        return Asked(
+            component=component,
+            provider=provider,
+            content=self.keys.content(provider, component),
+            metric=self.table.create(provider, **component.options),
+            distribution=self.table.distribution_of(provider),
         )
 
     def _shown(self, planned: PlannedCell) -> Cell:
@@ -358,20 +385,13 @@ def _refuse_absurd(spec: SuiteSpec, *, shards: int) -> None:
             )
 
 
-def _refuse_equal_metrics(metrics: tuple[Component, ...]) -> None:
-    for number, metric in enumerate(metrics):
-        if metric in metrics[:number]:
-            raise SuiteError(
-                f"the suite asks twice for the metric '{metric.name}' with equal options; "
-                "remove one of them."
-            )
-
-
 def _refuse_twins(cells: tuple[PlannedCell, ...]) -> None:
-    seen: dict[str, str] = {}
+    """Keys are places on the disk; axes are what baselines, gates and comparisons go by."""
+    seen: set[object] = set()
     for planned in cells:
-        if planned.cell.key in seen:
+        identities = {planned.cell.key, frozenset(planned.axes.items())}
+        if identities & seen:
             raise SuiteError(
                 f"the suite asks twice for the cell '{planned.cell.label}'; remove one of them."
             )
-        seen[planned.cell.key] = planned.cell.label
+        seen |= identities

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "ChecksImages",
     "EvaluationInputs",
     "Executor",
     "KernelUse",
@@ -40,6 +41,7 @@ __all__ = [
     "Lowered",
     "Metric",
     "Model",
+    "NamesValues",
     "PlainState",
     "Progress",
     "Prompted",
@@ -245,10 +247,15 @@ class KernelUse:
 class Lowered:
     """An executable network.
 
+    A run holds every quantized layer against the state's integers before it samples, see
+    `tfq_bench.quant.watched_layers`: the layer is a module under its own name, which the network
+    calls and which gives the layer's own output, sums exact and the epilogue in float32.
+
     Args:
         network: called through `Model.predict`, like the full-precision one.
         step: must be set before every call.
-        kernels: one entry per quantized layer, in execution order.
+        kernels: one entry per quantized layer, in the state's order, then what
+            `finish_lowering` returns.
         executed: how often each kernel really ran, counted by the layers themselves.
     """
 
@@ -277,7 +284,7 @@ class EvaluationInputs(Protocol):
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 `[N, H, W, 3]`, ordered by image index."""
+        """uint8 `[N, H, W, 3]`, ordered by image index; read-only, as every array here."""
 
     @property
     def reference_images(self) -> np.ndarray | None:
@@ -314,13 +321,42 @@ class EvaluationInputs(Protocol):
 
 
 class Metric(Protocol):
-    """A family of numbers about one cell."""
+    """A family of numbers about one cell. May be `NamesValues` and `ChecksImages` in addition.
+
+    What it returns is checked before it is stored, and what it raises fails this metric of the
+    cell alone. Arrays and networks that it is given are read-only.
+    """
 
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """What `evaluate` will return, known before it runs."""
+        """What `evaluate` will return, known before it runs; every name once."""
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """One value per definition; MetricError when it cannot be computed."""
+        """One finite value per definition, in their order.
+
+        Raises:
+            MetricError: it cannot be computed, and why.
+        """
+
+
+@runtime_checkable
+class NamesValues(Protocol):
+    """What a `Metric` may have in addition, so that a plan refuses two numbers of one name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of every value that it gives for any cell; known from its options alone."""
+
+
+@runtime_checkable
+class ChecksImages(Protocol):
+    """What a `Metric` may have in addition, so that a plan knows what N is too small for it."""
+
+    def check(self, *, images: int) -> str:
+        """One sentence when numbers of `images` images a cell want caution, else empty.
+
+        Raises:
+            MetricError: it cannot judge so few; says how many it needs.
+        """
 
 
 class Executor(Protocol):

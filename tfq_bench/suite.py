@@ -369,6 +369,11 @@ def json_schema() -> dict[str, Any]:
         "type": "array",
         "items": {**entry, "properties": {**entry["properties"], "optional": optional}},
     }
+    label = {"type": "string", "description": "Stands behind the names of its values."}
+    properties["metric"] = {
+        **properties["metric"],
+        "items": {**entry, "properties": {**entry["properties"], "label": label}},
+    }
     properties["seeds"] = {
         "type": "array",
         "minItems": 1,

@@ -41,13 +41,21 @@ def test_json_of_the_broken_ones(installed, capsys):
     [
         ["--block", "bad", "plugins", "list"],
         ["plugins", "list", "--block", "bad-dist"],
-        ["plugins", "--no-plugins", "list"],
     ],
 )
 def test_blocking_flags_work_before_and_after_the_verb(installed, capsys, argv):
     """What is blocked is shown as blocked."""
     assert 0 == main(argv)
     assert "bad (bad-dist 0.3) is blocked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [["--no-plugins", "plugins", "list"], ["plugins", "list", "--no-plugins"]]
+)
+def test_without_plugins_only_the_built_in_is_listed(installed, capsys, argv):
+    """What is installed is not even looked at."""
+    assert 0 == main(argv)
+    assert not {"tiny-dist", "bad-dist"} & set(capsys.readouterr().out.split())
 
 
 def test_blocking_lasts_for_one_command(installed, capsys, monkeypatch):

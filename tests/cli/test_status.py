@@ -47,10 +47,10 @@ def test_from_planned_to_failed_to_finished(project, status, monkeypatch):
         patch.setitem(cell._STAGES, "calibrate", broken)
         carry()
     shown = status(found.folder.path)
-    assert ("finished", 5, None) == shown[full]
+    assert ("finished", 6, None) == shown[full]
     assert ("failed", 0, "calibrate: ValueError: boom") == shown[other]
     carry()
-    assert ("finished", 6, None) == status(found.folder.path)[other]
+    assert ("finished", 7, None) == status(found.folder.path)[other]
 
 
 def test_a_table_for_people(project, capsys):

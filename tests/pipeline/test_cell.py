@@ -12,6 +12,8 @@ METRIC = """
 from tfq_bench import api
 
 class Raises:
+    def definitions(self, inputs):
+        return ()
     def evaluate(self, inputs):
         {body}
 
@@ -57,7 +59,10 @@ def test_calibration_says_what_it_cost(project):
     ("body", "reason"),
     [
         ("raise ValueError('boom')", "metric 'raises' raised ValueError: boom"),
-        ("return [object()]", "metric 'raises' raised AttributeError"),
+        (
+            "return [object()]",
+            "must return a tuple of MetricValue, found object",
+        ),
     ],
 )
 def test_a_metric_that_raises_keeps_no_other_from_being_computed(
@@ -70,9 +75,10 @@ def test_a_metric_that_raises_keeps_no_other_from_being_computed(
     evaluate = next(task for task in tasks_of(found.plan) if task.stage == "evaluate")
     with pytest.raises(MetricError, match=reason):
         run_task(found.bench, evaluate, lambda *_: None)
-    bad, good = evaluate.outputs
+    bad, good, control = evaluate.outputs
     assert not found.folder.artefacts.has("evaluate", bad)
     assert found.folder.artefacts.has("evaluate", good)
+    assert found.folder.artefacts.has("evaluate", control)
 
 
 def test_a_damaged_artefact_is_not_blamed_on_the_metric(project):

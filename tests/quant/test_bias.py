@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.border import CalibrationNeeds, Guidance, Scheme
+from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.input_tables import set_input_tables, take
@@ -109,3 +112,57 @@ def test_a_float_output_layer_is_said_and_left(loaded, data, caplog):
 def test_nothing_happens_without_samples(data, working):
     """A method that calibrates without data may still call it."""
     assert {} == correct_output_bias(working, take(data, torch.arange(0)))
+
+
+class Told(type(load_tiny().model)):
+    """The tiny model, whose state is moved by a condition; a guided one."""
+
+    scale = 4.0
+
+    def predict(self, network, x, timestep, condition):
+        """The plain prediction of a state that the condition moves, so that errors differ."""
+        return super().predict(network, x + condition["shift"][:, :, None, None], timestep, {})
+
+    def conditions(self, images, *, device):
+        """Another shift for every image."""
+        return {"shift": torch.tensor([[1.5 + 0.1 * image] for image in images], device=device)}
+
+    def guidance(self, *, device):
+        """No shift is no condition."""
+        return Guidance(scale=self.scale, condition={"shift": torch.zeros(1, 1, device=device)})
+
+
+def test_under_guidance_the_guided_mean_becomes_the_full_precision_one(loaded):
+    """The mean of u + s (c - u), which the sampler steps on, in float64 and branch by branch."""
+    guided = replace(loaded, model=Told())
+    samples = tuple((step, image) for step in range(4) for image in range(6))
+    data = capture(guided, CalibrationNeeds(samples=samples), seed=1, batch=6, progress=ignore)
+    network = WorkingNetwork(guided, resolve(UNIFORM, guided.topology, SCHEME))
+    set_input_tables(
+        network,
+        data,
+        network.layers,
+        groups=[torch.arange(len(data.x))],
+        method="minmax",
+        symmetric=False,
+        batch=8,
+        generator=generator(0, "test"),
+        progress=ignore,
+    )
+
+    def guided_shift(state) -> torch.Tensor:
+        one, two = simulate(guided, state).network, guided.network
+        rows = data.x, data.timestep, data.condition
+        error = (guided.model.predict(one, *rows) - guided.model.predict(two, *rows)).double()
+        without, given = error[0::2], error[1::2]  # the unconditional row comes first
+        return (without + Told.scale * (given - without)).mean(dim=(0, 2, 3))
+
+    before = guided_shift(network.freeze("test", SCHEME))
+    shifts = correct_output_bias(network, data)
+    after = guided_shift(network.freeze("test", SCHEME))
+    # One value at the border of two codes may round either way: 1e-5 of the mean.
+    assert torch.allclose(before, shifts["conv_out"].double(), atol=1e-4)
+    assert float(before.abs().max()) > 0.1
+    assert float(after.abs().max()) < 1e-4
+    with pytest.raises(CalibrationError, match="each of two branches"):
+        correct_output_bias(network, take(data, torch.arange(3)))

@@ -52,6 +52,26 @@ def test_static_range_holds_every_calibration_input(loaded, round_to_nearest):
     torch.testing.assert_close(low[0], data.x.min(), rtol=0, atol=float(table.scale))
 
 
+def test_moving_average_forgets_no_step(loaded):
+    """Its samples come in random order: narrow early steps do not hide wide late ones."""
+    quantizer = RoundToNearest(scheme=Scheme(wbits=8, abits=8), activations="ema")
+    needs = quantizer.calibration_needs(loaded, images=16)
+    data = capture(loaded, needs, seed=0, batch=16, progress=silent)
+    late = (data.step >= data.step.float().median())[:, None, None, None]
+    data = replace(data, x=torch.where(late, data.x, data.x / 100))
+    found = [
+        quantizer.quantize(
+            loaded, data, generator=torch.Generator().manual_seed(seed), progress=silent
+        )
+        for seed in (0, 0, 1)
+    ]
+    scales = [state.layers["conv_in"].parts[0].activation.scale for state in found]
+    whole = float(data.x.max() - data.x.min())
+    # By step, the average would end at a fifth to a third of the whole range.
+    assert all(0.6 < 255 * float(scale) / whole <= 1.0 for scale in scales)
+    assert scales[0] == scales[1] != scales[2]
+
+
 def test_layers_on_disk_are_the_layers(loaded, tmp_path):
     """A checkpoint changes where codes lie while they are made, nothing else."""
     quantizer = RoundToNearest(scheme=Scheme(wbits=4, abits=8))

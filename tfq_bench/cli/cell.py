@@ -11,11 +11,13 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import NothingToDo, StoreError, SuiteError, TfqError, UsageError
+from tfq_bench.errors import CellError, NothingToDo, StoreError, SuiteError, TfqError, UsageError
 from tfq_bench.host import PluginTable, discover
+from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.planner import make_plan
 from tfq_bench.store.run import RunFolder
 from tfq_bench.suite import parse_suite
@@ -64,17 +66,30 @@ def execute(args: argparse.Namespace) -> int:
             raise
         _report(args.outcome, None, fatal=False)  # somebody else was faster
         return 0
-    except TfqError as error:
-        if args.outcome is not None:
-            _report(args.outcome, str(error), fatal=True)
+    except (TfqError, MemoryError, ImportError, OSError) as error:
+        if out_of_memory(error):
+            return _out_of_memory(args, error)
+        if args.outcome is not None and isinstance(error, TfqError):
+            # No other task would fare better: the folder is at fault, or another plan is made.
+            stops_the_run = isinstance(error, StoreError | SuiteError)
+            _report(args.outcome, str(error), fatal=stops_the_run)
         raise
     if args.outcome is not None:
-        _report(args.outcome, outcome.reason, fatal=False)
+        _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
     if outcome.reason is None:
         return 0
     log = folder.log_path(outcome.task.cell)
     print(f"{outcome.task.stage} failed: {outcome.reason}\nlog: {log}", file=sys.stderr)
     return 3
+
+
+def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
+    """3: the worker has too little memory to plan, other tasks may need less."""
+    reason = f"memory ran out before the task began: {cause(error)}."
+    if args.outcome is not None:
+        _report(args.outcome, reason, fatal=False)
+    print(f"tfq-bench: {reason}", file=sys.stderr)
+    return CellError.exit_code
 
 
 def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
@@ -138,10 +153,13 @@ def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
     return tuple(chosen)
 
 
-def _report(path: Path, reason: str | None, *, fatal: bool) -> None:
+def _report(
+    path: Path, reason: str | None, *, fatal: bool, metrics: Mapping[str, str] | None = None
+) -> None:
     """What the executor reads; whole or not there."""
     beside = path.with_suffix(".part")
-    beside.write_text(json.dumps({"reason": reason, "fatal": fatal}))
+    content = {"reason": reason, "fatal": fatal, **({"metrics": metrics} if metrics else {})}
+    beside.write_text(json.dumps(content))
     beside.replace(path)
 
 

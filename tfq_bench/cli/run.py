@@ -120,9 +120,12 @@ def _carry_out(
     print(summary(plan, folder.artefacts, records))
     for planned in plan.cells:
         if planned.skip is not None:
-            print(f"skipped: {planned.cell.label}: {planned.skip}")
+            print(printable(f"skipped: {planned.cell.label}: {planned.skip}"))
     for record in records:
         if record.status == "failed":
-            print(f"failed: {record.label} at {record.stage}: {record.reason}")
-            print(f"  log: {folder.path / (record.log or '')}\n  repeat: {record.reproduce}")
+            what = "" if record.failed_metric is None else f", metric '{record.failed_metric}'"
+            where = f"{record.label} at {record.stage}{what}"
+            print(printable(f"failed: {where}: {record.reason}"))
+            print(f"  log: {printable(folder.path / (record.log or ''))}")
+            print(f"  repeat: {printable(record.reproduce)}")
     return failed

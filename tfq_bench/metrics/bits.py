@@ -23,6 +23,8 @@ _NAMES = {
 class Bits:
     """Four exact numbers; `size-bytes` carries the bytes of every role as `bytes:<role>`."""
 
+    names = tuple(_NAMES)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """The same for every cell; `packed-bytes` only where something is packed."""
         full = inputs.state is None

@@ -58,6 +58,8 @@ class ClipScore:
         check_transformers()
         self._files = find_clip(weights, hub)
 
+    names = ("clip-score",)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """One score.
 
@@ -69,6 +71,7 @@ class ClipScore:
                 name="clip-score",
                 unit="",
                 direction="higher",
+                margin=0.1,
                 summary="Mean of 100 times the cosine between an image and its prompt under CLIP.",
                 parameters={
                     "formula": 1,

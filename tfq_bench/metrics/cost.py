@@ -55,6 +55,8 @@ class Cost:
     Full precision has none of them.
     """
 
+    names = tuple(quantity.name for quantity in _QUANTITIES)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """Three, or fewer where an older stage did not note one; none for full precision."""
         return tuple(definition for definition, _ in _found(inputs))

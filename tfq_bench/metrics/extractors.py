@@ -54,6 +54,10 @@ class Extractor(Protocol):
         """`efficientnet-lite0` or `inception`."""
 
     @property
+    def width(self) -> int:
+        """How many features an image has."""
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the weights, hexadecimal."""
 
@@ -128,6 +132,7 @@ def _inception(path: Path, digest: str) -> Extractor:
 
 class _EfficientNetLite0:
     name = "efficientnet-lite0"
+    width = 1280
 
     def __init__(self, path: Path, digest: str) -> None:
         self.digest = digest
@@ -174,6 +179,7 @@ class _EfficientNetLite0:
 
 class _Inception:
     name = "inception"
+    width = 2048
 
     def __init__(self, path: Path, digest: str) -> None:
         self.digest = digest
@@ -240,7 +246,7 @@ def _in_batches(images: np.ndarray, device: str, call: Callable[[Tensor], Tensor
     rows = []
     with _exact(device):
         for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
+            batch = torch.from_numpy(np.array(images[start : start + BATCH]))
             pixels = batch.to(device).permute(0, 3, 1, 2).float()
             rows.append(call(pixels).float().cpu().numpy())
     return np.concatenate(rows)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tfq_bench.metrics.extractors import Extractor
     from tfq_bench.protocols import EvaluationInputs
 
@@ -23,7 +23,7 @@ def cell_features(
     images = _images(inputs, of)
     return inputs.cached(
         f"features-{digest(dict(extractor.protocol), 12)}",
-        lambda: extractor.features(images, device=inputs.loaded.device),
+        lambda: _finite(extractor.features(images, device=inputs.loaded.device), extractor, of),
         of=of,
     )
 
@@ -32,9 +32,24 @@ def cell_logits(inputs: EvaluationInputs, extractor: Extractor) -> np.ndarray:
     """float32 `[N, K]` class logits of the cell's images."""
     return inputs.cached(
         f"logits-{digest(dict(extractor.protocol), 12)}",
-        lambda: extractor.logits(inputs.images, device=inputs.loaded.device),
+        lambda: _finite(
+            extractor.logits(inputs.images, device=inputs.loaded.device), extractor, "cell"
+        ),
         of="cell",
     )
+
+
+def _finite(rows: np.ndarray, extractor: Extractor, of: str) -> np.ndarray:
+    """The rows; MetricError names the first image whose row is not finite."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
+    if len(bad):
+        owner = "the full-precision cell" if of == "reference" else "the cell"
+        raise MetricError(
+            f"the extractor '{extractor.name}' gives image {bad[0]} of {owner} features that are "
+            f"not finite numbers ({len(bad)} of {len(rows)} images); nothing can be computed from "
+            "them."
+        )
+    return rows
 
 
 def _images(inputs: EvaluationInputs, of: str) -> np.ndarray:

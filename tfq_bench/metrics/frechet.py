@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from tfq_bench.protocols import EvaluationInputs
 
+LEAST = 2
+"""Images: the covariance divides by n - 1."""
+
 __all__ = ["Frechet", "frechet_distance", "frechet_replicates", "symmetric_root"]
 
 
@@ -75,8 +78,8 @@ def frechet_replicates(
             itself. Rows sum to N.
     """
     # Offsets from the reference mean keep the squares small, so float64 loses nothing.
-    x = torch.as_tensor(features, device=device).double() - torch.as_tensor(mean, device=device)
-    reference = torch.as_tensor(covariance, device=device)
+    x = torch.tensor(features, device=device).double() - torch.tensor(mean, device=device)
+    reference = torch.tensor(covariance, device=device)
     projected = x @ symmetric_root(reference)
     trace = float(reference.trace())
     n, width = x.shape
@@ -130,13 +133,29 @@ class Frechet:
         self._reference = reference
         self._replicates = replicates
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its one value."""
+        return (_name(self._extractor.name),)
+
+    def check(self, *, images: int) -> str:
+        """A caution below as many images as features; MetricError below two images."""
+        if images < LEAST:
+            raise MetricError(f"a Fréchet distance needs at least {LEAST} images, found {images}.")
+        if images > self._extractor.width:
+            return ""
+        return (
+            f"{images} images for {self._extractor.width} features: their covariance has rank "
+            f"{images - 1} at most, which moves the distance up. Compare cells of this N only."
+        )
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """One distance."""
         reference = reference_for(inputs, self._extractor, self._reference)
         name = self._extractor.name
         return (
             MetricDefinition(
-                name="fid" if name == "inception" else f"fd-{name}",
+                name=_name(name),
                 unit="",
                 direction="lower",
                 summary=f"Fréchet distance of {name} features to the reference set.",
@@ -156,8 +175,7 @@ class Frechet:
         reference = reference_for(inputs, self._extractor, self._reference)
         features = cell_features(inputs, self._extractor)
         n = len(features)
-        if n < 2:
-            raise MetricError(f"a Fréchet distance needs at least 2 images, found {n}.")
+        self.check(images=n)
         sample = np.ones((1, n), dtype=np.int64)
         counts = np.concatenate([sample, bootstrap_counts(n, self._replicates)])
         value, *replicates = frechet_replicates(
@@ -173,3 +191,7 @@ class Frechet:
                 pairing=resampling_id(inputs.pairing, n, self._replicates),
             ),
         )
+
+
+def _name(extractor: str) -> str:
+    return "fid" if extractor == "inception" else f"fd-{extractor}"

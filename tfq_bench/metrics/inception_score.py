@@ -61,12 +61,17 @@ class InceptionScore:
         )
         self._replicates = replicates
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its one value."""
+        return (_name(self._extractor.name),)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """One score."""
         name = self._extractor.name
         return (
             MetricDefinition(
-                name="inception-score" if name == "inception" else f"is-{name}",
+                name=_name(name),
                 unit="",
                 direction="higher",
                 summary=f"Confidence and diversity of {name} class predictions, one split.",
@@ -97,3 +102,7 @@ class InceptionScore:
                 pairing=resampling_id(inputs.pairing, n, self._replicates),
             ),
         )
+
+
+def _name(extractor: str) -> str:
+    return "inception-score" if extractor == "inception" else f"is-{extractor}"

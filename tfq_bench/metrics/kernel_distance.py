@@ -39,6 +39,8 @@ __all__ = ["KernelDistance", "kernel_distances"]
 
 BLOCK = 2048
 """Rows of a kernel matrix held at a time."""
+LEAST = 5
+"""Images: below it some of the 200 resamples are one image throughout, and have no pairs."""
 
 
 def kernel_distances(
@@ -92,13 +94,27 @@ class KernelDistance:
         self._reference = reference
         self._replicates = replicates
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its one value."""
+        return (_name(self._extractor.name),)
+
+    def check(self, *, images: int) -> str:
+        """Nothing to say; MetricError below `LEAST` images."""
+        if images < LEAST:
+            raise MetricError(
+                f"a kernel distance needs at least {LEAST} images, so that every resample behind "
+                f"its interval has pairs, found {images}."
+            )
+        return ""
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """One distance."""
         reference = reference_for(inputs, self._extractor, self._reference)
         name = self._extractor.name
         return (
             MetricDefinition(
-                name="kid" if name == "inception" else f"kd-{name}",
+                name=_name(name),
                 unit="",
                 direction="lower",
                 summary=f"Unbiased squared MMD of {name} features to the reference subset.",
@@ -114,13 +130,12 @@ class KernelDistance:
         )
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """The distance with its bootstrap interval; MetricError with fewer than two images."""
+        """The distance with its bootstrap interval; MetricError with fewer than `LEAST` images."""
         (definition,) = self.definitions(inputs)
         reference = reference_for(inputs, self._extractor, self._reference)
         features = cell_features(inputs, self._extractor)
         n = len(features)
-        if n < 2:
-            raise MetricError(f"a kernel distance needs at least 2 images, found {n}.")
+        self.check(images=n)
         sample = np.ones((1, n), dtype=np.int64)
         counts = np.concatenate([sample, bootstrap_counts(n, self._replicates)])
         value, *replicates = kernel_distances(
@@ -136,3 +151,7 @@ class KernelDistance:
                 pairing=resampling_id(inputs.pairing, n, self._replicates),
             ),
         )
+
+
+def _name(extractor: str) -> str:
+    return "kid" if extractor == "inception" else f"kd-{extractor}"

@@ -17,6 +17,8 @@ LOW_BIT = 8
 class Kernels:
     """Three facts of the lower stage; none for full precision and for simulated cells."""
 
+    names = ("mac-share-low-bit", "fallback-layers", "parity-rms")
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """Share of low-bit work, number of fallbacks and, where it was measured, parity."""
         facts = inputs.facts("lower")
@@ -27,6 +29,7 @@ class Kernels:
                 name="mac-share-low-bit",
                 unit="",
                 direction="higher",
+                margin=0.0,
                 summary="Share of the network's multiply-accumulates done by kernels of at most "
                 "8 bits.",
                 parameters={"formula": 1, "at_most_bits": LOW_BIT},

@@ -55,6 +55,8 @@ class Lpips:
         )
         self._heads = Path(str(files("torchmetrics") / "functional/image/lpips_models/alex.pth"))
 
+    names = ("lpips-alexnet",)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """None for the full-precision cell."""
         if inputs.reference_cell is None:
@@ -122,5 +124,5 @@ class Lpips:
 
 def _pixels(images: np.ndarray, device: str) -> Tensor:
     """float32 `[B, 3, H, W]` in [-1, 1], which LPIPS is defined on."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    tensor = torch.from_numpy(np.array(images)).to(device)
     return tensor.permute(0, 3, 1, 2).float() / 127.5 - 1

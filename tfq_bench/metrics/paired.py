@@ -42,7 +42,7 @@ def ssim(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
     found = []
     for start in range(0, len(images), BATCH):
         pair = (
-            torch.from_numpy(np.ascontiguousarray(a[start : start + BATCH])).permute(0, 3, 1, 2)
+            torch.from_numpy(np.array(a[start : start + BATCH])).permute(0, 3, 1, 2)
             for a in (images, reference)
         )
         mine, other = (pixels.float() for pixels in pair)
@@ -90,6 +90,8 @@ class Paired:
     def __init__(self) -> None:
         self._extractor = efficientnet_lite0()
 
+    names = ("psnr", "feature-cosine", "ssim")
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """None for the full-precision cell."""
         if inputs.reference_cell is None:
@@ -100,6 +102,7 @@ class Paired:
                 name="psnr",
                 unit="dB",
                 direction="higher",
+                margin=0.25,
                 summary="Mean PSNR against the full-precision image of the same noise.",
                 parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
             ),
@@ -107,6 +110,7 @@ class Paired:
                 name="feature-cosine",
                 unit="",
                 direction="higher",
+                margin=0.001,
                 summary="Mean cosine between features of an image and of its full-precision twin.",
                 parameters={**shared, "extractor": dict(self._extractor.protocol)},
             ),
@@ -117,6 +121,7 @@ class Paired:
                     name="ssim",
                     unit="",
                     direction="higher",
+                    margin=0.001,
                     summary="Mean SSIM against the full-precision image of the same noise.",
                     parameters={
                         **shared,

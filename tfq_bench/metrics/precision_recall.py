@@ -89,6 +89,21 @@ class PrecisionRecall:
         self._reference = reference
         self._k = k
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Precision, recall."""
+        return (f"precision-{self._extractor.name}", f"recall-{self._extractor.name}")
+
+    def check(self, *, images: int) -> str:
+        """Nothing to say; MetricError when there are too few images for k neighbours."""
+        smallest = images - -(-images // min(GROUPS, images))  # without the largest group
+        if smallest <= self._k:
+            raise MetricError(
+                f"{self._k} nearest neighbours need more than {self._k} images in every part, "
+                f"found {smallest} of {images} without the largest group of the jackknife."
+            )
+        return ""
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """Precision, recall."""
         reference = reference_for(inputs, self._extractor, self._reference)
@@ -106,6 +121,7 @@ class PrecisionRecall:
                 name=f"precision-{name}",
                 unit="",
                 direction="higher",
+                margin=0.01,
                 summary=f"Share of images near the reference set's {name} features.",
                 parameters=parameters,
             ),
@@ -113,6 +129,7 @@ class PrecisionRecall:
                 name=f"recall-{name}",
                 unit="",
                 direction="higher",
+                margin=0.01,
                 summary=f"Share of reference images near the cell's {name} features.",
                 parameters=parameters,
             ),
@@ -125,11 +142,11 @@ class PrecisionRecall:
         features = cell_features(inputs, self._extractor)
         n, k = len(features), self._k
         groups = min(GROUPS, n)
-        smallest = n - -(-n // groups)  # what is left without the largest group
-        if smallest <= k or len(reference.features) <= k:
+        self.check(images=n)
+        if len(reference.features) <= k:
             raise MetricError(
-                f"{k} nearest neighbours need more than {k} images in every part, found {smallest} "
-                f"of the cell and {len(reference.features)} of the reference."
+                f"{k} nearest neighbours need more than {k} images in every part, found "
+                f"{len(reference.features)} of the reference."
             )
         x, y = (
             torch.as_tensor(np.asarray(a, np.float64), device=inputs.loaded.device)

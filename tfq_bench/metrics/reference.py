@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tfq_bench.errors import AssetError, MetricError
+from tfq_bench.foreign import parse_json, printable
 from tfq_bench.metrics.assets import sha256_of
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class ReferenceStatistics:
         digest = sha256_of(path)
         try:
             with safe_open(path, framework="numpy") as file:
-                header = json.loads(file.metadata()[METADATA])
+                header = parse_json(file.metadata()[METADATA])
                 mean, triangle, features = (
                     file.get_tensor(name) for name in ("mean", "covariance", "features")
                 )
@@ -107,23 +108,65 @@ class ReferenceStatistics:
                 f"{path}: expected a file of reference statistics, found something else ({error}). "
                 "Make it again with the model's own script."
             ) from error
+        if not isinstance(header, dict) or {"protocol", "provenance"} - set(header):
+            raise AssetError(
+                f"{path}: expected a file of reference statistics with 'protocol' and "
+                "'provenance'. Make it again with the model's own script."
+            )
         if header.get("format") != FORMAT:
             raise AssetError(
                 f"{path}: reference statistics of format {header.get('format')}, expected {FORMAT}."
             )
+        _check(path, header, mean, triangle, features)
         upper = np.triu_indices(len(mean))
         covariance = np.zeros((len(mean), len(mean)))
         covariance[upper] = triangle
         covariance.T[upper] = triangle
+        features = features.astype(np.float32)
+        for array in (mean, covariance, features):
+            array.flags.writeable = False  # one object serves every metric of a process
         return cls(
             mean=mean,
             covariance=covariance,
-            features=features.astype(np.float32),
+            features=features,
             n=int(header["n"]),
             protocol=header["protocol"],
             provenance=header["provenance"],
             digest=digest,
         )
+
+
+def _check(
+    path: Path, header: Any, mean: np.ndarray, triangle: np.ndarray, features: np.ndarray
+) -> None:
+    """Nothing; AssetError when the parts do not belong together or are no numbers."""
+    width = len(mean) if mean.ndim == 1 else 0
+    shapes = {
+        "mean": (mean.shape, (width,)),
+        "covariance": (triangle.shape, (width * (width + 1) // 2,)),
+        "features": (features.shape, (len(features), width)),
+    }
+    faults = [
+        f"'{name}' of shape {list(found)} instead of {list(expected)}"
+        for name, (found, expected) in shapes.items()
+        if found != expected
+    ]
+    parts = {"mean": mean, "covariance": triangle, "features": features}
+    faults += [f"'{k}' with numbers that are not finite" for k, v in parts.items() if _broken(v)]
+    if len(features) < 2:
+        faults.append(f"{len(features)} features, which have no pairs")
+    n = header.get("n")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 2:
+        faults.append(f"'n' = {printable(repr(n), 40)}")
+    if faults:
+        raise AssetError(
+            f"{path}: expected reference statistics of at least 2 images, found "
+            f"{', '.join(faults)}. Make the file again with the model's own script."
+        )
+
+
+def _broken(values: np.ndarray) -> bool:
+    return not bool(np.isfinite(values).all())
 
 
 @lru_cache(maxsize=2)

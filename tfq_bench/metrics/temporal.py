@@ -27,6 +27,8 @@ _NAMES = {
 class Temporal:
     """Three means; none for full precision, or for a model without time projections."""
 
+    names = tuple(_NAMES)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """Error, cosine, mismatch."""
         projections = inputs.loaded.topology.time_projections

@@ -31,6 +31,8 @@ class _Number:
 class Timing:
     """Medians over rounds with their intervals."""
 
+    names = ("latency-ms", "throughput-images-per-s", "speedup-vs-fp32-eager", "peak-memory-bytes")
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """All volatile; which ones depends on how the cell is executed."""
         return tuple(_definition(number, inputs) for number in _numbers(inputs))

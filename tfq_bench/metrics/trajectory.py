@@ -92,6 +92,8 @@ class Trajectory:
     def __init__(self, *, images: int) -> None:
         self._images = images
 
+    names = ("trajectory-divergence",)
+
     def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
         """One, of the sampler, its noise and the number of images."""
         if inputs.reference_cell is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tfq_bench.foreign import printable
 from tfq_bench.output.terminal import number, table
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["summary"]
+__all__ = ["broken_images", "summary"]
 
 
 def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> str:
@@ -30,18 +32,27 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
     note = f"{plan.spec.sampling['images']} images a cell."
     if left_out := columns[count:]:
         note += f" In the report: {', '.join(left_out)}."
-    return f"{text}\n{note}"
+    return "\n".join([*broken_images(records), text, printable(note)])
+
+
+def broken_images(records: Iterable[Record]) -> list[str]:
+    """What must be read before any number: cells whose images show nothing, a line each."""
+    return [
+        f"BROKEN IMAGES: {printable(record.label)}: {printable(record.reason)}"
+        for record in records
+        if record.broken_images
+    ]
 
 
 def _columns(plan: Plan, store: ArtefactStore) -> list[str]:
     """The first number that each metric of the suite gives for any cell."""
     names: list[str] = []
-    for position in range(len(plan.metrics)):
+    for position, metric in enumerate(plan.metrics):
         for planned in plan.runnable():
             key = planned.keys.evaluate[position]
             values = store.result("evaluate", key)["values"] if store.has("evaluate", key) else []
             if values:
-                names.append(values[0]["name"])
+                names.append(metric.titled(values[0]["name"]))
                 break
     return list(dict.fromkeys(names))
 
@@ -52,7 +63,7 @@ def _rows(
     columns: list[str],
     records: tuple[Record, ...],
 ) -> list[list[str]]:
-    status = {r.cell: r.status for r in records if r.status != "ok"}
+    status = {r.cell: r.status for r in records if r.status != "ok" and r.failed_metric is None}
     rows = []
     for planned in plan.cells:
         key = planned.cell.key

@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import CalibrationNeeds
-from tfq_bench.errors import MetricError, StoreError, TfqError
 from tfq_bench.pipeline.calibrate import capture, save_calibration
 from tfq_bench.pipeline.cost import Meter
-from tfq_bench.pipeline.evaluate import CellInputs
+from tfq_bench.pipeline.judge import judge
 from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.pipeline.measure import measure
 from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw, save_images
 from tfq_bench.seeds import derive
 from tfq_bench.store.disk import explain
-from tfq_bench.store.records import metric_to_json
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Task
@@ -97,7 +95,13 @@ def _lower(bench: Workbench, planned: PlannedCell, task: Task, progress: Progres
     lowered = bench.lowered(planned)
     simulated = bench.simulated(planned) if planned.execution == "lowered" else None
     progress(0.5, "lowering")
-    facts = lowering_facts(bench.loaded(planned), lowered, simulated)
+    facts = lowering_facts(
+        bench.loaded(planned),
+        bench.state(planned),
+        lowered,
+        simulated,
+        execution=planned.execution,
+    )
     with bench.store.create("lower", task.outputs[0]) as folder:
         _write_result(folder, facts)
 
@@ -133,28 +137,7 @@ def _measure(bench: Workbench, planned: PlannedCell, task: Task, progress: Progr
 
 
 def _evaluate(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
-    inputs = CellInputs(bench, planned)
-    failures = []
-    for number, (component, key) in enumerate(zip(bench.plan.metrics, task.outputs, strict=True)):
-        progress(number / len(task.outputs), f"metric {component.name}")
-        if bench.store.has("evaluate", key):
-            continue
-        try:
-            values = bench.create("metric", component).evaluate(inputs)
-            result = {"values": [metric_to_json(value) for value in values]}
-        except StoreError:
-            raise  # the run folder is at fault, not the metric
-        except TfqError as error:
-            failures.append(f"metric '{component.name}': {error}")
-            continue
-        except Exception as error:
-            log.exception("metric %s", component.name)
-            failures.append(f"metric '{component.name}' raised {type(error).__name__}: {error}")
-            continue
-        with bench.store.create("evaluate", key) as folder:
-            _write_result(folder, result)
-    if failures:
-        raise MetricError("; ".join(failures))
+    judge(bench, planned, task.outputs, progress)
 
 
 _STAGES: dict[str, Callable[[Workbench, PlannedCell, Task, Progress], None]] = {

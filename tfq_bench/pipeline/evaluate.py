@@ -1,7 +1,12 @@
-"""What metrics read of a cell, loaded when first asked for."""
+"""What metrics read of a cell, loaded when first asked for. All of it is read-only.
+
+NumPy refuses to write into the arrays. A tensor that shares their memory does not know that, so
+`restore` looks at them again after each metric.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +37,11 @@ class CellInputs:
         reference = planned.reference
         self._full = bench.plan.find(reference) if reference is not None else None
         self._images: dict[str, np.ndarray] = {}
+        self._digests: dict[str, str] = {}
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 `[N, H, W, 3]`, ordered by image index."""
+        """uint8 `[N, H, W, 3]`, ordered by image index; read-only."""
         return self._load("cell")
 
     @property
@@ -101,7 +107,16 @@ class CellInputs:
         if not store.has(CACHE, key):
             with store.create(CACHE, key) as folder:
                 save_file({"value": np.ascontiguousarray(compute())}, folder / "value.safetensors")
-        return load_file(store.open(CACHE, key) / "value.safetensors")["value"]
+        return _frozen(load_file(store.open(CACHE, key) / "value.safetensors")["value"])
+
+    def restore(self) -> tuple[str, ...]:
+        """Forgets the images that were written into; whose they were, `cell` or `reference`."""
+        changed = tuple(
+            of for of, images in self._images.items() if _digest(images) != self._digests[of]
+        )
+        for of in changed:
+            del self._images[of]
+        return changed
 
     def _cell(self, of: str) -> PlannedCell:
         if of == "cell":
@@ -111,8 +126,18 @@ class CellInputs:
 
     def _load(self, of: str) -> np.ndarray:
         if of not in self._images:
-            self._images[of] = stored_images(self._bench, self._cell(of))
+            self._images[of] = _frozen(stored_images(self._bench, self._cell(of)))
+            self._digests[of] = _digest(self._images[of])
         return self._images[of]
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _modules(compute: Callable[[], np.ndarray]) -> set[str]:

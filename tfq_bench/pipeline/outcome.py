@@ -2,29 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Record
+from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.store.records import metric_from_json
 
 if TYPE_CHECKING:
+    from tfq_bench.border import Component, MetricValue
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["failure_record", "metric_records", "skip_record"]
+__all__ = ["failed_metric_record", "failure_record", "metric_records", "skip_record"]
 
 
 def metric_records(
     plan: Plan, planned: PlannedCell, store: ArtefactStore, environment: str
 ) -> list[Record]:
-    """One record per number that the cell's finished metrics gave, in suite order."""
-    return [
-        _record(plan, planned, environment, status="ok", metric=metric)
-        for key in planned.keys.evaluate
+    """One record per number that the cell's finished metrics gave, in suite order.
+
+    A metric that gave no number for this cell has a record too: it is finished.
+
+    Raises:
+        SuiteError: two metrics gave a number of one name; each was stored when it was alone.
+    """
+    records = [
+        _record(
+            plan,
+            planned,
+            environment,
+            status="ok",
+            metric=None if value is None else _titled(component, value),
+            source=key,
+            source_values=len(values),
+        )
+        for component, key in zip(plan.metrics, planned.keys.evaluate, strict=True)
         if store.has("evaluate", key)
-        for metric in map(metric_from_json, store.result("evaluate", key)["values"])
+        for values in [store.result("evaluate", key)["values"]]
+        for value in (map(metric_from_json, values) if values else [None])
     ]
+    names = [r.metric.definition.name for r in records if r.metric is not None]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SuiteError(
+            f"two metrics of the suite report '{twice}' for the cell '{planned.cell.label}'; give "
+            "one of their [[metric]] tables a label. Nothing is computed again for it."
+        )
+    return records
+
+
+def _titled(component: Component, value: MetricValue) -> MetricValue:
+    """The value under the name that it has in this suite."""
+    if not component.label:
+        return value
+    name = component.titled(value.definition.name)
+    return replace(value, definition=replace(value.definition, name=name))
+
+
+def failed_metric_record(
+    plan: Plan,
+    planned: PlannedCell,
+    environment: str,
+    *,
+    metric: str,
+    source: str,
+    reason: str,
+    reproduce: str,
+    log: str,
+) -> Record:
+    """What became of one metric of a cell that has other numbers.
+
+    Args:
+        metric: its name in the suite. source: its `evaluate` key.
+    """
+    return _record(
+        plan,
+        planned,
+        environment,
+        status="failed",
+        stage="evaluate",
+        failed_metric=metric,
+        source=source,
+        reason=reason,
+        reproduce=reproduce,
+        log=log,
+    )
 
 
 def failure_record(

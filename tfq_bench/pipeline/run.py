@@ -12,23 +12,36 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from tfq_bench.errors import StoreError, TfqError
+from tfq_bench.errors import CellError, StoreError, TfqError
+from tfq_bench.foreign import printable
 from tfq_bench.pipeline.cell import cell_log, run_task
-from tfq_bench.pipeline.outcome import failure_record, metric_records, skip_record
+from tfq_bench.pipeline.judge import FailedMetrics
+from tfq_bench.pipeline.outcome import (
+    failed_metric_record,
+    failure_record,
+    metric_records,
+    skip_record,
+)
+from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unfinished
 from tfq_bench.pipeline.workbench import Workbench
-from tfq_bench.store.records import append, read
+from tfq_bench.seeds import derive
+from tfq_bench.store.records import append, put_aside_damaged, read
 
 if TYPE_CHECKING:
     from tfq_bench.border import Record
     from tfq_bench.host import PluginTable
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.protocols import Executor, Progress
+    from tfq_bench.store.artefacts import ArtefactStore
     from tfq_bench.store.run import RunFolder
 
 __all__ = ["Watcher", "carry_out", "perform"]
 
 log = logging.getLogger("tfq_bench.run")
+
+UNKNOWN_ENVIRONMENT = "unknown"
+"""Of numbers whose records were lost in a run that went on elsewhere: times do not compare."""
 
 
 class Watcher(Protocol):
@@ -53,19 +66,34 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
     Raises:
         StoreError: the run folder itself is damaged or full; going on would not help.
     """
-    with cell_log(folder.log_path(task.cell)):
+    with cell_log(folder.log_path(task.cell)), own_settings(derive(0, task.id)):
         try:
             run_task(bench, task, progress)
         except StoreError:
             log.exception("%s", task.stage)
             raise
-        except TfqError as error:
-            log.exception("%s", task.stage)
-            return Outcome(task=task, reason=str(error))
+        except FailedMetrics as error:
+            return Outcome(task=task, reason=str(error), metrics=error.reasons)
         except (Exception, SystemExit) as error:
             log.exception("%s", task.stage)
-            return Outcome(task=task, reason=f"{type(error).__name__}: {error}")
+            reason = str(error) if isinstance(error, TfqError) else _described(error)
+            return Outcome(task=task, reason=f"{reason}{_left_behind(bench)}")
     return Outcome(task=task)
+
+
+def _described(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"the memory that this process may use is full (MemoryError: {error})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _left_behind(bench: Workbench) -> str:
+    """What to add to a failure that also changed the model, which is then loaded again."""
+    try:
+        bench.check_models()
+    except CellError as error:
+        return f" Before that, {error}"
+    return ""
 
 
 def carry_out(
@@ -89,7 +117,13 @@ def carry_out(
     run = _Run(plan, table, folder, environment, {task.id for task in todo})
     benches: list[Workbench] = []
 
+    by_id = {task.id: task for task in todo}
+
     def work(task: Task) -> Outcome:
+        needs = tuple(by_id[need] for need in task.needs if need in by_id)
+        if early := unfinished(needs, store):
+            reason = f"the executor started it before {early[0].id}, which it needs, was finished"
+            return Outcome(task=task, reason=reason)
         if not benches:
             benches.append(Workbench(plan, table, store))
         return perform(
@@ -101,13 +135,61 @@ def carry_out(
         watcher.start(task)
 
     def done(outcome: Outcome) -> None:
-        watcher.done(outcome)
-        run.done(outcome)
+        entered = ledger.entered(outcome)
+        if entered is not None:
+            watcher.done(entered)
+            run.done(entered)
 
+    ledger = _Ledger(todo, store)
     run.settle(plan.cells)
     if todo:
-        executor.run(todo, work, start=start, done=done)
+        reason = ""
+        try:
+            executor.run(todo, work, start=start, done=done)
+        except TfqError:
+            raise
+        except Exception as error:
+            log.exception("executor")
+            reason = f", and raised {type(error).__name__}: {printable(error, 200)}"
+        missing = ledger.missing()
+        for task in missing:
+            done(
+                Outcome(
+                    task=task,
+                    reason=f"the executor ended with {len(missing)} of {len(todo)} tasks never "
+                    f"reported, this one among them{reason}",
+                )
+            )
     return tuple(run.failed.values())
+
+
+class _Ledger:
+    """Which tasks an executor has reported; what it says is held against the store."""
+
+    def __init__(self, todo: Iterable[Task], store: ArtefactStore) -> None:
+        self._open = {task.id: task for task in todo}
+        self._known = set(self._open)
+        self._store = store
+
+    def entered(self, outcome: Outcome) -> Outcome | None:
+        """The outcome to go on with; None for a task that was not given or is reported already."""
+        task = self._open.pop(outcome.task.id, None)
+        if task is None:
+            twice = outcome.task.id in self._known
+            log.warning(
+                "the executor reports %s, which it %s",
+                outcome.task.id,
+                "reported before" if twice else "was not given",
+            )
+            return None
+        if outcome.reason is None and unfinished((task,), self._store):
+            reason = "the executor reports it as done, and its artefacts are not there"
+            return Outcome(task=task, reason=reason)
+        return outcome
+
+    def missing(self) -> list[Task]:
+        """The tasks that were never reported, in order."""
+        return list(self._open.values())
 
 
 class _Run:
@@ -125,11 +207,21 @@ class _Run:
         self._table = table
         self._folder = folder
         self._environment = environment
-        self._open = {
-            planned.cell.key: {task.id for task in tasks_of_cell(plan, planned)} & todo
-            for planned in plan.runnable()
+        self._cells = {planned.cell.key: planned for planned in plan.runnable()}
+        self._tasks = {
+            key: {task.id for task in tasks_of_cell(plan, planned)}
+            for key, planned in self._cells.items()
         }
+        self._open = {key: tasks & todo for key, tasks in self._tasks.items()}
+        self._waiting: dict[str, list[str]] = {}  # the cells that wait for a task
+        for key, tasks in self._open.items():
+            for task in tasks:
+                self._waiting.setdefault(task, []).append(key)
         self._started: set[str] = set()
+        put_aside_damaged(folder.records_path)
+        self._known: dict[str, set[str]] = {}
+        for record in read(folder.records_path):
+            self._known.setdefault(_place(record), set()).add(_content(record))
         self.failed: dict[str, PlannedCell] = {}
 
     def settle(self, cells: Iterable[PlannedCell]) -> None:
@@ -138,20 +230,17 @@ class _Run:
             if planned.skip is not None:
                 self._append([skip_record(self._plan, planned, self._environment)])
             elif not self._open[planned.cell.key]:
-                self._append(self._metrics(planned))
+                self._append(self._metrics(planned, self._earlier()))
 
     def start(self, task: Task) -> None:
-        for planned in self._plan.runnable():
-            key = planned.cell.key
-            if task.id in self._open[key] and key not in self._started:
+        for key in self._waiting.get(task.id, ()):
+            if key not in self._started:
                 self._started.add(key)
-                self._table.notify("tfq_cell_started", cell=planned.cell)
+                self._table.notify("tfq_cell_started", cell=self._cells[key].cell)
 
     def done(self, outcome: Outcome) -> None:
-        for planned in self._plan.runnable():
-            key = planned.cell.key
-            if outcome.task.id not in self._open[key]:
-                continue
+        for key in self._waiting.pop(outcome.task.id, ()):
+            planned = self._cells[key]
             self._open[key].discard(outcome.task.id)
             if outcome.reason is not None:
                 self._fail(planned, outcome)
@@ -165,9 +254,13 @@ class _Run:
             return
         self.failed[planned.cell.key] = planned
         assert outcome.reason is not None
+        if outcome.metrics:
+            self._append([*self._metrics(planned), *self._failed_metrics(planned, outcome)])
+            self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
+            return
         cause = outcome.blocked or outcome.task  # of another cell when work is shared
         reason, repeat = outcome.reason, planned.cell.key
-        if all(cause.id != task.id for task in tasks_of_cell(self._plan, planned)):
+        if cause.id not in self._tasks[planned.cell.key]:
             label, repeat = self._plan.find(cause.cell).cell.label, cause.cell
             reason = f"it needs '{label}', which failed at {cause.stage}: {reason}"
         record = failure_record(
@@ -176,21 +269,59 @@ class _Run:
             self._environment,
             stage=cause.stage,
             reason=reason,
-            reproduce=f"tfq-bench cell {shlex.quote(str(self._folder.path))} {repeat}",
-            log=self._folder.log_path(cause.cell).relative_to(self._folder.path).as_posix(),
+            **self._traces(cause.cell, repeat),
         )
         self._append([*self._metrics(planned), record])
         self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
 
-    def _metrics(self, planned: PlannedCell) -> list[Record]:
-        return metric_records(self._plan, planned, self._folder.artefacts, self._environment)
+    def _failed_metrics(self, planned: PlannedCell, outcome: Outcome) -> list[Record]:
+        """A record for each metric without numbers; it is tried again by the next run."""
+        return [
+            failed_metric_record(
+                self._plan,
+                planned,
+                self._environment,
+                metric=metric.title,
+                source=key,
+                reason=outcome.metrics[metric.title],
+                **self._traces(planned.cell.key, planned.cell.key),
+            )
+            for metric, key in zip(self._plan.metrics, planned.keys.evaluate, strict=True)
+            if metric.title in outcome.metrics
+        ]
+
+    def _traces(self, logged: str, repeat: str) -> dict[str, str]:
+        """How a failure is repeated, and where its log is."""
+        log_path = self._folder.log_path(logged).relative_to(self._folder.path)
+        return {
+            "reproduce": f"tfq-bench cell {shlex.quote(str(self._folder.path))} {repeat}",
+            "log": log_path.as_posix(),
+        }
+
+    def _metrics(self, planned: PlannedCell, environment: str | None = None) -> list[Record]:
+        where = environment or self._environment
+        return metric_records(self._plan, planned, self._folder.artefacts, where)
+
+    def _earlier(self) -> str:
+        """Where results without a record were found: here, if the run was never anywhere else."""
+        known = set(self._folder.environments())
+        return self._environment if known <= {self._environment} else UNKNOWN_ENVIRONMENT
 
     def _append(self, records: list[Record]) -> None:
         """Appends what is not there yet; where it ran first is what stays on record."""
-        known = {_content(record) for record in read(self._folder.records_path)}
-        fresh = [record for record in records if _content(record) not in known]
-        if fresh:
-            append(self._folder.records_path, fresh)
+        fresh = []
+        for record in records:
+            known = self._known.setdefault(_place(record), set())
+            if _content(record) not in known:
+                fresh.append(record)
+                known.add(_content(record))
+                if record.status == "ok":  # it takes a failure of its cell off the record
+                    self._known.pop(f"{record.cell} not ok", None)
+        append(self._folder.records_path, fresh)
+
+
+def _place(record: Record) -> str:
+    return f"{record.cell} {'ok' if record.status == 'ok' else 'not ok'}"
 
 
 def _content(record: Record) -> str:

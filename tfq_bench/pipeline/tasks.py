@@ -6,7 +6,8 @@ when all of its artefacts exist; nothing else is remembered about it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -53,11 +54,14 @@ class Outcome:
     Args:
         reason: why it failed, None when it succeeded.
         blocked: the task whose failure, directly or not, kept this one from starting, else None.
+        metrics: of an evaluation that failed in part: why, by the metric's title. All other
+            metrics of the cell have their numbers.
     """
 
     task: Task
     reason: str | None = None
     blocked: Task | None = None
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 def tasks_of(plan: Plan) -> tuple[Task, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tfq_bench.errors import LoweringError
 from tfq_bench.protocols import KernelUse
 from tfq_bench.quant.affine import affine_from_range, fake_quantize
-from tfq_bench.quant.observe import InputRanges, RangeMethod, observe_inputs
+from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
 from tfq_bench.quant.state import ActivationTable, AttentionTables
 
 if TYPE_CHECKING:
@@ -149,7 +149,13 @@ def calibrate_attention(
     ranges = InputRanges(method, batches=-(-len(data.x) // batch), generator=generator)
     with _observed(loaded.network, names, ranges.update):
         observe_inputs(
-            loaded, data, batch=batch, observe=ranges.update, layers=(), progress=progress
+            loaded,
+            data,
+            batch=batch,
+            observe=ranges.update,
+            layers=(),
+            order=observation_order(method, data, generator=generator),
+            progress=progress,
         )
     tables = {}
     for name in names:

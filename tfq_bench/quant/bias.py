@@ -6,6 +6,10 @@ y and y^ are the layer's outputs in the full-precision and in the quantized netw
 channel over samples and positions. Rounding moves a prediction by nearly the same amount at every
 sampler step, and steps add up: what is invisible in one prediction is a colour cast in the image. A
 bias is float in every state and kernel, so taking the mean away costs nothing at sampling.
+
+Under classifier-free guidance the sampler steps on `(1 - s) u + s c`, and the mean of that is what
+must not move. A bias shifts u and c alike, and so their combination by as much; what has to be
+taken away is therefore `(1 - s) mean(u^ - u) + s mean(c^ - c)`, not the mean over both.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tfq_bench.quant.guidance import branch_weights
 from tfq_bench.quant.input_tables import take
 
 if TYPE_CHECKING:
@@ -39,11 +44,15 @@ def correct_output_bias(working: WorkingNetwork, data: CalibrationData) -> dict[
     Call it last: with weights that are learned and activation tables that are final.
 
     Args:
-        data: what the mean is taken over; nothing happens without samples.
+        data: what the mean is taken over; nothing happens without samples. Under guidance, both
+            rows of each (step, image).
 
     Returns:
         What was taken from each bias, float32 `[C_out]` by layer. Empty, with a line in the log,
         when the policy leaves the output layer float: a state holds no bias of such a layer.
+
+    Raises:
+        CalibrationError: guidance, and a (step, image) of which a branch is missing.
     """
     names = [layer.name for layer in working.loaded.topology.layers if layer.role == "output"]
     quantized = [name for name in names if name in working.layers]
@@ -51,6 +60,8 @@ def correct_output_bias(working: WorkingNetwork, data: CalibrationData) -> dict[
         _log.warning("no bias correction: the policy leaves the output layer float")
     if not quantized or len(data.x) == 0:
         return {}
+    counted = branch_weights(working.loaded.model, data)
+    now: list[Tensor | None] = [None]
     working.set(activations="quantized")
     sums = {name: torch.zeros((), dtype=torch.float64) for name in quantized}
     counts = dict.fromkeys(quantized, 0)
@@ -60,6 +71,9 @@ def correct_output_bias(working: WorkingNetwork, data: CalibrationData) -> dict[
 
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             rows = output.movedim(channel_dim, -1).flatten(0, -2).double()
+            if now[0] is not None:
+                each = now[0].to(rows.device).repeat_interleave(len(rows) // len(now[0]))
+                rows = rows * each[:, None]
             sums[name] = sums[name] + sign * rows.sum(dim=0).cpu()
             counts[name] += len(rows) if sign > 0 else 0
 
@@ -74,6 +88,7 @@ def correct_output_bias(working: WorkingNetwork, data: CalibrationData) -> dict[
     try:
         for rows in torch.split(torch.arange(len(data.x)), BATCH):
             part = take(data, rows)
+            now[0] = None if counted is None else counted[rows]
             working.predict(part.x, part.timestep, part.condition, part.step)
             loaded.model.predict(loaded.network, part.x, part.timestep, part.condition)
     finally:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tfq_bench.errors import CalibrationError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tfq_bench.border import CalibrationData
     from tfq_bench.protocols import Model
 
-__all__ = ["branches", "guided_prediction"]
+__all__ = ["branch_weights", "branches", "guided_prediction"]
 
 
 def branches(
@@ -36,6 +39,36 @@ def branches(
         row = guidance.condition.get(name, value)
         nothing[name] = row.expand(len(value), *row.shape[1:])
     return nothing, condition
+
+
+def branch_weights(model: Model, data: CalibrationData) -> Tensor | None:
+    """What each row of `data` counts for in the mean of the guided prediction; None without.
+
+    The guided prediction is `(1 - scale) u + scale c`, so a row of `u` counts `2 (1 - scale)`, which
+    is negative, and a row of `c` counts `2 scale`: on average 1.
+
+    Returns:
+        float64 `[M]` on the CPU.
+
+    Raises:
+        CalibrationError: a (step, image) without one row for each branch.
+    """
+    guidance = model.guidance(device=str(data.x.device))
+    if guidance is None:
+        return None
+    seen: dict[tuple[int, int], int] = {}
+    weights = []
+    for pair in zip(data.step.tolist(), data.image.tolist(), strict=True):
+        number = seen.get(pair, 0)
+        seen[pair] = number + 1
+        weights.append(2.0 * guidance.scale if number % 2 else 2.0 * (1.0 - guidance.scale))
+    odd = [pair for pair, count in seen.items() if count % 2]
+    if odd:
+        raise CalibrationError(
+            "under guidance calibration data hold a row for each of two branches; found one only "
+            f"for step {odd[0][0]}, image {odd[0][1]}. Take both rows of a (step, image) or none."
+        )
+    return torch.tensor(weights, dtype=torch.float64)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
     from tfq_bench.protocols import LoadedModel, Progress
 
-__all__ = ["InputRanges", "Observer", "RangeMethod", "observe_inputs"]
+__all__ = ["InputRanges", "Observer", "RangeMethod", "observation_order", "observe_inputs"]
 
 RangeMethod = Literal["minmax", "mse", "percentile", "ema"]
 Observer = Callable[[str, "Tensor"], None]
@@ -35,14 +35,17 @@ def observe_inputs(
     batch: int,
     observe: Observer,
     layers: Collection[str] | None = None,
+    order: Tensor | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Runs the full-precision network over `data` and shows each layer's input to `observe`.
 
-    The order is that of `data`, (step, image); the network is as before when this returns.
+    The network is as before when this returns.
 
     Args:
         batch: calibration samples per network call.
+        order: int64 `[M]`, the rows in the order in which they are run; None for that of `data`,
+            (step, image). See `observation_order`.
         layers: names of the layers to look at, None for all of the topology.
 
     Raises:
@@ -66,7 +69,7 @@ def observe_inputs(
     ]
     try:
         for start in range(0, count, batch):
-            rows = slice(start, start + batch)
+            rows = slice(start, start + batch) if order is None else order[start : start + batch]
             loaded.model.predict(
                 loaded.network,
                 data.x[rows],
@@ -78,6 +81,22 @@ def observe_inputs(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def observation_order(
+    method: RangeMethod, data: CalibrationData, *, generator: torch.Generator
+) -> Tensor | None:
+    """In what order a range method must see the samples of `data`; None where it does not matter.
+
+    A moving average forgets: of data that are ordered by step it would keep the last steps only, so
+    its samples come in random order, int64 `[M]`, on the data's device.
+
+    Args:
+        generator: CPU; only `ema` draws from it.
+    """
+    if method != "ema":
+        return None
+    return torch.randperm(len(data.x), generator=generator).to(data.x.device)
 
 
 class InputRanges:

@@ -16,7 +16,7 @@ from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
 from tfq_bench.quant.attention import calibrate_attention
 from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.layers import find_layer
-from tfq_bench.quant.observe import InputRanges, RangeMethod, observe_inputs
+from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
 from tfq_bench.quant.policy import (
     Exempt,
     LayerBits,
@@ -110,7 +110,7 @@ class RoundToNearest:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
-            generator: CPU; only the methods `mse` and `percentile` draw from it.
+            generator: CPU; the methods `mse`, `percentile` and `ema` draw from it.
             checkpoint: holds the finished layers, which the state then reads from there.
 
         Raises:
@@ -184,6 +184,7 @@ class RoundToNearest:
                 batch=batch,
                 observe=observe,
                 layers=set(parts),
+                order=observation_order(self.activations, data, generator=generator),
                 progress=lambda done, text: progress(0.7 * done, text),
             )
         return ranges

@@ -17,6 +17,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tfq_bench.border import Interval
+from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
 
 __all__ = [
@@ -57,9 +58,14 @@ def resampling_id(pairing: str, n: int, replicates: int, seed: int = SEED) -> st
 def normal_interval(
     value: float, replicates: Sequence[float] | np.ndarray, level: float = LEVEL
 ) -> Interval | None:
-    """`value ± z · std(replicates)`; None with fewer than two replicates."""
+    """`value ± z · std(replicates)`; None with fewer than two replicates.
+
+    Raises:
+        MetricError: one of them is not finite, so that there is no interval.
+    """
     if len(replicates) < 2:
         return None
+    _refuse_infinite(np.append(replicates, value), "the value and its resamples")
     half = _z(level) * float(np.std(replicates, ddof=1))
     return Interval(low=value - half, high=value + half, level=level, method="bootstrap-se")
 
@@ -67,8 +73,13 @@ def normal_interval(
 def mean_value(
     per_item: np.ndarray, *, replicates: int = REPLICATES, seed: int = SEED, level: float = LEVEL
 ) -> tuple[float, Interval | None, tuple[float, ...]]:
-    """Mean of `per_item` `[n]`, its interval, and the means of the bootstrap replicates."""
+    """Mean of `per_item` `[n]`, its interval, and the means of the bootstrap replicates.
+
+    Raises:
+        MetricError: an item is not finite; names the first.
+    """
     values = np.asarray(per_item, dtype=np.float64)
+    _refuse_infinite(values, "images")
     n = len(values)
     means = bootstrap_counts(n, replicates, seed) @ values / n
     value = float(values.mean())
@@ -84,10 +95,14 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval |
 
     Returns:
         None with fewer than two values.
+
+    Raises:
+        MetricError: one of them is not finite.
     """
     n = len(values)
     if n < 2:
         return None
+    _refuse_infinite(values, "rounds")
     ordered = sorted(values)
     k, coverage = 1, 1 - 2 * 0.5**n
     while 2 * (k + 1) <= n:
@@ -113,14 +128,27 @@ def jackknife_interval(
 
     Returns:
         `value ± z · sqrt((G - 1)/G · Σ_g (θ_g - mean θ)²)`; None with fewer than two groups.
+
+    Raises:
+        MetricError: one of them is not finite.
     """
     groups = len(without)
     if groups < 2:
         return None
     values = np.asarray(without, dtype=np.float64)
+    _refuse_infinite(np.append(values, value), "the value and those without a group")
     error = math.sqrt((groups - 1) / groups * float(((values - values.mean()) ** 2).sum()))
     half = _z(level) * error
     return Interval(low=value - half, high=value + half, level=level, method=f"jackknife-{groups}")
+
+
+def _refuse_infinite(values: Sequence[float] | np.ndarray, what: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise MetricError(
+            f"an interval needs finite numbers; {len(bad)} of {len(values)} ({what}) are not, the "
+            f"first is number {bad[0]}."
+        )
 
 
 def _z(level: float) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from tfq_bench.border import Record
 
 __all__ = ["COLUMNS", "load_records"]
+
+log = logging.getLogger("tfq_bench.store")
 
 COLUMNS = (
     "run",
@@ -41,6 +45,7 @@ COLUMNS = (
     "reference",
     "reason",
     "stage",
+    "failed_metric",
     "environment",
     "replicates",
 )
@@ -49,33 +54,37 @@ COLUMNS = (
 def load_records(run: RunFolder | Path | str) -> pd.DataFrame:
     """A run's records as a tidy table: one row per (cell, metric), sorted by label and metric.
 
-    A failed or skipped cell has one row without a metric. Absent text is None, absent numbers are
+    A failed or skipped cell has one row without a metric, and so has a metric that failed or that
+    gave no number for its cell. Absent text is None, absent numbers are
     NaN, absent replicates an empty tuple.
 
-    ============ ======== =======================================================================
-    column       type     meaning
-    ============ ======== =======================================================================
-    run          text     plan id
-    cell         text     the cell's content key
-    label        text     the cell's short name
-    model ...    text     `model`, `quantizer`, `scheme`, `policy`, `backend`: the cell's axes
-    wbits, abits Int64    bits of weights and activations, 32 = not quantized
-    seed         Int64    the cell's seed
-    status       text     `ok`, `failed` or `skipped`
-    execution    text     `full-precision`, `simulated` or `lowered`
-    metric       text     the metric's name
-    value        float64  in `unit`; NaN when it could not be computed
-    low, high    float64  confidence interval at `level`
-    unit         text     empty for a pure number
-    direction    text     `lower`, `higher` (which is better) or `none`
-    n            Int64    images or timed rounds behind the value
-    definition   text     `name@digest`; compare only equal ones
-    reference    text     key of the cell that a paired metric compares with
-    reason       text     why the cell failed or was skipped
-    stage        text     where it failed
-    environment  text     id of `env-<id>.json`
-    replicates   object   tuple of floats, bootstrap replicates of the value
-    ============ ======== =======================================================================
+    ============= ======== ======================================================================
+    column        type     meaning
+    ============= ======== ======================================================================
+    run           text     plan id
+    cell          text     the cell's content key
+    label         text     the cell's short name
+    model ...     text     `model`, `quantizer`, `scheme`, `policy`, `backend`: the cell's axes
+    wbits, abits  Int64    bits of weights and activations, 32 = not quantized
+    seed          Int64    the cell's seed
+    status        text     `ok`, `failed` or `skipped`
+    execution     text     `full-precision`, `simulated` or `lowered`
+    metric        text     the metric's name
+    value         float64  in `unit`; NaN when it could not be computed
+    low, high     float64  confidence interval at `level`
+    unit          text     empty for a pure number
+    direction     text     `lower`, `higher` (which is better) or `none`
+    n             Int64    images or timed rounds behind the value
+    definition    text     `name@digest`; compare only equal ones
+    reference     text     key of the cell that a paired metric compares with
+    reason        text     why the cell failed or was skipped
+    stage         text     where it failed
+    failed_metric text    name in the suite of a metric that failed
+    environment   text     id of `env-<id>.json`
+    replicates    object   tuple of floats, bootstrap replicates of the value
+    ============= ======== ======================================================================
+
+    Cells that are not finished are told in the log.
 
     Raises:
         StoreError: not a run folder, or one that cannot be read.
@@ -83,6 +92,10 @@ def load_records(run: RunFolder | Path | str) -> pd.DataFrame:
     import pandas as pd
 
     folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
+    lacking = [cell for cell in run_facts(folder) if cell.status == "unfinished"]
+    if lacking:
+        listing = "; ".join(f"{cell.label}: {cell.reason}" for cell in lacking[:5])
+        log.warning("'%s': %d cells are not finished: %s", folder.path, len(lacking), listing)
     frame = pd.DataFrame([_row(record) for record in folder.records()], columns=list(COLUMNS))
     for name in ("wbits", "abits", "seed", "n"):
         frame[name] = pd.to_numeric(frame[name]).astype("Int64")
@@ -117,6 +130,7 @@ def _row(record: Record) -> dict[str, Any]:
         "reference": metric.reference if metric else None,
         "reason": record.reason,
         "stage": record.stage,
+        "failed_metric": record.failed_metric,
         "environment": record.environment,
         "replicates": metric.replicates if metric else (),
     }

@@ -58,6 +58,11 @@ def copy_folder(make_folder, tmp_path):
     return copy
 
 
+def decoder(folder) -> Decoder:
+    """The autoencoder in a folder, with what its file states."""
+    return Decoder(folder, json.loads((folder / "config.json").read_text()))
+
+
 def edit(path, **changes) -> None:
     """Set entries of a JSON file; None removes."""
     content = {**json.loads(path.read_text()), **changes}
@@ -115,7 +120,7 @@ def test_old_vq_models_take_latents_as_they_are(copy_folder, stated, scale):
     network = diffusers.VQModel.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = network.decode(latents / scale).sample
-    assert torch.equal(expected, Decoder(folder)(latents))
+    assert torch.equal(expected, decoder(folder)(latents))
 
 
 def test_old_kl_models_keep_the_factor_of_stable_diffusion(copy_folder):
@@ -126,7 +131,7 @@ def test_old_kl_models_keep_the_factor_of_stable_diffusion(copy_folder):
     network = diffusers.AutoencoderKL.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = network.decode(latents / 0.18215).sample
-    assert torch.equal(expected, Decoder(folder)(latents))
+    assert torch.equal(expected, decoder(folder)(latents))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ class CellView:
         group: cells of one group share a full-precision model and may stand in one chart.
         metrics: by metric name; speeds of simulated cells are left out.
         reference: key of the cell it is compared with.
+        broken: why its images, or those it is compared with, show nothing; empty when they do.
     """
 
     key: str
@@ -75,6 +76,7 @@ class CellView:
     reference: str | None = None
     environment: str = ""
     trouble: Trouble | None = None
+    broken: str = ""
 
     @property
     def name(self) -> str:

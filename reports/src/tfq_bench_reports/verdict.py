@@ -21,15 +21,28 @@ SMALL_N = 5000
 
 def verdict(run: RunView) -> tuple[Point, ...]:
     """What a reader should know before looking at any table; models are never ranked together."""
-    points: list[Point] = []
+    points: list[Point] = list(_broken(run))
     groups = model_groups(run.cells)
     for group in groups:
+        if any(cell.broken for cell in group.cells if not cell.quantized):
+            continue  # against broken images nothing is close or far
         prefix = f"{group.name}: " if len(groups) > 1 else ""
         points += [
             Point(kind=point.kind, title=prefix + point.title, text=point.text)
             for point in statements(group.cells)
         ]
     return (*points, *_trouble(run), *_cautions(run))
+
+
+def _broken(run: RunView) -> Iterable[Point]:
+    cells = [cell for cell in run.cells if cell.broken]
+    if cells:
+        count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        yield Point(
+            kind="trouble",
+            title=f"Broken images in {count}",
+            text=" ".join(f"{cell.name}: {_sentence(cell.broken)}" for cell in cells),
+        )
 
 
 def _trouble(run: RunView) -> Iterable[Point]:

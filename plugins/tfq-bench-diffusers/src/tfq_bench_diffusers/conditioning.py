@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfq_bench import api
-from tfq_bench_diffusers.folders import TEXT, Folder, read_json
-from tfq_bench_diffusers.quiet import no_bars
+from tfq_bench_diffusers.folders import Folder, read_json
+from tfq_bench_diffusers.text import Prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,7 @@ def conditioning(
         return _ClassTokens(embedder)
     if folder is None:
         return _RandomText(kind, config, tokens, sizes)
-    return _Prompts(kind, config, folder, prompts, sizes)
+    return Prompts(kind, config, folder, prompts, sizes)
 
 
 def read_prompts(path: str) -> tuple[str, ...]:
@@ -185,80 +185,3 @@ class _RandomText:
             name: torch.randn(shape, generator=generator) for name, shape in self._shapes.items()
         }
         return {**drawn, **self._fixed}
-
-
-class _Prompts:
-    """Prompts through the model's own text encoders, each encoded once, in float32."""
-
-    def __init__(
-        self,
-        kind: str,
-        config: Mapping[str, Any],
-        folder: Folder,
-        prompts: Sequence[str],
-        sizes: Mapping[str, Tensor],
-    ) -> None:
-        self._kind, self._folder, self._prompts = kind, folder, prompts
-        self._pools = config.get("addition_embed_type") == "text_time"
-        self._sizes = sizes
-        self._pipeline: Any = None
-        self._known: dict[str, tuple[Row, Row]] = {}
-
-    def row(self, image: int) -> Row:
-        return self._encoded(self._prompts[image % len(self._prompts)])[0]
-
-    def nothing(self) -> Row:
-        return self._encoded(self._prompts[0])[1]
-
-    @torch.no_grad()
-    def _encoded(self, prompt: str) -> tuple[Row, Row]:
-        if prompt not in self._known:
-            found = self._encoders().encode_prompt(
-                [prompt],
-                device=torch.device("cpu"),
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=True,
-            )
-            if self._kind == "PixArtTransformer2DModel":
-                text, mask, no_text, no_mask = found
-                rows = {"text": text, "mask": mask}, {"text": no_text, "mask": no_mask}
-            elif self._pools:
-                text, no_text, pooled, no_pooled = found
-                rows = {"text": text, "pooled": pooled}, {"text": no_text, "pooled": no_pooled}
-            else:
-                rows = {"text": found[0]}, {"text": found[1]}
-            given, nothing = (
-                {**{name: value[0].float() for name, value in one.items()}, **self._sizes}
-                for one in rows
-            )
-            self._known[prompt] = given, nothing
-        return self._known[prompt]
-
-    def _encoders(self) -> Any:
-        """The pipeline with nothing but text encoders, tokenizers and the scheduler."""
-        if self._pipeline is None:
-            try:
-                import transformers  # noqa: F401
-            except ImportError:
-                raise api.AssetError(
-                    "prompts need the package transformers, which is not installed; run "
-                    "`pip install tfq-bench-diffusers[text]`."
-                ) from None
-            from diffusers import DiffusionPipeline
-
-            left_out = {
-                name: None
-                for name, what in self._folder.parts.items()
-                if isinstance(what, list) and name not in (*TEXT, "scheduler")
-            }
-            try:
-                with no_bars():
-                    self._pipeline = DiffusionPipeline.from_pretrained(
-                        self._folder.path, local_files_only=True, dtype=torch.float32, **left_out
-                    )
-            except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-                raise api.AssetError(
-                    f"{self._folder.path}: expected text encoders and tokenizers, found another "
-                    f"thing: {error}"
-                ) from error
-        return self._pipeline

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from functools import cache
+import re
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from tfq_bench import api
+from tfq_bench_diffusers.pipelines import LONE, check_pipeline, pipeline_scheduler
+from tfq_bench_diffusers.weights import Library, Weights, find_weights
 
-__all__ = ["Folder", "cached_snapshot", "find_folder", "read_json", "weights_fault"]
+__all__ = ["Folder", "cached_snapshot", "find_folder", "read_json", "weights_fault", "weights_of"]
 
 UNNAMED = "diffusers"
 """Name of the model that is whatever option `source` says."""
@@ -19,6 +21,11 @@ DENOISERS = ("unet", "transformer")
 DECODERS = ("vae", "vqvae", "movq")
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "class_embedder")
 """What makes conditions. `class_embedder` is ours, see `convert`: a token for each class."""
+MAX_CONFIG_BYTES = 1 << 24
+"""Of a configuration; the largest that is known, an index of weight files, has a tenth of it."""
+
+_MINUS_INFINITY = re.compile(rb'("lambda_min_clipped"\s*:\s*)-Infinity')
+"""What diffusers itself writes, and JSON cannot say."""
 
 
 class Folder:
@@ -53,6 +60,15 @@ class Folder:
         wanted = "scheduler" in names or bool(set(names) & set(DENOISERS))
         return self.path if wanted and (self.path / top).is_file() else None
 
+    @cached_property
+    def pipeline(self) -> str:
+        """The class of its pipeline, `LONE` without one.
+
+        Raises:
+            AssetError: something in `model_index.json` is not understood.
+        """
+        return check_pipeline(self.parts, str(self.path)) if self.parts else LONE
+
     def network(self) -> Path:
         """The denoising network's folder."""
         found = self.part(*DENOISERS)
@@ -63,13 +79,48 @@ class Folder:
             )
         return found
 
+    def config(self, folder: Path) -> dict[str, Any]:
+        """The configuration of the component in `folder`, its class under `_class_name`.
+
+        Raises:
+            AssetError: there is none, or `model_index.json` says another class.
+        """
+        file = "scheduler_config.json" if folder == self.part("scheduler") else "config.json"
+        if folder == self.path:  # a lone network and its scheduler
+            file = "config.json"
+        return self._of_class(folder / file, folder.name)
+
     def scheduler(self) -> dict[str, Any]:
-        """The scheduler's configuration; empty when there is none (diffusers' defaults hold)."""
+        """The scheduler's configuration as its pipeline uses it, its class under `_class_name`.
+
+        Raises:
+            AssetError: there is none. The noise that a network was trained on is not guessed.
+        """
         found = self.part("scheduler")
-        return {} if found is None else read_json(found / "scheduler_config.json")
+        path = (found or self.path / "scheduler") / "scheduler_config.json"
+        if not path.is_file():
+            raise api.AssetError(
+                f"{self.path}: expected scheduler_config.json, which states the noise that the "
+                f"network was trained on, found no {path.relative_to(self.path)}. Save the "
+                "scheduler into the folder: `DDPMScheduler(...).save_pretrained(FOLDER)`."
+            )
+        return pipeline_scheduler(self.pipeline, self._of_class(path, "scheduler"))
+
+    def _of_class(self, path: Path, part: str) -> dict[str, Any]:
+        config = read_json(path)
+        what = self.parts.get(part)
+        stated = what[-1] if isinstance(what, list) and what else None
+        found = config.get("_class_name", stated)
+        former = "Transformer2DModel" in (stated, found)  # which diffusers has split since
+        if stated is not None and found != stated and not former:
+            raise api.AssetError(
+                f"{path}: its class is {api.printable(repr(found), 80)}, but model_index.json says "
+                f"{api.printable(repr(stated), 80)}; expected one. Correct the one that is wrong."
+            )
+        return {**config, "_class_name": found}
 
     def digest(self, *, random: bool) -> str:
-        """SHA-256 over all files that are read: configurations, tokenizers, weights.
+        """SHA-256 over all files that are opened: configurations, tokenizers, weights.
 
         Args:
             random: the network's weights and the text encoders are not read.
@@ -77,14 +128,22 @@ class Folder:
         Raises:
             AssetError: a file that will be read is not there, as after a broken download.
         """
-        used = [self.part(*DENOISERS), self.part(*DECODERS), self.part("scheduler")]
+        network, decoder = self.network(), self.part(*DECODERS)
+        scheduler = (self.part("scheduler") or self.path) / "scheduler_config.json"
+        files = [self.path / "model_index.json"] if self.parts else []
+        files += [network / "config.json", scheduler]
+        weighed = [] if decoder is None else [decoder]
         if not random:
             self.check_complete()
-            used += [self.part(name) for name in TEXT]
-        files = [self.path / "model_index.json"] if self.parts else []
-        for folder in dict.fromkeys(folder for folder in used if folder is not None):
-            drawn = random and folder == used[0]
-            files += _texts(folder) if drawn else [*_texts(folder), *_weights(folder)]
+            weighed += [network, *(folder for name in TEXT if (folder := self.part(name)))]
+        for folder in weighed:
+            if folder.name.startswith("tokenizer"):
+                files += _texts(folder)
+                continue
+            files.append(folder / "config.json")
+            if not (random and weights_fault(folder)):
+                weights = weights_of(folder)
+                files += [*weights.files, *([weights.index] if weights.index else [])]
         total = hashlib.sha256()
         for file in dict.fromkeys(files):
             total.update(f"{file.relative_to(self.path)}\0{_sha256(file)}\n".encode())
@@ -94,6 +153,7 @@ class Folder:
         """AssetError unless every component that will be read is here with its weights."""
         named = [name for name, what in self.parts.items() if isinstance(what, list) and any(what)]
         known = (*DENOISERS, *DECODERS, *TEXT)
+        self._refuse_adapters()
         lacking: dict[str, str] = {}
         for name in [name for name in named if name in known] or DENOISERS[:1]:
             folder = self.part(name)
@@ -108,6 +168,19 @@ class Folder:
                 f"{self.path}: expected all components with their weights, found {found}. Fetch "
                 "the model again; files of a variant (such as fp16) are not read."
             )
+
+    def _refuse_adapters(self) -> None:
+        """AssetError where an adapter lies beside weights that are read: it would not be applied,
+        or only with another package installed.
+        """
+        for name in (*DENOISERS, *DECODERS, *TEXT):
+            folder = self.part(name)
+            if folder is not None and (folder / "adapter_config.json").is_file():
+                raise api.AssetError(
+                    f"{folder}: found an adapter (adapter_config.json), which is not applied; "
+                    "merge it into the weights (`merge_and_unload`, `fuse_lora`) and save them, or "
+                    "remove it."
+                )
 
 
 def find_folder(source: str, revision: str, *, name: str) -> Folder:
@@ -151,48 +224,53 @@ def cached_snapshot(source: str, revision: str) -> Path | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; AssetError when there is none."""
+    """The JSON object in a file; AssetError when there is none.
+
+    Raises:
+        AssetError: no file, or no object of JSON, or one that is too large or too deep.
+    """
     try:
-        found = json.loads(path.read_text("utf-8"))
-        assert isinstance(found, dict)
-    except (OSError, ValueError, AssertionError) as error:
+        content = _MINUS_INFINITY.sub(rb"\1-1e999", path.read_bytes())
+        found = api.parse_json(content, max_bytes=MAX_CONFIG_BYTES)
+    except OSError as error:
         raise api.AssetError(
-            f"{path}: expected a JSON object, found {error or 'another'}."
+            f"{path}: expected a JSON object, found {error.strerror or error}."
         ) from None
+    except ValueError as error:
+        raise api.AssetError(f"{path}: expected a JSON object, but {error}.") from None
+    if not isinstance(found, dict):
+        raise api.AssetError(
+            f"{path}: expected a JSON object, found {api.printable(repr(found), 80)}."
+        )
     return found
+
+
+def weights_of(folder: Path) -> Weights:
+    """The weight files that are opened of the component in `folder`.
+
+    Raises:
+        AssetError: there are none, some are missing, or it is not clear which count.
+    """
+    library: Library = "transformers" if folder.name.startswith("text_") else "diffusers"
+    try:
+        return find_weights(folder, library)
+    except api.AssetError as error:
+        raise api.AssetError(f"{folder}: {error}.") from None
 
 
 def weights_fault(folder: Path) -> str:
     """What is wrong with a component's weight files; empty when all are there."""
-    weights = _weights(folder)
-    if not weights:
-        return "no weights"
-    found = {path.name for path in weights}
-    # An index beside an undivided file is not needed.
-    if all("-of-" in name for name in found):
-        for index in folder.glob(f"*{weights[0].suffix}.index.json"):
-            shards = set(dict(read_json(index).get("weight_map", {})).values())
-            absent = sorted(shards - found)
-            if absent and index.name.count(".") == 3:  # variants have a dot more
-                return f"{len(absent)} of {len(shards)} weight files absent, {absent[0]} first"
+    try:
+        weights_of(folder)
+    except api.AssetError as error:
+        return str(error).removeprefix(f"{folder}: ").removesuffix(".")
     return ""
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files of a component, without those of variants."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name.count(".") == 1)
-
-
 def _texts(folder: Path) -> list[Path]:
-    """Configurations and vocabularies."""
-    return [path for path in _files(folder) if path.suffix in (".json", ".txt", ".model")]
-
-
-def _weights(folder: Path) -> list[Path]:
-    """What diffusers reads of a component: safetensors before pickles."""
-    files = _files(folder)
-    tensors = [path for path in files if path.suffix == ".safetensors"]
-    return tensors or [path for path in files if path.suffix == ".bin"]
+    """All that a tokenizer may read: configurations and vocabularies."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [path for path in files if path.suffix in (".json", ".txt", ".model")]
 
 
 def _sha256(path: Path) -> str:

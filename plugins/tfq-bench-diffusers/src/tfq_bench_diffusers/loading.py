@@ -9,17 +9,52 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench import api
-from tfq_bench_diffusers.folders import read_json
+from tfq_bench_diffusers.folders import weights_of
 from tfq_bench_diffusers.heads import set_heads, without_heads
 from tfq_bench_diffusers.quiet import no_bars
+from tfq_bench_diffusers.tensors import check_tensors, listed
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["load_network", "random_network"]
+__all__ = ["check_weights", "empty_network", "load_network", "random_network"]
 
 
-def load_network(folder: Path, kind: str, *, dtype: torch.dtype) -> nn.Module:
+def empty_network(kind: str, config: dict[str, Any], where: Path | str) -> nn.Module:
+    """A network of diffusers without values, on the meta device.
+
+    Raises:
+        AssetError: diffusers cannot build it from this configuration.
+    """
+    import diffusers
+
+    try:
+        with torch.device("meta"):
+            network: nn.Module = getattr(diffusers, kind).from_config(
+                {**config, **without_heads(config)}
+            )
+        set_heads(network, config)
+    except Exception as error:
+        # Whatever the constructor does with values that it was not written for.
+        raise api.AssetError(
+            f"{where}: diffusers cannot build a {kind} from config.json: "
+            f"{type(error).__name__}: {api.printable(error, 300)}"
+        ) from error
+    return network
+
+
+def check_weights(folder: Path, kind: str, config: dict[str, Any]) -> None:
+    """Nothing, when the folder's weights are the tensors that its configuration asks for.
+
+    Raises:
+        AssetError: they are not; names the tensors. Nothing but headers of files is read.
+    """
+    check_tensors(empty_network(kind, config, folder), weights_of(folder), folder)
+
+
+def load_network(
+    folder: Path, kind: str, config: dict[str, Any], *, dtype: torch.dtype
+) -> nn.Module:
     """The network in `folder` with its weights, on the CPU.
 
     Raises:
@@ -27,18 +62,31 @@ def load_network(folder: Path, kind: str, *, dtype: torch.dtype) -> nn.Module:
     """
     import diffusers
 
-    config = read_json(folder / "config.json")
+    check_weights(folder, kind, config)
     try:
         with no_bars():
-            network: nn.Module = getattr(diffusers, kind).from_pretrained(
-                folder, dtype=dtype, local_files_only=True, **without_heads(config)
+            network, told = getattr(diffusers, kind).from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=weights_of(folder).safe,
+                output_loading_info=True,
+                **without_heads(config),
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise api.AssetError(
-            f"{folder}: expected the weights of a {kind}, found another thing: {error}"
+            f"{folder}: expected the weights of a {kind}, found another thing: "
+            f"{api.printable(error, 500)}"
         ) from error
+    blank = [name for name, value in network.state_dict().items() if value.is_meta]
+    if told.get("missing_keys") or blank:
+        raise api.AssetError(
+            f"{folder}: expected all weights of a {kind}, found none for "
+            f"{listed({*told['missing_keys'], *blank})}."
+        )
     set_heads(network, config)
-    return network.eval().requires_grad_(False)
+    loaded: nn.Module = network.eval().requires_grad_(False)
+    return loaded
 
 
 def random_network(kind: str, config: dict[str, Any], *, dtype: torch.dtype) -> nn.Module:
@@ -47,13 +95,7 @@ def random_network(kind: str, config: dict[str, Any], *, dtype: torch.dtype) -> 
     Every tensor comes from a generator of its own, seeded by its name, and is made in `dtype` at
     once, so that nothing takes memory besides the weights.
     """
-    import diffusers
-
-    with torch.device("meta"):
-        network: nn.Module = getattr(diffusers, kind).from_config(
-            {**config, **without_heads(config)}
-        )
-    set_heads(network, config)
+    network = empty_network(kind, config, f"random {kind}")
     for prefix, module in network.named_modules():
         for key, blank in list(module.named_parameters(recurse=False)):
             value = _random(f"{prefix}.{key}", blank, dtype, norm="norm" in prefix)

@@ -18,18 +18,20 @@ from tfq_bench_diffusers.conditioning import (
     conditioning,
     read_prompts,
 )
+from tfq_bench_diffusers.components import (
+    channel_count,
+    check_decoder,
+    check_network,
+    network_kind,
+)
 from tfq_bench_diffusers.decode import Decoder, to_pixels
 from tfq_bench_diffusers.families import PRESETS, architecture
-from tfq_bench_diffusers.folders import (
-    UNNAMED,
-    Folder,
-    find_folder,
-    read_json,
-    weights_fault,
-)
-from tfq_bench_diffusers.loading import load_network, random_network
-from tfq_bench_diffusers.networks import forward_arguments, network_kind
+from tfq_bench_diffusers.folders import UNNAMED, Folder, find_folder, weights_fault
+from tfq_bench_diffusers.loading import check_weights, load_network, random_network
+from tfq_bench_diffusers.networks import forward_arguments
+from tfq_bench_diffusers.pipelines import pipeline_size
 from tfq_bench_diffusers.samplers import make_sampler
+from tfq_bench_diffusers.text import check_text
 from tfq_bench_diffusers.topology import diffusers_topology
 
 if TYPE_CHECKING:
@@ -91,9 +93,11 @@ class DiffusersModel:
         if self._folder is None:
             assert self._preset is not None
             return architecture(self._preset.architecture)["network"]
-        folder = self._folder.network()
-        config = read_json(folder / "config.json")
-        return {**config, "_class_name": network_kind(config, str(folder))}
+        pipeline, folder = self._folder.pipeline, self._folder.network()
+        config, where = self._folder.config(folder), str(folder / "config.json")
+        kind = network_kind(config, where)
+        check_network(config, kind, where)
+        return {**config, "_class_name": kind, **pipeline_size(pipeline, config)}
 
     @cached_property
     def _scheduler(self) -> dict[str, Any]:
@@ -111,9 +115,23 @@ class DiffusersModel:
         return None if self._folder is None else Decoder.find(self._folder)
 
     @cached_property
+    def _decoder_config(self) -> dict[str, Any]:
+        folder = self._decoder_folder
+        assert folder is not None
+        assert self._folder is not None
+        config = self._folder.config(folder)
+        check_decoder(
+            config,
+            str(folder / "config.json"),
+            channels=channel_count(self._kind, self._config),
+            pipeline=self._folder.pipeline,
+        )
+        return config
+
+    @cached_property
     def _factor(self) -> int:
         if self._decoder_folder is not None:
-            return Decoder.factor(self._decoder_folder)
+            return Decoder.factor(self._decoder_config)
         return 1 if self._preset is None else self._preset.factor
 
     @cached_property
@@ -131,11 +149,16 @@ class DiffusersModel:
                 f"model '{self._name}': expected a resolution that {self._factor} divides, found "
                 f"{self._asked}."
             )
-        return int(self._config["in_channels"]), side, side
+        return channel_count(self._kind, self._config), side, side
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of everything that is read: configurations, weights, tokenizers, prompts."""
+        """SHA-256 of everything that is read: configurations, weights, tokenizers, prompts.
+
+        Raises:
+            AssetError, SuiteError: something in it is missing, damaged or not understood.
+        """
+        self._understand()
         content: dict[str, Any] = {"random": self._random, "network": self._config}
         if self._folder is None:
             content["scheduler"] = self._scheduler
@@ -144,6 +167,25 @@ class DiffusersModel:
         if self._speaks:
             content["prompts"] = read_prompts(self._prompts)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _understand(self) -> None:
+        """Nothing, when all that will be loaded is there and understood; loads nothing."""
+        channels = self.latent_shape[0]
+        if self._folder is None:
+            return
+        if not self._random:
+            self._folder.check_complete()
+            check_weights(self._folder.network(), self._kind, self._config)
+        decoder = self._decoder_folder
+        if decoder is None and not self._random and channels not in (1, 3):
+            raise api.SuiteError(
+                f"model '{self._name}': {self._folder.path} has no autoencoder, and its network "
+                f"has {channels} channels; expected 1 or 3 colours, or a folder vae."
+            )
+        if decoder is not None and not (self._random and weights_fault(decoder)):
+            check_weights(decoder, str(self._decoder_config["_class_name"]), self._decoder_config)
+        if self._speaks:
+            check_text(self._folder)
 
     @property
     def _speaks(self) -> bool:
@@ -175,7 +217,8 @@ class DiffusersModel:
         if self._random:
             return random_network(self._kind, self._config, dtype=dtype).to(device)
         assert self._folder is not None
-        return load_network(self._folder.network(), self._kind, dtype=dtype).to(device)
+        folder = self._folder.network()
+        return load_network(folder, self._kind, self._config, dtype=dtype).to(device)
 
     def predict(
         self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor]
@@ -186,14 +229,25 @@ class DiffusersModel:
         return output[:, : x.shape[1]].float()
 
     def topology(self, network: nn.Module) -> api.Topology:
-        """Found by following the tensors of one call, see `diffusers_topology`."""
+        """Found by following the tensors of one call, see `diffusers_topology`.
+
+        Raises:
+            AssetError: diffusers built the network, but cannot run it.
+        """
         channels, height, width = self.latent_shape
         x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
         row = self._conditioning.row(0)
         condition = {name: value[None] for name, value in row.items()}
-        return diffusers_topology(
-            network, forward_arguments(self._kind, x, torch.zeros(1), condition)
-        )
+        arguments = forward_arguments(self._kind, x, torch.zeros(1), condition)
+        try:
+            return diffusers_topology(network, arguments)
+        except api.TfqError:
+            raise
+        except Exception as error:
+            raise api.AssetError(
+                f"model '{self._name}': its {self._kind} cannot be run as its configuration says: "
+                f"{type(error).__name__}: {api.printable(error, 300)}"
+            ) from error
 
     def sampler(self, name: str, steps: int) -> api.Sampler:
         """One of `samplers.SAMPLERS`, with the model's own noise schedule."""
@@ -232,10 +286,14 @@ class DiffusersModel:
         folder = self._decoder_folder
         if folder is None or (self._random and weights_fault(folder)):
             return None
-        return Decoder(folder)
+        return Decoder(folder, self._decoder_config)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """uint8 `[B, H, W, 3]`. Latents without a decoder are shown as they are, three channels."""
+        """uint8 `[B, H, W, 3]`. Latents without a decoder are shown as they are, three channels.
+
+        Raises:
+            CellError: values that are not finite.
+        """
         if self._decoder is not None:
             return to_pixels(self._decoder(latents))
         # Latents have about unit variance, pixels lie in [-1, 1].

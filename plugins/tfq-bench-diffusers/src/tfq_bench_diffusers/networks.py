@@ -5,45 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench import api
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NETWORKS", "forward_arguments", "network_kind"]
-
-NETWORKS = (
-    "UNet2DModel",
-    "UNet2DConditionModel",
-    "DiTTransformer2DModel",
-    "PixArtTransformer2DModel",
-)
-"""Classes of diffusers that are known to be callable as below."""
-
-SPLIT = {
-    "ada_norm_zero": "DiTTransformer2DModel",
-    "ada_norm_single": "PixArtTransformer2DModel",
-}
-
-
-def network_kind(config: Mapping[str, Any], where: str) -> str:
-    """The class of the network that has this configuration.
-
-    Folders written before diffusers split `Transformer2DModel`, as those of DiT and PixArt on the
-    hub, name that class and tell the kinds apart by their norms.
-
-    Raises:
-        AssetError: it is none of `NETWORKS`.
-    """
-    kind = str(config.get("_class_name"))
-    if kind == "Transformer2DModel":
-        kind = SPLIT.get(str(config.get("norm_type")), kind)
-    if kind not in NETWORKS:
-        raise api.AssetError(
-            f"{where}: expected a denoising network of {', '.join(NETWORKS)}, found {kind!r}. "
-            "Write a model plugin of your own for it; the README of tfq-bench-diffusers says how."
-        )
-    return kind
+__all__ = ["forward_arguments"]
 
 
 def forward_arguments(

@@ -43,21 +43,28 @@ class Ddim(api.PlainState):
             last = float(schedule.signal[0])
         else:
             times = [float(round(t)) for t in schedule.spaced(steps)]
+        now = [float(schedule.signal[int(t)]) for t in times]
+        after, stride = [*now[1:], last], None
+        if spacing == "config":
+            # diffusers goes down by a whole stride, whatever timestep comes next: they differ
+            # where rounding has moved it (linspace, and trailing whose stride is a fraction).
+            stride = schedule.train_steps // steps
+            after = [schedule.level(t - stride) for t in times]
         self.timesteps = whole(times)
         self._schedule = schedule
-        now = [float(schedule.signal[int(t)]) for t in times]
-        self._signal = [*now, last]
+        self._levels = list(zip(now, after, strict=True))
         self.definition: Mapping[str, Any] = {
             "name": schedule.name,
             "eta": 0.0,
             "timesteps": list(self.timesteps),
             **schedule.definition,
-            "final signal": last,
+            "final signal": after[-1],
+            "stride": stride,
         }
 
     def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
         """Equation 12 with sigma = 0; a clipped image does not change the noise."""
-        now, after = self._signal[index], self._signal[index + 1]
+        now, after = self._levels[index]
         image, blur = self._schedule.split(state, prediction, now)
         image = self._schedule.clipped(image)
         return after**0.5 * image + (1.0 - after) ** 0.5 * blur
@@ -67,18 +74,14 @@ class Ddpm(api.PlainState):
     """Ancestral sampling.
 
     Args:
-        variance: `fixed_small` for the posterior's variance, `fixed_large` for beta.
+        variance: `fixed_large` for beta, else (`fixed_small`, `fixed_small_log`, None) the
+            posterior's.
     """
 
     stochastic = True
 
-    def __init__(self, schedule: Schedule, steps: int, variance: str) -> None:
+    def __init__(self, schedule: Schedule, steps: int, variance: str | None) -> None:
         schedule.check_steps(steps)
-        if variance not in ("fixed_small", "fixed_large"):
-            raise api.SuiteError(
-                f"sampler '{schedule.name}': expected a variance of fixed_small or fixed_large, "
-                f"found {variance!r}; use 'ddim' for networks that learn their variance."
-            )
         times = [float(round(t)) for t in schedule.spaced(steps)]
         self.timesteps = whole(times)
         self._schedule = schedule
@@ -93,14 +96,14 @@ class Ddpm(api.PlainState):
         }
 
     def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:
-        """Equations 6 and 7, for the beta of the stride; the last step adds no noise."""
+        """Equations 6 and 7, for the beta of the stride; a step from timestep 0 adds no noise."""
         now, after = self._signal[index], self._signal[index + 1]
         kept = now / after
         image, _ = self._schedule.split(state, prediction, now)
         image = self._schedule.clipped(image)
         mean = after**0.5 * (1 - kept) / (1 - now) * image
         mean = mean + kept**0.5 * (1 - after) / (1 - now) * state
-        if index == len(self.timesteps) - 1 or noise is None:
+        if self.timesteps[index] == 0 or noise is None:
             return mean
         small = max((1 - after) / (1 - now) * (1 - kept), 1e-20)
         return mean + (1 - kept if self._large else small) ** 0.5 * noise

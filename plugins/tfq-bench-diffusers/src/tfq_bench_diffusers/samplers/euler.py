@@ -19,25 +19,30 @@ class Euler:
     """Its state is x / sqrt(a), in which noise of level sigma is added to the image.
 
     Timesteps may be fractional; levels between two trained ones are interpolated, as in diffusers.
+
+    Args:
+        final: `zero` for a last level without noise, `sigma_min` for that of timestep 0.
     """
 
     stochastic = False
 
-    def __init__(self, schedule: Schedule, steps: int) -> None:
+    def __init__(self, schedule: Schedule, steps: int, final: str) -> None:
         schedule.check_steps(steps)
         times = schedule.spaced(steps)
         self.timesteps = whole(times)
         self._schedule = schedule
         trained = ((1 - schedule.signal) / schedule.signal) ** 0.5
         sigmas = np.interp(times, np.arange(schedule.train_steps), trained)
-        self._sigmas = [*(float(sigma) for sigma in sigmas), 0.0]
-        top = self._sigmas[0]
+        last = float(trained[0]) if final == "sigma_min" else 0.0
+        self._sigmas = [*(float(sigma) for sigma in sigmas), last]
+        top = max(self._sigmas)
         leading = schedule.spacing == "leading"
         self._start = (top**2 + 1) ** 0.5 if leading else top
         self.definition: Mapping[str, Any] = {
             "name": schedule.name,
             "timesteps": list(self.timesteps),
             **schedule.definition,
+            "final sigma": last,
         }
 
     def initial(self, noise: Tensor) -> Tensor:
@@ -56,5 +61,5 @@ class Euler:
         return state + (state - image) / now * (after - now)
 
     def final(self, state: Tensor) -> Tensor:
-        """The state: no noise is left in it."""
+        """The state; what noise is left in it is of the last level."""
         return state

@@ -62,10 +62,15 @@ class Plms(_Remembers):
         times = [float(round(t)) for t in schedule.spaced(steps)]
         self.timesteps = whole([times[0], times[1], *times[1:]])
         self._schedule = schedule
-        self._levels = [*(float(schedule.signal[int(t)]) for t in times), schedule.final_signal]
+        # As in `Ddim`: down by a whole stride, whatever timestep comes next.
+        stride = schedule.train_steps // steps
+        self._levels = [(schedule.level(t), schedule.level(t - stride)) for t in times]
+        # The first step is taken again from one stride above where its second half is computed.
+        self._again = (schedule.level(min(times[1] + stride, schedule.train_steps - 1)), schedule.level(times[1]))
         self.definition: Mapping[str, Any] = {
             "name": schedule.name,
             "order": 4,
+            "stride": stride,
             "timesteps": list(self.timesteps),
             **schedule.definition,
         }
@@ -73,34 +78,40 @@ class Plms(_Remembers):
     def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
         """Section 3.3 of the paper; the first two indices make one step together."""
         x, *before = state.chunk(1 + self.kept, dim=1)
-        level = 0 if index <= 1 else index - 1
         if index == 0:
-            return torch.cat([self._move(x, prediction, 0), prediction, x, before[2]], dim=1)
+            moved = self._move(x, prediction, self._levels[0])
+            return torch.cat([moved, prediction, x, before[2]], dim=1)
         if index == 1:
             first, start, empty = before
-            x = self._move(start, (prediction + first) / 2, 0)
+            x = self._move(start, (prediction + first) / 2, self._again)
             return torch.cat([x, first, empty, empty], dim=1)
         known = [prediction, *before[: min(index - 1, 3)]]
         weights = ADAMS_BASHFORTH[len(known) - 1]
         mixed = sum(weight * one for weight, one in zip(weights, known, strict=True))
         assert not isinstance(mixed, int)
-        return torch.cat([self._move(x, mixed, level), prediction, before[0], before[1]], dim=1)
+        moved = self._move(x, mixed, self._levels[index - 1])
+        return torch.cat([moved, prediction, before[0], before[1]], dim=1)
 
-    def _move(self, x: Tensor, prediction: Tensor, level: int) -> Tensor:
-        now, after = self._levels[level], self._levels[level + 1]
+    def _move(self, x: Tensor, prediction: Tensor, levels: tuple[float, float]) -> Tensor:
+        now, after = levels
         image, blur = self._schedule.split(x, prediction, now)
         return after**0.5 * image + (1.0 - after) ** 0.5 * blur
 
 
 class DpmSolver(_Remembers):
-    """DPM-Solver++(2M), the midpoint form; the first and the last step are of first order."""
+    """DPM-Solver++(2M), the midpoint form, or its first order.
+
+    Args:
+        settings: every key of diffusers' class, see `classes.settings`.
+    """
 
     stochastic = False
     kept = 1
 
-    def __init__(self, schedule: Schedule, steps: int) -> None:
+    def __init__(self, schedule: Schedule, steps: int, settings: Mapping[str, Any]) -> None:
         schedule.check_steps(steps)
-        times = schedule.check_times(self._times(schedule, steps), steps)
+        times = self._times(schedule, steps, settings["lambda_min_clipped"])
+        times = schedule.check_times(times, steps)
         if len(set(times)) < steps:
             raise api.SuiteError(
                 f"[sampling]: sampler '{schedule.name}' needs timesteps that differ; {steps} steps "
@@ -108,37 +119,55 @@ class DpmSolver(_Remembers):
             )
         self.timesteps = whole(times)
         self._schedule = schedule
-        self._signal = [*(float(schedule.signal[int(t)]) for t in times), 1.0]
+        clean = settings["final_sigmas_type"] == "zero"
+        last = 1.0 if clean else float(schedule.signal[0])
+        self._signal = [*(float(schedule.signal[int(t)]) for t in times), last]
+        if not clean and self._signal[-1] == self._signal[-2]:
+            raise api.SuiteError(
+                f"[sampling]: sampler '{schedule.name}' would take its last step from timestep 0 "
+                "to the same level (final_sigmas_type = 'sigma_min'); take another number of "
+                "'steps'."
+            )
+        few = settings["lower_order_final"] and steps < 15
+        self._lower_final = clean or settings["euler_at_final"] or few
+        self._order = int(settings["solver_order"])
         self.definition: Mapping[str, Any] = {
             "name": schedule.name,
-            "order": 2,
+            "order": self._order,
             "timesteps": list(self.timesteps),
             **schedule.definition,
-            "final signal": 1.0,
+            "final signal": last,
+            "last step of first order": bool(self._lower_final),
         }
 
     @staticmethod
-    def _times(schedule: Schedule, steps: int) -> list[float]:
+    def _times(schedule: Schedule, steps: int, clipped: float) -> list[float]:
         """One more than asked is placed, and the cleanest left out, where the end is not noise."""
-        last = schedule.train_steps
+        logs = 0.5 * np.log(schedule.signal / (1.0 - schedule.signal))
+        last = schedule.train_steps - int((logs < clipped).sum())
+        if last <= 0:
+            raise api.SuiteError(
+                f"sampler '{schedule.name}': the model's scheduler says lambda_min_clipped = "
+                f"{clipped:g}, which leaves no timestep; expected less."
+            )
         if schedule.spacing == "leading":
             stride = last // (steps + 1)
             return [float(i * stride + schedule.offset) for i in range(steps, 0, -1)]
         if schedule.spacing == "linspace":
             return [float(round(t)) for t in np.linspace(0, last - 1, steps + 1)[:0:-1]]
-        return schedule.spaced(steps)
+        return schedule.trailing(last, steps)
 
     def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
         """Algorithm 2 of the paper, for the prediction of the image."""
         x, earlier = state.chunk(2, dim=1)
         now, after = self._signal[index], self._signal[index + 1]
         image, _ = self._schedule.split(x, prediction, now)
-        image = self._schedule.clipped(image)
-        if index == len(self.timesteps) - 1:
+        if after == 1.0:
             return torch.cat([image, image], dim=1)  # without noise left, x is the image
         stride = _log_snr(after) - _log_snr(now)
         target = image
-        if index > 0:
+        lower = index == len(self.timesteps) - 1 and self._lower_final
+        if index > 0 and self._order > 1 and not lower:
             ratio = (_log_snr(now) - _log_snr(self._signal[index - 1])) / stride
             target = image + (image - earlier) / (2 * ratio)
         moved = ((1 - after) / (1 - now)) ** 0.5 * x - after**0.5 * math.expm1(-stride) * target

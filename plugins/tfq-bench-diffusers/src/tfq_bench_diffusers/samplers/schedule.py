@@ -1,7 +1,7 @@
 """The noise schedule and the timesteps that a diffusers scheduler configuration describes.
 
 diffusers' scheduler objects are not used: they keep state between calls, and derive the previous
-timestep from a constant stride, which is wrong for quadratic and rounded spacings.
+timestep from a constant stride, which is wrong for quadratic spacing.
 """
 
 from __future__ import annotations
@@ -19,73 +19,68 @@ if TYPE_CHECKING:
 
 __all__ = ["Schedule", "whole"]
 
-REFUSED = {
-    "thresholding": "dynamic thresholding",
-    "use_karras_sigmas": "Karras spacing",
-    "use_exponential_sigmas": "exponential spacing",
-    "use_beta_sigmas": "beta spacing",
-    "use_flow_sigmas": "flow matching",
-    "use_lu_lambdas": "Lu's spacing",
-    "rescale_betas_zero_snr": "betas rescaled to zero terminal SNR",
-}
-"""Options of a configuration that change the numbers and are not implemented."""
-
 
 class Schedule:
     """Signal levels over the training timesteps, and how the network's output is meant.
 
     Args:
-        config: content of a `scheduler_config.json`; missing keys have diffusers' defaults.
+        settings: every key of the scheduler's class, see `classes.settings`.
         name: of the sampler, for messages.
 
     Raises:
-        SuiteError: the configuration asks for something that is not implemented.
+        SuiteError: betas that are none.
     """
 
-    def __init__(self, config: Mapping[str, Any], name: str) -> None:
-        for key, what in REFUSED.items():
-            if config.get(key):
-                raise api.SuiteError(
-                    f"sampler '{name}': the model's scheduler asks for {what} ({key}), which is "
-                    "not implemented; expected it to be off."
-                )
+    def __init__(self, settings: Mapping[str, Any], name: str) -> None:
         self.name = name
-        self.train_steps = int(config.get("num_train_timesteps", 1000))
-        self.kind = str(config.get("beta_schedule", "linear"))
-        self.prediction = str(config.get("prediction_type", "epsilon"))
-        if self.prediction not in ("epsilon", "v_prediction", "sample"):
-            raise api.SuiteError(
-                f"sampler '{name}': expected a prediction type of epsilon, v_prediction or sample, "
-                f"found {self.prediction!r}."
-            )
-        clips = bool(config.get("clip_sample", False))
-        self.clip = float(config.get("clip_sample_range", 1.0)) if clips else None
-        self.offset = int(config.get("steps_offset", 0))
-        self.spacing = str(config.get("timestep_spacing", "leading"))
-        self.final_signal = 1.0
-        betas = self._betas(config)
+        self.train_steps = int(settings["num_train_timesteps"])
+        self.kind = "trained" if settings["trained_betas"] is not None else settings["beta_schedule"]
+        self.prediction = str(settings["prediction_type"])
+        clips = settings.get("clip_sample", False)
+        self.clip = float(settings["clip_sample_range"]) if clips else None
+        self.offset = int(settings["steps_offset"])
+        self.spacing = str(settings["timestep_spacing"])
+        betas = self._betas(settings)
         self.signal: np.ndarray = np.cumprod(1.0 - betas)
-        if not config.get("set_alpha_to_one", True):
+        if not self.signal[-1] > 0.0:
+            raise api.SuiteError(
+                f"sampler '{name}': the model's scheduler leaves no signal at its last timestep "
+                "(the product of 1 - beta is 0); expected smaller betas."
+            )
+        self.final_signal = 1.0
+        if not settings.get("set_alpha_to_one", True):
             self.final_signal = float(self.signal[0])
 
-    def _betas(self, config: Mapping[str, Any]) -> np.ndarray:
-        trained = config.get("trained_betas")
-        if trained is not None:
-            return np.asarray(trained, dtype=np.float64)
-        low, high = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
+    def _betas(self, settings: Mapping[str, Any]) -> np.ndarray:
+        if settings["trained_betas"] is not None:
+            return self._trained(settings["trained_betas"])
+        low, high = float(settings["beta_start"]), float(settings["beta_end"])
         if self.kind == "linear":
             return np.linspace(low, high, self.train_steps)
         if self.kind == "scaled_linear":
             return np.linspace(low**0.5, high**0.5, self.train_steps) ** 2
-        if self.kind == "squaredcos_cap_v2":
-            # arXiv:2102.09672, equation 17, with betas capped at 0.999.
-            grid = np.arange(self.train_steps + 1) / self.train_steps
-            level = np.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
-            return np.minimum(1.0 - level[1:] / level[:-1], 0.999)
-        raise api.SuiteError(
-            f"sampler '{self.name}': expected a beta schedule of linear, scaled_linear or "
-            f"squaredcos_cap_v2, found {self.kind!r}."
-        )
+        # arXiv:2102.09672, equation 17, with betas capped at 0.999.
+        grid = np.arange(self.train_steps + 1) / self.train_steps
+        level = np.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
+        return np.minimum(1.0 - level[1:] / level[:-1], 0.999)
+
+    def _trained(self, betas: Any) -> np.ndarray:
+        expected = f"{self.train_steps} numbers between 0 and 1 (num_train_timesteps)"
+        where = f"sampler '{self.name}': the model's scheduler has trained_betas"
+        if not isinstance(betas, list | tuple):
+            raise api.SuiteError(f"{where}; expected {expected}, found {type(betas).__name__}.")
+        if len(betas) != self.train_steps:
+            raise api.SuiteError(f"{where}; expected {expected}, found {len(betas)}.")
+        for number, beta in enumerate(betas):
+            plain = isinstance(beta, int | float) and not isinstance(beta, bool)
+            if not plain or not 0.0 < beta < 1.0:
+                found = api.printable(repr(beta), 40)
+                raise api.SuiteError(f"{where}; expected {expected}, found {found} at {number}.")
+        return np.asarray(betas, dtype=np.float64)
+
+    def level(self, timestep: float) -> float:
+        """The signal at a whole timestep; behind the last one, what the configuration says."""
+        return float(self.signal[int(timestep)]) if timestep >= 0 else self.final_signal
 
     def check_steps(self, steps: int, fewest: int = 1) -> None:
         """Nothing, when `steps` steps can be placed; else SuiteError."""
@@ -111,21 +106,28 @@ class Schedule:
         arXiv:2305.08891, table 2. `linspace` gives fractional ones.
 
         Raises:
-            SuiteError: the spacing is unknown, or its offset leads beyond the trained timesteps.
+            SuiteError: the steps cannot be placed, or lead beyond the trained timesteps.
         """
         if self.spacing == "leading":
             stride = self.train_steps // steps
             times = [float(i * stride + self.offset) for i in reversed(range(steps))]
             return self.check_times(times, steps)
         if self.spacing == "trailing":
-            stride = self.train_steps / steps
-            return [float(round(self.train_steps - i * stride) - 1) for i in range(steps)]
-        if self.spacing == "linspace":
-            return [float(t) for t in np.linspace(0, self.train_steps - 1, steps)[::-1]]
-        raise api.SuiteError(
-            f"sampler '{self.name}': expected a timestep spacing of leading, trailing or linspace, "
-            f"found {self.spacing!r}."
-        )
+            return self.trailing(self.train_steps, steps)
+        return [float(t) for t in np.linspace(0, self.train_steps - 1, steps)[::-1]]
+
+    def trailing(self, last: int, steps: int) -> list[float]:
+        """Timesteps from `last` - 1 down by T / steps; SuiteError where rounding gives another
+        number of them.
+        """
+        placed = np.round(np.arange(last, 0, -self.train_steps / steps)) - 1
+        if len(placed) != steps or placed[-1] < 0:
+            raise api.SuiteError(
+                f"[sampling]: sampler '{self.name}' cannot place {steps} steps with trailing "
+                f"spacing on {last} timesteps, it would take {len(placed)}; take another number "
+                "of 'steps'."
+            )
+        return [float(t) for t in placed]
 
     def split(self, x: Tensor, prediction: Tensor, signal: float) -> tuple[Tensor, Tensor]:
         """The image and the noise that a prediction means: `x = sqrt(a) image + sqrt(1-a) noise`.

@@ -1,0 +1,154 @@
+"""What a plan knows of metrics before any work: the names of their values, and whether they can.
+
+Two numbers of one cell never share a name: tables, records, baselines and gates go by names. A
+metric that says its names (`NamesValues`) is taken at its word; another is asked for its
+definitions with what is known so far. What neither tells is found when the values are there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tfq_bench.border import Component
+from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
+from tfq_bench.foreign import printable
+from tfq_bench.inspection import cause
+from tfq_bench.protocols import ChecksImages, NamesValues
+
+if TYPE_CHECKING:
+    from tfq_bench.providers import Provider
+    from tfq_bench.suite import SuiteSpec
+
+__all__ = ["Asked", "cautions", "names_of", "refuse_equal"]
+
+log = logging.getLogger("tfq_bench.plan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One metric of a suite.
+
+    Args:
+        content: its options as keys know them: files by their bytes.
+        metric: what its factory made.
+        distribution: `name==version` of the plugin.
+    """
+
+    component: Component
+    provider: Provider
+    content: Mapping[str, Any]
+    metric: Any
+    distribution: str
+
+    @property
+    def words(self) -> str:
+        """For messages."""
+        return f"'{self.component.title}' ({self.distribution.partition('+')[0]})"
+
+
+def refuse_equal(asked: tuple[Asked, ...], spec: SuiteSpec) -> None:
+    """Nothing, when every number of a cell will have a name of its own.
+
+    Raises:
+        SuiteError: a metric stands twice with equal options, or two share a name.
+    """
+    owner: dict[str, Asked] = {}
+    for number, mine in enumerate(asked):
+        for other in asked[:number]:
+            if mine.provider is other.provider and mine.content == other.content:
+                raise SuiteError(
+                    f"the suite asks twice for the metric '{mine.component.name}' with equal "
+                    "options; remove one of them."
+                )
+        for name in names_of(mine, spec):
+            titled = mine.component.titled(name)
+            if (first := owner.setdefault(titled, mine)) is not mine:
+                raise SuiteError(_clash(first, mine, titled))
+
+
+def names_of(asked: Asked, spec: SuiteSpec) -> tuple[str, ...]:
+    """The names of its values, whatever the cell, without its label; empty when nobody knows."""
+    if isinstance(asked.metric, NamesValues):
+        return tuple(asked.metric.names)
+    found: dict[str, None] = {}
+    for reference in (None, "full-precision"):
+        try:
+            inputs: Any = _Unsampled(spec, reference)
+            for definition in asked.metric.definitions(inputs):
+                found[str(definition.name)] = None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # it looks at what is not there yet, or is at fault anyway
+            log.debug("metric %s cannot say its names: %s", asked.component.title, cause(error))
+    return tuple(found)
+
+
+def cautions(asked: tuple[Asked, ...], images: int) -> Iterator[str]:
+    """One sentence for each metric whose numbers rest on few images.
+
+    Raises:
+        SuiteError: there are too few images for one of them.
+        BrokenPlugin: a metric's code raises while it is asked.
+    """
+    for mine in asked:
+        if not isinstance(mine.metric, ChecksImages):
+            continue
+        try:
+            caution = mine.metric.check(images=images)
+        except MetricError as error:
+            raise SuiteError(
+                f"metric {mine.words}: {error} Raise 'images' under [sampling], or leave the "
+                "metric out."
+            ) from error
+        except TfqError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise BrokenPlugin(
+                f"metric {mine.words} cannot say whether it can judge {images} images: "
+                f"{cause(error)}."
+            ) from error
+        if caution:
+            yield f"{mine.component.title}: {printable(caution)}"
+
+
+def _clash(first: Asked, second: Asked, name: str) -> str:
+    told = f"metric {first.words} and metric {second.words} both report '{printable(name, 100)}'"
+    if first.provider is second.provider:
+        differ = ", ".join(
+            f"{option} = {first.component.options[option]!r} and "
+            f"{second.component.options[option]!r}"
+            for option in sorted(first.content)
+            if first.content[option] != second.content[option]
+        )
+        told += f"; they differ in {printable(differ, 300)}"
+    return (
+        f"{told}. A number needs a name of its own: give one of the two [[metric]] tables a label "
+        f"(label = \"second\" makes it '{printable(name, 100)}:second'), or remove it."
+    )
+
+
+class _Unsampled:
+    """The `EvaluationInputs` of a cell that nothing has been computed of yet."""
+
+    pairing = ""
+    state = None
+
+    def __init__(self, spec: SuiteSpec, reference: str | None) -> None:
+        self.reference_cell = reference
+        self.sampling = {
+            "sampler": {"steps": spec.sampling["steps"]},
+            "images": spec.sampling["images"],
+            "seed": spec.sampling["seed"],
+        }
+        self.loaded = SimpleNamespace(device=spec.device)
+
+    def facts(self, stage: str) -> Mapping[str, Any]:  # noqa: ARG002
+        """Nothing ran."""
+        return {}
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise MetricError(f"'{name}' is not known before the cell ran.")

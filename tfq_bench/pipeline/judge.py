@@ -1,0 +1,142 @@
+"""The stage `evaluate`: every metric of a cell, each on its own.
+
+A metric is foreign code. What it raises, returns or writes into costs its own numbers and no
+other's: its values are checked before they are stored, and what it was given is looked at again
+before the next metric gets it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tfq_bench.errors import MetricError, StoreError, TfqError
+from tfq_bench.foreign import printable
+from tfq_bench.pipeline.evaluate import CellInputs
+from tfq_bench.pipeline.values import checked_values
+from tfq_bench.protocols import NamesValues
+from tfq_bench.store.records import metric_to_json
+
+if TYPE_CHECKING:
+    from tfq_bench.border import Component, MetricValue
+    from tfq_bench.pipeline.workbench import Workbench
+    from tfq_bench.plan import PlannedCell
+    from tfq_bench.protocols import Progress
+
+__all__ = ["FailedMetrics", "judge"]
+
+log = logging.getLogger("tfq_bench.cell")
+
+RAISED = "raised "
+"""How the reason begins when it is no sentence of the metric's own."""
+
+
+class FailedMetrics(MetricError):
+    """Some metrics of a cell failed; the values of the others are stored.
+
+    Args:
+        reasons: why, by the metric's title in the suite, in suite order.
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        told = (
+            f"metric '{title}'{'' if why.startswith(RAISED) else ':'} {why}"
+            for title, why in reasons.items()
+        )
+        super().__init__("; ".join(told))
+        self.reasons = reasons
+
+
+def judge(
+    bench: Workbench, planned: PlannedCell, keys: tuple[str, ...], progress: Progress
+) -> None:
+    """Computes the values of every metric of the plan that has none yet, and stores them.
+
+    Args:
+        keys: where they are stored, in the order of `Plan.metrics`.
+
+    Raises:
+        FailedMetrics: after all others are stored.
+        StoreError: the run folder is at fault, no metric.
+    """
+    inputs = CellInputs(bench, planned)
+    reasons: dict[str, str] = {}
+    for number, (metric, key) in enumerate(zip(bench.plan.metrics, keys, strict=True)):
+        progress(number / len(keys), f"metric {metric.title}")
+        if bench.store.has("evaluate", key):
+            continue
+        try:
+            made = bench.create("metric", metric)
+            values = _evaluate(made, inputs)
+            names = [value.definition.name for value in values]
+            if not isinstance(made, NamesValues):  # what is announced, the plan has looked at
+                _refuse_taken(bench, metric, names, keys)
+            elif strangers := sorted(set(names) - set(made.names)):
+                raise MetricError(
+                    f"'{strangers[0]}' is not among its 'names' ({', '.join(made.names)})."
+                )
+        except (StoreError, KeyboardInterrupt):
+            raise
+        except TfqError as error:
+            log.exception("metric %s", metric.title)
+            reasons[metric.title] = _text(error)
+        except (
+            BaseException
+        ) as error:  # SystemExit, CancelledError: it is the metric's all the same
+            log.exception("metric %s", metric.title)
+            reasons[metric.title] = f"{RAISED}{type(error).__name__}: {_text(error)}"
+        else:
+            _store(bench, key, values)
+    if reasons:
+        raise FailedMetrics(reasons)
+
+
+def _evaluate(metric: Any, inputs: CellInputs) -> tuple[MetricValue, ...]:
+    try:
+        values = metric.evaluate(inputs)
+        definitions = metric.definitions(inputs)
+    finally:  # the next metric gets what is stored, whatever became of this one
+        changed = inputs.restore()
+    if changed:
+        raise MetricError(
+            f"it wrote into the images of the {' and the '.join(changed)}, which other metrics "
+            "read too; they were loaded again. It must work on a copy."
+        )
+    return checked_values(values, definitions, reference=inputs.reference_cell)
+
+
+def _refuse_taken(
+    bench: Workbench, metric: Component, given: list[str], keys: tuple[str, ...]
+) -> None:
+    """Nothing; MetricError when another metric gives a number of the same name.
+
+    A plan sees this for metrics whose names it can know; here it is seen for the others.
+    """
+    mine = set(map(metric.titled, given))
+    for other, key in zip(bench.plan.metrics, keys, strict=True):
+        if other is metric:
+            continue
+        names = set(getattr(bench.create("metric", other), "names", ()))
+        if bench.store.has("evaluate", key):
+            stored = bench.store.result("evaluate", key)["values"]
+            names |= {value["name"] for value in stored}
+        if taken := sorted(mine & set(map(other.titled, names))):
+            raise MetricError(
+                f"'{taken[0]}' is reported by metric '{other.title}' too, and a number needs a "
+                "name of its own; give one of the two [[metric]] tables a label."
+            )
+
+
+def _store(bench: Workbench, key: str, values: tuple[MetricValue, ...]) -> None:
+    result = {"values": [metric_to_json(value) for value in values]}
+    text = json.dumps(result, indent=1, sort_keys=True, allow_nan=False)
+    with bench.store.create("evaluate", key) as folder:
+        (folder / "result.json").write_text(f"{text}\n", "utf-8")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return printable(error)
+    except Exception:  # foreign code: its `__str__` may do anything
+        return "(its message cannot be read)"
