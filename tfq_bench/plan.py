@@ -9,13 +9,14 @@ found finished and only changed work is done again:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import Cell, Component
-from tfq_bench.errors import SuiteError
+from tfq_bench.errors import StoreError, SuiteError
 from tfq_bench.keys import canonical
 from tfq_bench.providers import Execution
+from tfq_bench.running_code import RunningCode
 
 if TYPE_CHECKING:
     from tfq_bench.suite import SuiteSpec
@@ -101,6 +102,7 @@ class Plan:
         shards: index ranges [start, stop), fixed here so that workers never change a result.
         metrics: components in suite order.
         gmac: 1e9 multiply-accumulates of one network call for one image, by model name.
+        code: what `check_code` looks at.
         ingredients: what results are made of, by id: `{"what": "quantizer 'rtn'", fact: value}`.
         notes: what to know of the numbers before they are there, and what the suite asks for in
             vain; a sentence each.
@@ -114,6 +116,24 @@ class Plan:
     gmac: Mapping[str, float]
     ingredients: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
+    code: RunningCode = field(default_factory=RunningCode, compare=False, repr=False)
+
+    def check_code(self) -> None:
+        """Returns when the code is the one that was planned with.
+
+        Modules are imported when they are first used, so that an edit may or may not be in what a
+        process computes.
+
+        Raises:
+            StoreError: a file of it was edited since; going on would store results of it under the
+                keys of the code before.
+        """
+        path = self.code.edited()
+        if path is not None:
+            raise StoreError(
+                f"'{path}' was edited after the run was planned, so that nobody knows which code "
+                "makes a result. Nothing finished is lost; repeat the command."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The content of `plan.json`; `store.RunFolder` and scripts read it."""

@@ -138,6 +138,7 @@ class _Planner:
             metrics=metrics,
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
+            code=self.keys.code,
             notes=(*notes, *vain),
         )
 

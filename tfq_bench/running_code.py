@@ -57,6 +57,7 @@ class RunningCode:
     """Looks each file up once; make a new one when code may have changed."""
 
     def __init__(self) -> None:
+        self._seen: dict[Path, tuple[tuple[int, int], str]] = {}
         self._specs: dict[str, ModuleSpec | None] = {}
         self._facts: dict[Path, tuple[str, SourceFacts]] = {}
         self._libraries: dict[str, dict[str, str] | None] = {}
@@ -91,6 +92,22 @@ class RunningCode:
             self._known[key] = dict(sorted(found.items()))
         return self._known[key]
 
+    def edited(self) -> Path | None:
+        """A file that counted and is another by now, None when all are as they were."""
+        for path, (stamp, sha256) in self._seen.items():
+            try:
+                if _stamp(path) != stamp and _sha256(path) != sha256:
+                    return path
+            except OSError:
+                return path
+        return None
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of a file, remembered for `edited`."""
+        if path not in self._seen:
+            self._seen[path] = _stamp(path), _sha256(path)
+        return self._seen[path][1]
+
     def spec(self, name: str) -> ModuleSpec | None:
         """Where a module is, None when nowhere. No package is imported to look into it."""
         if name not in self._specs:
@@ -100,10 +117,9 @@ class RunningCode:
     def read(self, path: Path, module: str, *, package: bool) -> tuple[str, SourceFacts]:
         """SHA-256 of a file, and what it says when it is source text."""
         if path not in self._facts:
-            content = path.read_bytes()
-            source = content if path.suffix == ".py" else b""
-            says = source_facts(source, module, package=package)
-            self._facts[path] = hashlib.sha256(content).hexdigest(), says
+            sha256 = self.sha256(path)  # before it is read: an edit in between is seen later
+            source = path.read_bytes() if path.suffix == ".py" else b""
+            self._facts[path] = sha256, source_facts(source, module, package=package)
         return self._facts[path]
 
     def libraries(self, top: str) -> dict[str, str] | None:
@@ -193,7 +209,7 @@ class _Walk:
                 if len(files) <= MANY and path.suffix == ".py":
                     self._stack.append(name)
                 else:
-                    self._add(top, name, _sha256(path))
+                    self._add(top, name, self._code.sha256(path))
 
     def _beside(self, name: str, path: Path, texts: set[str], *, package: bool) -> None:
         """Files that a module reads beside itself: those that its text names, or else all."""
@@ -206,7 +222,7 @@ class _Walk:
         if not found and package:
             found = [file for file in root.iterdir() if file.is_file() and file.suffix != ".py"]
         for file in found:
-            self._add(_top(name), os.path.relpath(file, root), _sha256(file))
+            self._add(_top(name), os.path.relpath(file, root), self._code.sha256(file))
 
     def _add(self, top: str, name: str, sha256: str) -> None:
         self.files.setdefault(top, {})[name] = sha256
@@ -252,6 +268,11 @@ def _tree(root: Path, suffix: str | tuple[str, ...] = "") -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _total(files: dict[str, str]) -> str:

@@ -74,7 +74,7 @@ class KeyMaker:
         self._shards = shards
         self._files: dict[str, str] = {}
         self._components: dict[tuple[str, str, str], str] = {}
-        self._code = RunningCode()
+        self.code = RunningCode()
         self.ingredients: dict[str, dict[str, Any]] = {}
         # The sampler is in the basis, where its default has a name; images and shard are ranges.
         left = ("sampler", "images", "shard")
@@ -212,6 +212,7 @@ class KeyMaker:
         return self._made(
             tuple(needs),
             self._component(provider, metric),
+            **({"label": metric.label} if metric.label else {}),
             samples=digest([made.key for made in samples]),
             reference=None if reference is None else digest([made.key for made in reference]),
         )
@@ -219,7 +220,7 @@ class KeyMaker:
     @cached_property
     def _everywhere(self) -> tuple[str, str]:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        host = {"version of Python": python, **self._code.facts(STAGES)}
+        host = {"version of Python": python, **self.code.facts(STAGES)}
         return (
             self._note("tfq-bench", host),
             self._note("this machine", arithmetic_facts(self._spec.device)),
@@ -251,7 +252,7 @@ class KeyMaker:
         return {
             # The digest behind an editable version covers more than what runs here.
             f"version of {distribution}": version.partition("+code.")[0],
-            **self._code.facts((module,), distribution=distribution),
+            **self.code.facts((module,), distribution=distribution),
         }
 
     def _section(self, name: str, values: Mapping[str, Any]) -> str:

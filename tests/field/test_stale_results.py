@@ -12,7 +12,7 @@ import pytest
 
 from tfq_bench import environment
 from tfq_bench.cli import main
-from tfq_bench.errors import AssetError
+from tfq_bench.errors import AssetError, StoreError
 from tfq_bench.planner import make_plan
 from tfq_bench.suite import parse_suite
 
@@ -400,3 +400,39 @@ def test_a_pinned_file_with_other_bytes_is_refused(asset_plugin, asset_folder, p
     (asset_folder / "weights.bin").write_bytes(content[::-1])
     with pytest.raises(AssetError, match="is not the sharp weights: expected the SHA-256"):
         make_plan(spec, plugin_host.discover())
+
+
+@pytest.mark.parametrize("file", ["method.py", "unused.py"])
+def test_code_that_is_edited_while_a_run_goes_on(project, tmp_path, capsys, monkeypatch, file):
+    """What was made after the edit is not stored under the keys of the code before."""
+    from tfq_bench.pipeline import cell as stages
+
+    (tmp_path / "field.toml").write_text(SUITE)
+    arguments = ["run", str(tmp_path / "field.toml"), "--run", str(tmp_path / "run"), "--no-report"]
+    calibrate = stages._STAGES["calibrate"]
+
+    def edited(*given):
+        (project / file).write_text((project / file).read_text() + "# edited\n")
+        return calibrate(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages._STAGES, "calibrate", edited)
+        code = main(arguments)
+    if file == "unused.py":
+        assert 0 == code
+        return
+    assert 2 == code
+    assert f"'{project / file}' was edited after the run was planned" in capsys.readouterr().err
+    assert [] == list((tmp_path / "run" / "artefacts").glob("calibrate/*"))
+    importlib.invalidate_caches()
+    assert 0 == main(arguments)
+
+
+def test_a_touch_is_no_edit(project, plugin_host, tmp_path):
+    """Saving a file without a change does not stop a run."""
+    plan = make_plan(parse_suite(SUITE, "field.toml", tmp_path), plugin_host.discover())
+    os.utime(project / "method.py", ns=(1, 1))
+    plan.check_code()
+    (project / "method.py").unlink()
+    with pytest.raises(StoreError, match="was edited"):
+        plan.check_code()

@@ -99,15 +99,20 @@ def _of_task(
     """
     if task.stage != "evaluate":
         return set(earlier["made_of"][task.stage]), set(cell.made_of[task.stage])
-    names = {facts[ids[-1]]["what"]: ids for ids in earlier["made_of"]["evaluate"]}
+    names = {_called(facts[ids[-1]]): ids for ids in earlier["made_of"]["evaluate"]}
     old: set[str] = set()
     fresh: set[str] = set()
     for key, ids in zip(task.outputs, cell.made_of["evaluate"], strict=True):
-        known = names.get(facts[ids[-1]]["what"])
+        known = names.get(_called(facts[ids[-1]]))
         if known is not None and not store.has("evaluate", key):
             old |= set(known)
             fresh |= set(ids)
     return old, fresh
+
+
+def _called(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Name and options of a metric, which a suite may have twice with others."""
+    return facts["what"], *sorted((k, v) for k, v in facts.items() if k.startswith("option "))
 
 
 def _moved(old: set[str], new: set[str], facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class Workbench:
         self._loaded: dict[str, LoadedModel] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._lowered: tuple[str, Lowered] | None = None
-        store.before_sealing = self.check_models
+        store.before_sealing = self._check
         torch.set_num_threads(plan.spec.threads)
         # Full precision means float32: cuDNN would round to TF32's ten bits unasked.
         torch.backends.cudnn.allow_tf32 = False
@@ -57,6 +57,11 @@ class Workbench:
         return self.table.create(
             self.table.get(kind, component.name), **extra, **dict(component.options)
         )
+
+    def _check(self) -> None:
+        """Whatever keeps a result from being stored."""
+        self.plan.check_code()
+        self.check_models()
 
     def loaded(self, planned: PlannedCell) -> LoadedModel:
         """The cell's full-precision model in float32, with topology and sampler."""
