@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfq_bench.foreign import MAX_DEPTH, parse_json, printable
+from tfq_bench.foreign import MAX_DEPTH, harmless, parse_json, printable
 from tfq_bench.testing.fuzzing import fuzz
 
 
@@ -18,6 +18,21 @@ def test_text_becomes_one_line_that_nothing_acts_on():
     found = printable("a\n::error::b\x1b[31m\x00 c\u2028d\u202ee\ud800")
 
     assert r"a ::error::b\x1b[31m\x00 c d\u202ee\ud800" == found
+
+
+def test_an_exception_that_cannot_say_itself_is_named():
+    """A plugin's `__str__` may raise as well."""
+
+    class Mute(Exception):
+        def __str__(self):
+            raise KeyError("x")
+
+    assert "Mute, whose text raised KeyError" == printable(Mute())
+
+
+def test_lines_stay_lines_where_they_may():
+    """Logs keep their form; nothing of them acts."""
+    assert "a\n\tb  c\\x1b[31m" == harmless("a\r\n\tb  c\x1b[31m")
 
 
 @fuzz(100)

@@ -33,7 +33,7 @@ def test_json_is_the_whole_plan(project):
     plan = project(wbits=(8,), images=5, shard=2, metrics=("bits", "timing")).plan
     found = plan.to_json()
     assert found == json.loads(json.dumps(found, allow_nan=False))
-    assert (1, plan.id) == (found["schema"], found["id"])
+    assert (2, plan.id) == (found["schema"], found["id"])
     assert {"name": "tiny", "summary": "", "device": "cpu", "threads": 1} == found["suite"]
     assert [[0, 2], [2, 4], [4, 5]] == found["shards"]
     assert ["bits", "timing"] == [metric["name"] for metric in found["metrics"]]

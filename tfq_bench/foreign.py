@@ -35,7 +35,7 @@ def printable(text: object, limit: int = 2000) -> str:
     >>> printable("a\n::error::b\x1b[31m")
     'a ::error::b\\x1b[31m'
     """
-    whole = str(text)
+    whole = _said(text)
     line = " ".join(whole[: 4 * limit].split())
     line = _UNPRINTABLE.sub(lambda found: _escape(found[0]), line)
     if len(line) <= limit and len(whole) <= 4 * limit:
@@ -73,6 +73,14 @@ def parse_json(content: bytes | str, *, max_bytes: int = MAX_BYTES) -> Any:
         raise ValueError(f"it is not JSON ({error})") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _said(text: object) -> str:
+    """`str(text)`, also of an exception that cannot say itself."""
+    try:
+        return str(text)
+    except Exception as error:
+        return f"{type(text).__name__}, whose text raised {type(error).__name__}"
 
 
 def _depth(content: bytes) -> int:

@@ -180,11 +180,24 @@ def test_a_run_folder_of_another_schema(start, tmp_path):
     """A run that a later version wrote is left as it is."""
     start()
     plan = tmp_path / "run" / "plan.json"
-    content = json.dumps({**json.loads(plan.read_text()), "schema": 2})
+    content = json.dumps({**json.loads(plan.read_text()), "schema": 3})
     plan.write_text(content)
     message = one_sentence(*start())
-    assert "expected a plan of schema 1, found 2" in message
+    assert "expected a plan of schema 2 at most, found 3" in message
     assert content == plan.read_text()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 2}'])
+def test_a_damaged_or_older_plan_is_written_anew(start, tmp_path, content, capfd):
+    """Every other command says so; the run then finds everything finished."""
+    start()
+    plan = tmp_path / "run" / "plan.json"
+    before = plan.read_bytes()
+    plan.write_text(content)
+    assert 2 == main(["status", str(tmp_path / "run")])
+    assert "Run the suite again in this folder" in capfd.readouterr().err
+    assert 0 == start()[0]
+    assert before == plan.read_bytes()
 
 
 def test_a_folder_with_something_else(start, tmp_path):

@@ -46,14 +46,14 @@ class Watcher:
         self.ended.append(outcome)
 
 
-def carry(found, watcher=None):
+def carry(found, watcher=None, environment="env"):
     """Labels of the cells that failed."""
     failed = carry_out(
         found.plan,
         found.table,
         found.folder,
         InlineExecutor(found.folder.path),
-        environment="env",
+        environment=environment,
         watcher=watcher or Watcher(),
     )
     return [planned.cell.label for planned in failed]
@@ -191,3 +191,22 @@ def test_perform_turns_errors_into_reasons(project, monkeypatch):
     break_stage(monkeypatch, task.stage, ValueError("boom"))
     outcome = perform(found.bench, task, found.folder, lambda *_: None)
     assert (task, "ValueError: boom", None) == (outcome.task, outcome.reason, outcome.blocked)
+
+
+def test_where_a_number_was_measured_stays_on_record(project):
+    """A later plan on another machine does not claim its times; lost records claim nothing."""
+    first = project(wbits=(8,))
+    a, b = (
+        first.folder.add_environment({"hardware": {"memory_bytes": 2**size}}) for size in (34, 35)
+    )
+    carry(first, environment=a)
+    second = project(wbits=(8, 4))
+    carry(second, environment=b)
+    assert {(FULL, a), (W8, a), (W4, b)} == {
+        (r.label, r.environment) for r in second.folder.records()
+    }
+    second.folder.records_path.unlink()
+    watcher = Watcher()
+    carry(second, watcher, environment=b)
+    assert 0 == watcher.todo
+    assert {"unknown"} == {r.environment for r in second.folder.records()}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
+from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured
 from tfq_bench.stats.gate import judge
@@ -263,6 +264,12 @@ def test_missing_numbers_and_cells_fail():
     assert [("kd", "missing"), ("fd", "missing"), ("fd", "pass")] == outcomes(result)
     assert 1 == result.exit_code
     assert "found no number: the run has no such cell" in result.verdicts[1].message
+
+
+def test_two_cells_of_one_place_are_refused():
+    """One of them would hide the other's numbers."""
+    with pytest.raises(NotComparable, match="have the same place in the grid"):
+        gate([cell(measured(1.0)), cell(measured(9.0), key="other")], measured(1.0))
 
 
 def test_a_missing_cell_is_told_once_with_all_its_numbers():

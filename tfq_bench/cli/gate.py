@@ -13,7 +13,8 @@ __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 NAME = "gate"
 HELP = (
     "Fail when results are worse than a baseline. Exit codes: 0 passed, 1 worse, failed or "
-    "missing, 4 not comparable, 5 nothing compared."
+    "missing, 2 a file that cannot be used or a rule that covers nothing, 4 not comparable, 5 "
+    "nothing compared."
 )
 
 
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rules",
         type=Path,
         metavar="FILE",
-        help="TOML; without it, nothing may get worse by more than 2 %% and timings do not count",
+        help="TOML; without it, nothing may get worse by more than its metric's margin (2 %% where "
+        "it has none), and timings do not count",
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a Markdown table")

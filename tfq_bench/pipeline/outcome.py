@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.border import Record
 from tfq_bench.errors import SuiteError
+from tfq_bench.foreign import printable
 from tfq_bench.keys import definition_id
 from tfq_bench.store.records import metric_from_json
 
@@ -120,6 +121,8 @@ def skip_record(plan: Plan, planned: PlannedCell, environment: str) -> Record:
 
 def _record(plan: Plan, planned: PlannedCell, environment: str, **fields: object) -> Record:
     metric = fields.get("metric")
+    if fields.get("reason") is not None:
+        fields["reason"] = printable(fields["reason"])  # most are an exception's own words
     return Record(
         run=plan.id,
         cell=planned.cell.key,

@@ -7,6 +7,7 @@ stopped, and a finished run is found finished.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import shlex
 from collections.abc import Iterable
@@ -219,9 +220,11 @@ class _Run:
                 self._waiting.setdefault(task, []).append(key)
         self._started: set[str] = set()
         put_aside_damaged(folder.records_path)
-        self._known: dict[str, set[str]] = {}
+        self._known: dict[str, set[bytes]] = {}
+        self._measured_at: dict[bytes, str] = {}
         for record in read(folder.records_path):
             self._known.setdefault(_place(record), set()).add(_content(record))
+            self._measured_at[_content(record, run="")] = record.environment
         self.failed: dict[str, PlannedCell] = {}
 
     def settle(self, cells: Iterable[PlannedCell]) -> None:
@@ -230,7 +233,7 @@ class _Run:
             if planned.skip is not None:
                 self._append([skip_record(self._plan, planned, self._environment)])
             elif not self._open[planned.cell.key]:
-                self._append(self._metrics(planned, self._earlier()))
+                self._append([self._where_it_was(record) for record in self._metrics(planned)])
 
     def start(self, task: Task) -> None:
         for key in self._waiting.get(task.id, ()):
@@ -298,14 +301,19 @@ class _Run:
             "log": log_path.as_posix(),
         }
 
-    def _metrics(self, planned: PlannedCell, environment: str | None = None) -> list[Record]:
-        where = environment or self._environment
-        return metric_records(self._plan, planned, self._folder.artefacts, where)
+    def _metrics(self, planned: PlannedCell) -> list[Record]:
+        return metric_records(self._plan, planned, self._folder.artefacts, self._environment)
 
-    def _earlier(self) -> str:
-        """Where results without a record were found: here, if the run was never anywhere else."""
-        known = set(self._folder.environments())
-        return self._environment if known <= {self._environment} else UNKNOWN_ENVIRONMENT
+    def _where_it_was(self, record: Record) -> Record:
+        """The record of a number found finished, with the place where it was measured.
+
+        Another plan's record of it says so. Without one it was here, unless the run was elsewhere.
+        """
+        where = self._measured_at.get(_content(record, run=""))
+        if where is None:
+            here = set(self._folder.environments()) <= {self._environment}
+            where = self._environment if here else UNKNOWN_ENVIRONMENT
+        return dataclasses.replace(record, environment=where)
 
     def _append(self, records: list[Record]) -> None:
         """Appends what is not there yet; where it ran first is what stays on record."""
@@ -324,5 +332,7 @@ def _place(record: Record) -> str:
     return f"{record.cell} {'ok' if record.status == 'ok' else 'not ok'}"
 
 
-def _content(record: Record) -> str:
-    return repr(dataclasses.replace(record, environment=""))
+def _content(record: Record, **changes: str) -> bytes:
+    """What a record says, wherever it was measured; equal ones need not be written twice."""
+    said = dataclasses.replace(record, environment="", **changes)  # type: ignore[arg-type]
+    return hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).digest()

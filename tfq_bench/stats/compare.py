@@ -17,7 +17,7 @@ import numpy as np
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellFacts, Measured, flaw
+from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw
 from tfq_bench.stats.intervals import LEVEL
 
 __all__ = [
@@ -126,8 +126,7 @@ class Comparison:
 
 def compare_runs(a: Sequence[CellFacts], b: Sequence[CellFacts]) -> tuple[Comparison, ...]:
     """Every metric of every cell of two runs; cells match by axes, in A's order, then B's."""
-    others = {cell.identity: cell for cell in b}
-    mine = {cell.identity for cell in a}
+    others, mine = by_identity(b), by_identity(a)
     rows: list[Comparison] = []
     for cell in a:
         rows += _compare_cells(cell.label, cell, others.get(cell.identity))

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from tfq_bench.border import MetricValue, Record
 from tfq_bench.environment import hardware_fingerprint
-from tfq_bench.errors import UsageError, nearest
+from tfq_bench.errors import NotComparable, UsageError, nearest
 
-__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell", "flaw", "seeds_of"]
+__all__ = ["CellFacts", "Measured", "by_identity", "cell_facts", "find_cell", "flaw", "seeds_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,23 @@ def cell_facts(
 def seeds_of(cells: Iterable[CellFacts]) -> str:
     """The seeds of these cells in words."""
     return ", ".join(sorted({cell.axes.get("seed", "no seed") for cell in cells}))
+
+
+def by_identity(cells: Iterable[CellFacts]) -> dict[tuple[tuple[str, str], ...], CellFacts]:
+    """The cells by their place in the grid.
+
+    Raises:
+        NotComparable: two share one, and nobody could say which of them is meant.
+    """
+    found: dict[tuple[tuple[str, str], ...], CellFacts] = {}
+    for cell in cells:
+        if (other := found.setdefault(cell.identity, cell)) is not cell:
+            raise NotComparable(
+                f"the cells '{other.label}' ({other.key or 'baseline'}) and '{cell.label}' "
+                f"({cell.key or 'baseline'}) have the same place in the grid; cells are matched by "
+                "it. Take one of them out of the suite."
+            )
+    return found
 
 
 def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:

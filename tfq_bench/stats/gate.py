@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tfq_bench.errors import NotComparable, nearest
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.facts import CellFacts, Measured, flaw, seeds_of
+from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw, seeds_of
 from tfq_bench.stats.rules import Rule
 
 __all__ = ["OUTCOMES", "GateResult", "Outcome", "Verdict", "judge"]
@@ -113,8 +113,7 @@ def judge(
         run, baseline: matched by axes. rules: later ones win, see `tfq_bench.stats.rules`.
     """
     judging = _Judge(rules, [*run, *baseline])
-    expected = {cell.identity: cell for cell in baseline}
-    found = {cell.identity: cell for cell in run}
+    expected, found = by_identity(baseline), by_identity(run)
     absent = [cell for identity, cell in expected.items() if identity not in found]
     added = {c.identity_but_seed for identity, c in found.items() if identity not in expected}
     moved = [cell for cell in absent if cell.identity_but_seed in added]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import StoreError
+from tfq_bench.foreign import parse_json
 from tfq_bench.plan import SCHEMA
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.seals import FIELD, open_sealed, seal
@@ -25,7 +26,7 @@ from tfq_bench.store.shapes import (
     optional,
 )
 
-__all__ = ["AXES", "EXECUTION", "read_plan", "write_plan"]
+__all__ = ["AXES", "EXECUTION", "read_plan", "refuse_later", "write_plan"]
 
 AXES = mapping(TEXT, {"wbits": WHOLE_TEXT, "abits": WHOLE_TEXT, "seed": WHOLE_TEXT})
 EXECUTION = one_of("full-precision", "simulated", "lowered")
@@ -78,6 +79,26 @@ def write_plan(path: Path, plan: Mapping[str, Any]) -> None:
     """Writes a plan with its checksum; StoreError when it cannot be written."""
     sealed = {**plan, FIELD: seal(plan)}
     write_atomically(path, json.dumps(sealed, indent=1, allow_nan=False) + "\n")
+
+
+def refuse_later(path: Path) -> None:
+    """Refuses to write over what a later version knows better; any other file may be replaced.
+
+    Raises:
+        StoreError: the plan is of a later schema, or cannot be read.
+    """
+    try:
+        content = parse_json(path.read_bytes())
+    except OSError as error:
+        raise explain(error, path, "read") from error
+    except ValueError:
+        return
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if type(schema) is int and schema > SCHEMA:
+        raise StoreError(
+            f"'{path}': expected a plan of schema {SCHEMA} at most, found {schema}. Use the "
+            "version of tfq-bench that wrote it, or choose another folder."
+        )
 
 
 def read_plan(path: Path) -> dict[str, Any]:

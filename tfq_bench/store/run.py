@@ -21,7 +21,7 @@ from tfq_bench.errors import StoreError
 from tfq_bench.foreign import parse_json, printable
 from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.store.disk import explain, write_atomically
-from tfq_bench.store.plan_file import read_plan, write_plan
+from tfq_bench.store.plan_file import read_plan, refuse_later, write_plan
 from tfq_bench.store.records import read
 from tfq_bench.store.shapes import NUMBER, anything, fields, many, mapping
 
@@ -55,12 +55,13 @@ class RunFolder:
         """A folder that can hold a run, made if absent; a run that is there stays as it is.
 
         Raises:
-            StoreError: `path` holds something other than a run, a run of another schema, or
+            StoreError: `path` holds something other than a run, a run of a later schema, or
                 cannot be written.
         """
         try:
             if (path / "plan.json").is_file():
-                return cls(path)  # whatever it says: `write` makes it anew
+                refuse_later(path / "plan.json")
+                return cls(path)  # damaged or old: `write` makes it anew
             if path.exists() and _has_content(path):
                 raise StoreError(
                     f"expected a run folder or nothing at '{path}', found other files. "

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from tfq_bench.foreign import harmless
+from tfq_bench.api import harmless
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.run import RunFolder
 from tfq_bench_reports.blocks import HeatMaps, heat_maps

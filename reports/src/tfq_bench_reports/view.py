@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tfq_bench.api import printable
 from tfq_bench.border import MetricValue, Record
 from tfq_bench.errors import StoreError
-from tfq_bench.foreign import printable
-from tfq_bench.stats.facts import CellFacts
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 from tfq_bench_reports.kernels import kernels_of
@@ -28,6 +27,9 @@ from tfq_bench_reports.models import model_groups
 from tfq_bench_reports.naming import Name, short_names
 from tfq_bench_reports.redact import redact
 from tfq_bench_reports.tables import DIRECTIONS, tables_of
+
+if TYPE_CHECKING:
+    from tfq_bench.stats.facts import CellFacts
 
 __all__ = ["LOG_LINES", "SPEED_UNITS", "read_run"]
 
