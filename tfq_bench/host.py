@@ -350,13 +350,14 @@ def _entry(info: PluginInfo) -> dict[str, str]:
 def _take(draft: Draft, answer: Mapping[str, Any]) -> bool:
     """Whether `answer` is one; then it is the draft's."""
     try:
+        disturbances = ", ".join(printable(one, 200) for one in answer["disturbances"])
         draft.take(answer)
-    except ValueError:
+    except (KeyError, TypeError, ValueError):
         return False
-    if answer["disturbances"]:
+    if disturbances:
         draft.refuse(
-            f"While it is imported and asked what it offers, it {', '.join(answer['disturbances'])}"
-            ". A plugin's entry point only describes; 'tfq-bench plugins check' tries it again."
+            f"While it is imported and asked what it offers, it {disturbances}. "
+            "A plugin's entry point only describes; 'tfq-bench plugins check' tries it again."
         )
     return True
 

@@ -142,7 +142,7 @@ class Draft:
             ValueError: it is not what `answer` returns.
         """
         try:
-            offers = [(from_data(data), str(reason)) for data, reason in answer["offers"]]
+            offers = [(from_data(data), printable(reason)) for data, reason in answer["offers"]]
             faults = [
                 (_SEVERITY[_SEVERITY.index(s)], str(reason)) for s, reason in answer["faults"]
             ]
