@@ -46,7 +46,13 @@ class Child:
         self._channel, other = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(other.fileno())],
+                [
+                    sys.executable,
+                    "-c",
+                    _START,
+                    json.dumps([str(folder) for folder in sys.path]),
+                    str(other.fileno()),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -70,7 +76,7 @@ class Child:
             self._selector.register(descriptor, selectors.EVENT_READ, name)
         self._request = {
             "entries": entries,
-            "path": sys.path,
+            "path": [str(folder) for folder in sys.path],
             "parent": os.getpid(),
             "check": check,
         }

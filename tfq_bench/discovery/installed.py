@@ -85,7 +85,7 @@ class _Found:
 
 
 def _search_path() -> list[str]:
-    return sys.path
+    return [str(folder) for folder in sys.path]
 
 
 def _distributions() -> Iterator[_Found]:
