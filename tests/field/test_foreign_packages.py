@@ -202,18 +202,20 @@ def to_itself(path):
     path.symlink_to(path)
 
 
-@pytest.mark.parametrize("filename", ["entry_points.txt", "METADATA", "direct_url.json"])
-@pytest.mark.parametrize("damage", [no_file, no_end, no_device, to_itself])
-def test_what_is_no_regular_file_is_broken(machine, filename, damage):
+def test_what_is_no_regular_file_is_broken(machine):
     """Nothing waits for it, and the reason names the file."""
     machine.sound("other")
-    machine.plugin("odd", "")
-    path = machine.folder / "odd-1.0.dist-info" / filename
-    path.touch()
-    damage(path)
+    for filename in ("entry_points.txt", "METADATA", "direct_url.json"):
+        for damage in (no_file, no_end, no_device, to_itself):
+            info = machine.metadata(f"{filename[0]}_{damage.__name__}-1.0")
+            (info / filename).touch()
+            damage(info / filename)
     found = listed(machine)
-    assert "broken" == found["odd"][0]
-    assert f"Its {filename} is damaged" in found["odd"][1]
+    for filename in ("entry_points.txt", "METADATA", "direct_url.json"):
+        for damage in (no_file, no_end, no_device, to_itself):
+            status, reason = found[f"{filename[0]}_{damage.__name__}"]
+            assert "broken" == status
+            assert f"Its {filename} is damaged" in reason
     assert "ok" == found["other"][0]
 
 
