@@ -34,8 +34,8 @@ from tfq_bench.answers import held_to_protocol
 from tfq_bench.assets import Asset
 from tfq_bench.code_version import code_version, is_editable
 from tfq_bench.described import shown
+from tfq_bench.discovery.asking import ask
 from tfq_bench.discovery.installed import GROUP, installed, normal
-from tfq_bench.discovery.kept import Kept
 from tfq_bench.errors import (
     BrokenPlugin,
     IncompatiblePlugin,
@@ -73,6 +73,9 @@ __all__ = [
 log = logging.getLogger("tfq_bench.host")
 
 BUILTIN = "tfq_bench.builtin"
+FIRST_HAND = (BUILTIN, "tfq_bench.testing.tiny_plugin")
+"""Entry points that are the host's own code."""
+
 ALL = "*"
 MAX_ASSETS = 1000
 """Of one provider with its options."""
@@ -291,11 +294,11 @@ def discover(
     for draft in drafts:
         if _is_blocked(draft.info, blocked):
             draft.faults[:] = [("blocked", "It was asked to be left out.")]
-        elif draft.info.import_name.partition(".")[0] == "tfq_bench":
-            inspect(draft, manager)  # the host's own code
+        elif draft.info.import_name in FIRST_HAND:
+            inspect(draft, manager)
         elif not draft.faults:
             asked.append(draft)
-    _ask(asked, drafts[0].info.version, anew)
+    ask(asked, host_version=drafts[0].info.version, anew=anew)
     _mark_conflicts(drafts)
     for name in sorted(blocked - {ALL} if ALL not in blocked else ()):
         known = {n for d in drafts for n in (d.info.name, d.info.distribution)}
@@ -334,54 +337,6 @@ def candidates(extra: Iterable[str] = (), *, installed_too: bool = True) -> list
             Draft(PluginInfo(name=module, distribution=module, version=version, module=module))
         )
     return found
-
-
-def _ask(drafts: list[Draft], host_version: str, anew: bool) -> None:
-    """Gives each draft what its plugin answers, as it is remembered or found out now."""
-    if not drafts:
-        return
-    kept = Kept(host_version)
-    entries = {id(draft): _entry(draft.info) for draft in drafts}
-    unknown = []
-    for draft in drafts:
-        answer = None if anew else kept.get(entries[id(draft)])
-        if answer is None or not _take(draft, answer):
-            unknown.append(draft)
-    if not unknown:
-        return
-    from tfq_bench.discovery.trial import tried
-
-    asked = [entries[id(draft)] for draft in unknown]
-    answered = []
-    for draft, entry, answer in zip(unknown, asked, tried(asked), strict=True):
-        if _take(draft, answer):
-            answered.append((entry, answer))
-        else:
-            draft.refuse("It answers the host with something else than it offers.")
-    kept.add(answered)
-
-
-def _entry(info: PluginInfo) -> dict[str, str]:
-    return {
-        "name": info.name,
-        "distribution": info.distribution,
-        "version": info.version,
-        "module": info.module,
-    }
-
-
-def _take(draft: Draft, answer: Mapping[str, Any]) -> bool:
-    """Whether `answer` is one; then it is the draft's."""
-    try:
-        draft.take(answer)
-    except ValueError:
-        return False
-    if answer["disturbances"]:
-        draft.refuse(
-            f"While it is imported and asked what it offers, it {', '.join(answer['disturbances'])}"
-            ". A plugin's entry point only describes; 'tfq-bench plugins check' tries it again."
-        )
-    return True
 
 
 def _own_version() -> str:

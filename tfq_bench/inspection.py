@@ -142,9 +142,9 @@ class Draft:
             ValueError: it is not what `answer` returns.
         """
         try:
-            offers = [(from_data(data), str(reason)) for data, reason in answer["offers"]]
+            offers = [(from_data(data), printable(reason)) for data, reason in answer["offers"]]
             faults = [
-                (_SEVERITY[_SEVERITY.index(s)], str(reason)) for s, reason in answer["faults"]
+                (_SEVERITY[_SEVERITY.index(s)], printable(reason)) for s, reason in answer["faults"]
             ]
             observers = tuple(OBSERVERS[OBSERVERS.index(name)] for name in answer["observers"])
         except (TfqError, KeyError, TypeError, AttributeError, IndexError) as error:

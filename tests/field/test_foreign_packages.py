@@ -35,6 +35,7 @@ DAMAGED = [
     ("odd-name", meta("Name: a b/../c\nVersion: 1.0\n"), "Name should be letters"),
     ("long-name", meta(b"Name: " + LONG[:5000] + b"\nVersion: 1\n"), "Name should be letters"),
     ("escape-name", meta("Name: a\x1b[31m\nVersion: 1.0\n"), r"found 'a\x1b[31m'"),
+    ("other-name", meta("Name: tfq-bench-cpu\nVersion: 1.0\n"), "is that of 'tfq-bench-cpu'"),
     ("odd-version", meta("Name: odd-version\nVersion: latest!!\n"), "a version of PEP 440"),
     ("date-version", meta("Name: date-version\nVersion: 2004d\n"), "a version of PEP 440"),
     ("latin-metadata", meta("Name: é\nVersion: 1.0\n".encode("latin-1")), "it is not UTF-8"),
@@ -201,18 +202,20 @@ def to_itself(path):
     path.symlink_to(path)
 
 
-@pytest.mark.parametrize("filename", ["entry_points.txt", "METADATA", "direct_url.json"])
-@pytest.mark.parametrize("damage", [no_file, no_end, no_device, to_itself])
-def test_what_is_no_regular_file_is_broken(machine, filename, damage):
+def test_what_is_no_regular_file_is_broken(machine):
     """Nothing waits for it, and the reason names the file."""
     machine.sound("other")
-    machine.plugin("odd", "")
-    path = machine.folder / "odd-1.0.dist-info" / filename
-    path.touch()
-    damage(path)
+    for filename in ("entry_points.txt", "METADATA", "direct_url.json"):
+        for damage in (no_file, no_end, no_device, to_itself):
+            info = machine.metadata(f"{filename[0]}_{damage.__name__}-1.0")
+            (info / filename).touch()
+            damage(info / filename)
     found = listed(machine)
-    assert "broken" == found["odd"][0]
-    assert f"Its {filename} is damaged" in found["odd"][1]
+    for filename in ("entry_points.txt", "METADATA", "direct_url.json"):
+        for damage in (no_file, no_end, no_device, to_itself):
+            status, reason = found[f"{filename[0]}_{damage.__name__}"]
+            assert "broken" == status
+            assert f"Its {filename} is damaged" in reason
     assert "ok" == found["other"][0]
 
 
@@ -227,6 +230,13 @@ def test_what_is_not_ours_may_be_damaged(machine):
     (machine.folder / "-.dist-info").mkdir()
     (machine.folder / ".dist-info").mkdir()
     assert not {"stranger", "binary", "empty", "file", "old", "link"} & set(listed(machine))
+
+
+def test_a_byte_order_mark_is_none_of_the_name(machine):
+    """Editors write it; the group is seen behind it."""
+    machine.metadata("marked-1.0", **points("\ufeff[tfq_bench]\r\nmarked = marked_module\r\n"))
+    (machine.folder / "marked_module.py").write_text("")
+    assert ("ok", "") == listed(machine)["marked"]
 
 
 def test_an_egg_link_counts(machine, tmp_path):

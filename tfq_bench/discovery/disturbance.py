@@ -35,7 +35,7 @@ _GUARDED = (
 
 _BUILTINS: frozenset[str] = frozenset(vars(builtins))
 _LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
-_SETTINGS = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "CUDA_", "LD_", "PYTHON", "TFQ_")
+_SETTINGS = ("OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "CUDA_", "LD_", "PYTHON", "TFQ_")
 """Variables with such names change what is computed or how; nobody adds one in passing."""
 
 

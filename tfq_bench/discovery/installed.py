@@ -77,7 +77,7 @@ class _Found:
             except Exception as error:
                 raise ValueError(f"it cannot be read: {printable(error, 200)}") from None
         try:
-            return read_small(folder / filename, MAX_BYTES).decode("utf-8")
+            return read_small(folder / filename, MAX_BYTES).decode("utf-8-sig")
         except FileNotFoundError:
             return None
         except UnicodeDecodeError as error:
@@ -85,7 +85,7 @@ class _Found:
 
 
 def _search_path() -> list[str]:
-    return sys.path
+    return [str(folder) for folder in sys.path]
 
 
 def _distributions() -> Iterator[_Found]:
@@ -225,6 +225,11 @@ def _identity(found: _Found) -> tuple[str, str]:
             raise _Damaged(f"Its {filename}: {key} should be {form}, found '{shown}'.")
         values.append(lines[0])
     name, version = values
+    if not normal(found.stem).startswith(normal(name)):
+        raise _Damaged(
+            f"Its {filename} is that of '{name}', its folder that of '{_shown(found)[0]}'. "
+            "Reinstall it."
+        )
     if found.twins:
         others = " and ".join(printable(twin, MAX_NAME) for twin in (found.stem, *found.twins))
         raise _Damaged(

@@ -95,8 +95,8 @@ class Kept:
             self._host,
             sys.version,
             sys.executable,
-            sys.path,
-            [_metadata(folder) for folder in dict.fromkeys(sys.path)],
+            [str(folder) for folder in sys.path],
+            [_metadata(str(folder)) for folder in dict.fromkeys(sys.path)],
             sorted((k, v) for k, v in os.environ.items() if k not in _VOLATILE),
         ]
 
