@@ -89,7 +89,8 @@ def trace_network(network: nn.Module, inputs: Mapping[str, Any]) -> NetworkTrace
         raise QuantizationError(
             f"{type(network).__name__} could not be run on tensors without values. Expected a "
             f"network that takes {sorted(inputs)} in these shapes and whose course does not depend "
-            f"on values; found {type(error).__name__}: {error}"
+            f"on values; found {type(error).__name__}: "
+            f"{api.printable(error, 500)}"
         ) from error
     finally:
         for handle in handles:
