@@ -44,8 +44,8 @@ def branches(
 def branch_weights(model: Model, data: CalibrationData) -> Tensor | None:
     """What each row of `data` counts for in the mean of the guided prediction; None without.
 
-    The guided prediction is `(1 - scale) u + scale c`, so a row of `u` counts `2 (1 - scale)`, which
-    is negative, and a row of `c` counts `2 scale`: on average 1.
+    The guided prediction is `(1 - scale) u + scale c`, so a row of `u` counts `2 (1 - scale)`,
+    which is negative, and a row of `c` counts `2 scale`: on average 1.
 
     Returns:
         float64 `[M]` on the CPU.

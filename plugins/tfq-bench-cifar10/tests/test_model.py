@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from tfq_bench.api import AssetError, SuiteError
+from tfq_bench.api import AssetError, CellError, SuiteError
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.testing.contracts import ModelContract
 from tfq_bench_cifar10.embedded import load_weights
@@ -208,3 +208,12 @@ def test_impossible_steps_are_the_suites_mistake(name, steps):
         SuiteError, match=f"model 'cifar10-dit': sampler '{name}' takes .* found {steps};"
     ):
         dit(guidance=1.5).sampler(name, steps)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_no_pixels(value):
+    """They would be black or white, and score as if they were images."""
+    latents = torch.zeros(2, 3, 32, 32)
+    latents[1, 0, 5, 5] = value
+    with pytest.raises(CellError, match="1 of 2 images"):
+        unconditional().decode(latents)

@@ -117,7 +117,17 @@ class Cifar10Model:
         return api.Guidance(scale=self._scale, condition={self.network.argument: nothing})
 
     def decode(self, latents: Tensor) -> Tensor:
-        """uint8 `[B, 32, 32, 3]` on the CPU; values are rounded, not truncated."""
+        """uint8 `[B, 32, 32, 3]` on the CPU; values are rounded, not truncated.
+
+        Raises:
+            CellError: values that are not finite, which no pixel can say.
+        """
+        broken = (~torch.isfinite(latents)).flatten(1).any(dim=1)
+        if bool(broken.any()):
+            raise api.CellError(
+                f"model '{self.network.model}': {int(broken.sum())} of {len(latents)} images of "
+                "the batch have values that are not finite; expected pixels."
+            )
         images = latents.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
         return images.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
 

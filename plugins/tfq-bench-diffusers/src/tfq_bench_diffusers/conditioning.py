@@ -147,7 +147,14 @@ class _ClassTokens:
             raise api.AssetError(
                 f"{weights}: expected 'embedding.weight', a row for each class, found {error}."
             ) from None
-        self._nothing = int(read_json(folder / "config.json")["unconditional"])
+        self._nothing = read_json(folder / "config.json").get("unconditional")
+        classes = len(self._table) if self._table.dim() == 2 else 0
+        if type(self._nothing) is not int or not 0 <= self._nothing < classes:
+            raise api.AssetError(
+                f"{folder}: expected a table of classes and in config.json which row of it is none "
+                f"of them (unconditional), found shape {tuple(self._table.shape)} and "
+                f"{api.printable(repr(self._nothing), 80)}. Convert the checkpoint again."
+            )
 
     def row(self, image: int) -> Row:
         classes = [one for one in range(len(self._table)) if one != self._nothing]

@@ -170,8 +170,9 @@ class Folder:
             )
 
     def _refuse_adapters(self) -> None:
-        """AssetError where an adapter lies beside weights that are read: it would not be applied,
-        or only with another package installed.
+        """AssetError where an adapter lies beside weights that are read.
+
+        It would not be applied, or only with another package installed.
         """
         for name in (*DENOISERS, *DECODERS, *TEXT):
             folder = self.part(name)

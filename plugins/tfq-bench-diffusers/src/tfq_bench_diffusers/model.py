@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench import api
-from tfq_bench_diffusers.conditioning import (
-    Conditioning,
-    class_prompts,
-    conditioning,
-    read_prompts,
-)
 from tfq_bench_diffusers.components import (
     channel_count,
     check_decoder,
     check_network,
     network_kind,
+)
+from tfq_bench_diffusers.conditioning import (
+    Conditioning,
+    class_prompts,
+    conditioning,
+    read_prompts,
 )
 from tfq_bench_diffusers.decode import Decoder, to_pixels
 from tfq_bench_diffusers.families import PRESETS, architecture

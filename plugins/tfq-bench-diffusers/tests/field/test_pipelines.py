@@ -144,8 +144,6 @@ def test_statistics_of_latents_are_those_of_sdxls_pipeline(make_folder, tmp_path
     path.write_text(json.dumps({**json.loads(path.read_text()), **told}))
     with_scheduler(folder, "EulerDiscreteScheduler", SCALED)
     (tmp_path / "prompts.txt").write_text(PROMPT)
-    model = DiffusersModel(
-        source=str(folder), guidance=3.0, prompts=str(tmp_path / "prompts.txt")
-    )
+    model = DiffusersModel(source=str(folder), guidance=3.0, prompts=str(tmp_path / "prompts.txt"))
     found, expected = ours(model, "euler", 3), theirs(folder, "sdxl", 3, 3.0)
     assert np.abs(expected.astype(int) - found.astype(int)).max() <= 1

@@ -320,9 +320,7 @@ def test_fuzz_configurations_of_the_samplers_own_class(name):
 
 
 @fuzz(150)
-@given(
-    st.sampled_from(NAMED), configurations(), st.sampled_from([1, 2, 3, 5, 10, 20, 33, 100])
-)
+@given(st.sampled_from(NAMED), configurations(), st.sampled_from([1, 2, 3, 5, 10, 20, 33, 100]))
 def test_fuzz_configurations_of_any_class(name, config, steps):
     """Also where another class's configuration is read, as by `from_config`."""
     understood_or_refused(name, steps, config)

@@ -66,7 +66,8 @@ class Plms(_Remembers):
         stride = schedule.train_steps // steps
         self._levels = [(schedule.level(t), schedule.level(t - stride)) for t in times]
         # The first step is taken again from one stride above where its second half is computed.
-        self._again = (schedule.level(min(times[1] + stride, schedule.train_steps - 1)), schedule.level(times[1]))
+        above = min(times[1] + stride, schedule.train_steps - 1)
+        self._again = (schedule.level(above), schedule.level(times[1]))
         self.definition: Mapping[str, Any] = {
             "name": schedule.name,
             "order": 4,

@@ -34,7 +34,8 @@ class Schedule:
     def __init__(self, settings: Mapping[str, Any], name: str) -> None:
         self.name = name
         self.train_steps = int(settings["num_train_timesteps"])
-        self.kind = "trained" if settings["trained_betas"] is not None else settings["beta_schedule"]
+        trained = settings["trained_betas"] is not None
+        self.kind = "trained" if trained else str(settings["beta_schedule"])
         self.prediction = str(settings["prediction_type"])
         clips = settings.get("clip_sample", False)
         self.clip = float(settings["clip_sample_range"]) if clips else None
@@ -117,8 +118,10 @@ class Schedule:
         return [float(t) for t in np.linspace(0, self.train_steps - 1, steps)[::-1]]
 
     def trailing(self, last: int, steps: int) -> list[float]:
-        """Timesteps from `last` - 1 down by T / steps; SuiteError where rounding gives another
-        number of them.
+        """Timesteps from `last` - 1 down by T / steps.
+
+        Raises:
+            SuiteError: rounding places another number of them.
         """
         placed = np.round(np.arange(last, 0, -self.train_steps / steps)) - 1
         if len(placed) != steps or placed[-1] < 0:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tfq_bench.api import QuantizationError
+from tfq_bench.api import QuantizationError, printable
 from tfq_bench.quant import WeightedLayer
 from tfq_bench_diffusers.topology.flow import Flow, FlowMode
 from tfq_bench_diffusers.topology.meta import (
@@ -89,7 +89,8 @@ def trace_network(network: nn.Module, inputs: Mapping[str, Any]) -> NetworkTrace
         raise QuantizationError(
             f"{type(network).__name__} could not be run on tensors without values. Expected a "
             f"network that takes {sorted(inputs)} in these shapes and whose course does not depend "
-            f"on values; found {type(error).__name__}: {error}"
+            f"on values; found {type(error).__name__}: "
+            f"{printable(error, 500)}"
         ) from error
     finally:
         for handle in handles:
