@@ -190,6 +190,7 @@ class KeyMaker:
         return digest(
             {
                 "metric": provider.name,
+                **({"label": metric.label} if metric.label else {}),
                 "options": self.content(provider, metric),
                 **self._assets(provider, metric),
                 "plugin": self._table.distribution_of(provider),
