@@ -67,4 +67,6 @@ def _record(name: str) -> Record:
             replicates=tuple(23.4 + number / 1000 for number in range(200)),
         ),
         definition=f"{name}@01234567",
+        source="0123",
+        source_values=20,
     )

@@ -267,6 +267,9 @@ class MetricDefinition:
         parameters: everything the value depends on besides the cell: extractor digest, resize,
             reference digest, number of images, sampler and steps, version of the formula.
         volatile: True when two runs of one cell may differ (times, memory).
+        margin: how much worse, in `unit`, a gate without rules lets the number get; None for 2 % of
+            the baseline. Decibels and bounded numbers have one: 2 % of an SSIM of 0.999 is twenty
+            times the loss that it measures. It is no part of what the number means.
     """
 
     name: str
@@ -275,6 +278,7 @@ class MetricDefinition:
     summary: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     volatile: bool = False
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-__all__ = ["MAX_DEPTH", "parse_json", "printable"]
+__all__ = ["MAX_DEPTH", "harmless", "parse_json", "printable"]
 
 MAX_DEPTH = 64
 """Nesting that no file of ours comes near; the parser and everything after it is recursive."""
@@ -22,6 +22,7 @@ MAX_BYTES = 1 << 30
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
+_UNPRINTABLE_IN_LINES = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -40,6 +41,16 @@ def printable(text: object, limit: int = 2000) -> str:
     if len(line) <= limit and len(whole) <= 4 * limit:
         return line
     return f"{line[:limit]}... ({len(whole):,} characters)"
+
+
+def harmless(text: str) -> str:
+    r"""`text` with its lines and spaces as they are, and what else would act on a reader escaped.
+
+    >>> harmless("a\n  b\x1b[31m")
+    'a\n  b\\x1b[31m'
+    """
+    lines = text.replace("\r\n", "\n")
+    return _UNPRINTABLE_IN_LINES.sub(lambda found: _escape(found[0]), lines)
 
 
 def parse_json(content: bytes | str, *, max_bytes: int = MAX_BYTES) -> Any:

@@ -20,7 +20,7 @@ from tfq_bench.suite import SuiteSpec
 
 __all__ = ["EAGER", "SCHEMA", "Plan", "PlannedCell", "StageKeys", "cell_axes"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 EAGER = "eager"
 """What executes a full-precision cell: the model's own network, no backend."""

@@ -276,7 +276,7 @@ def images_of(spec, side):
 def write_run(folder, cells=CELLS, *, side=32):
     """A run folder at `folder` with everything a report reads; returns it."""
     plan = {
-        "schema": 1,
+        "schema": 2,
         "id": "0123456789abcdef",
         "suite": {"name": "synthetic", "summary": "Invented numbers for tests"},
         "sampling": {"sampler": "ddim", "steps": STEPS, "images": N, "seed": 0},
@@ -299,7 +299,7 @@ def write_run(folder, cells=CELLS, *, side=32):
                     "lower": f"l{spec.key}",
                     "sample": [f"s{spec.key}"],
                     "measure": None,
-                    "evaluate": [],
+                    "evaluate": [f"e{spec.key}"],
                 },
             }
             for spec in cells
@@ -326,6 +326,8 @@ def write_run(folder, cells=CELLS, *, side=32):
                         **shared,
                         status="ok",
                         metric=value,
+                        source=f"e{spec.key}",
+                        source_values=len(values),
                         definition=definition_id(value.definition),
                     )
                     for value in values

@@ -1,6 +1,5 @@
 """The file as a whole: well-formed, self-contained, deterministic, safe, complete."""
 
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -166,7 +165,7 @@ def test_plugin_text_is_escaped(synthetic, tmp_path):
     plan = run.plan()
     plan["suite"]["name"] = hostile
     plan["cells"][2]["axes"]["quantizer"] = hostile
-    run.path.joinpath("plan.json").write_text(json.dumps(plan))
+    run.write("", plan)
     text = rendered(run, tmp_path)
     page = Page(text)
     assert [] == page.misfits

@@ -32,10 +32,12 @@ def test_cell_with_numbers_and_a_failure_is_partial(synthetic, tmp_path):
     """Numbers that are there stay; the failure is told beside them."""
     run = synthetic.write_run(tmp_path / "run", synthetic.CELLS[:2])
     old = next(r for r in run.records() if r.cell == "c1sim8")
-    failure = replace(old, metric=None, definition=None, status="failed", reason="metric 'x' died")
+    failure = replace(
+        old, metric=None, definition=None, status="failed", failed_metric="x", reason="it died"
+    )
     records.append(run.records_path, [failure])
     cell = read_run(run).cell("c1sim8")
-    assert ("partial", "metric 'x' died") == (cell.status, cell.trouble.reason)
+    assert ("partial", "metric 'x': it died") == (cell.status, cell.trouble.reason)
     assert "psnr" in cell.metrics
 
 
@@ -43,8 +45,13 @@ def test_planned_cell_without_a_record_is_not_run(synthetic, tmp_path):
     """An interrupted run shows what is missing."""
     run = synthetic.write_run(tmp_path / "run", synthetic.CELLS[:2])
     lines = run.records_path.read_text().splitlines(keepends=True)
-    run.records_path.write_text("".join(line for line in lines if '"cell":"c0fp"' in line))
+    full = [line for line in lines if '"cell":"c0fp"' in line]
+    run.records_path.write_text("".join(full))
     assert "not run" == read_run(run).cell("c1sim8").status
+    run.records_path.write_text("".join(full[:-1]))
+    lacking = read_run(run).cell("c0fp")
+    assert "partial" == lacking.status
+    assert f"{len(full) - 1} of {len(full)} numbers" in lacking.trouble.reason
 
 
 def test_families(view):

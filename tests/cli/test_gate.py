@@ -17,7 +17,8 @@ def make_run(tmp_path):
     """A function that makes a run; cells are `name={metric: value}`, None for a failed cell."""
 
     def make(name, *, images=4, reference=None, **cells):
-        plan = {"schema": 1, "id": f"plan-{name}", "suite": {"name": "s"}, "cells": []}
+        plan = {"schema": 2, "id": f"plan-{name}", "suite": {"name": "s"}, "shards": []}
+        plan["cells"] = []
         records = []
         for cell, values in cells.items():
             label, axes = f"tiny / {cell} / cpu", {"quantizer": cell}
@@ -27,6 +28,8 @@ def make_run(tmp_path):
             plan["cells"].append(
                 {"key": key, "label": label, "axes": axes, "status": "planned", "reason": None}
                 | {"reference": f"{name}-{reference}" if reference not in (None, cell) else None}
+                | {"execution": "lowered"}
+                | {"keys": {"evaluate": [f"{key}-{metric}" for metric in values or ("fd",)]}}
             )
             for metric, value in (values or {}).items():
                 definition = MetricDefinition(
@@ -36,6 +39,8 @@ def make_run(tmp_path):
                     Record(
                         **common,
                         status="ok",
+                        source=f"{key}-{metric}",
+                        source_values=1,
                         definition=definition_id(definition),
                         metric=MetricValue(definition=definition, value=value, n=images),
                     )

@@ -33,7 +33,11 @@ def renderer(plugin_host):
 
 def make_run(path, *, recorded=True):
     """A run folder with one cell, and its record if asked for."""
-    run = RunFolder.create(path, "", {"schema": 1, "id": "plan", "cells": [{"key": "c"}]})
+    cell = {"key": "c", "label": "m / fp FP / eager", "axes": {}, "status": "planned"}
+    cell |= {"reason": None, "reference": None, "execution": "full-precision"}
+    cell |= {"keys": {"evaluate": ["m"]}}
+    plan = {"schema": 2, "id": "plan", "suite": {"name": "s"}, "shards": [], "cells": [cell]}
+    run = RunFolder.create(path, "", plan)
     record = Record(
         run="plan",
         cell="c",
@@ -44,6 +48,8 @@ def make_run(path, *, recorded=True):
         environment="e",
         metric=VALUE,
         definition="fd@0",
+        source="m",
+        source_values=1,
     )
     records.append(run.records_path, [record] if recorded else [])
     return path

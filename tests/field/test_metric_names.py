@@ -222,7 +222,7 @@ def test_names_that_nobody_could_know_before(plugin_host, run):
     plugin_host.install("mine", metric("psnr", look="assert inputs.images.shape[1]"))
     code, out, records = run('[[metric]]\nname = "mine"\n')
     assert 3 == code
-    assert "failed: tiny / rtn W8A8 / simulate in metric 'mine'" in out
+    assert "failed: tiny / rtn W8A8 / simulate at evaluate, metric 'mine'" in out
     assert "'psnr' is reported by metric 'paired'" in out
     psnr = [r.metric for r in records if r.metric and r.metric.definition.name == "psnr"]
     assert 1 == len(psnr)

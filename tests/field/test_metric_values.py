@@ -91,7 +91,7 @@ def only_mine_failed(code, out, records, reason):
     for record in failed:
         assert reason in record.reason, record.reason
         assert record.reason.isprintable()
-        assert f"in metric 'mine': {record.reason}" in out
+        assert f"at evaluate, metric 'mine': {record.reason}" in out
     names = {r.metric.definition.name for r in records if r.metric is not None}
     assert {"psnr", "mean-weight-bits", "size-bytes"} <= names
     return failed
@@ -112,6 +112,8 @@ WRONG = [
     ("[other(parameters={'x': object()})]", "parameters, x must be what JSON can say"),
     ("[other(parameters={1: 2})]", "parameters: keys must be text, found int 1"),
     ("[other(parameters={'x': np.zeros(2)})]", "must be what JSON can say"),
+    ("[other(margin=math.inf)]", "margin is inf, which is not a finite number"),
+    ("[other(margin=-1)]", "margin must be at least 0, found -1.0"),
     ("[other(volatile=1)]", "volatile must be true or false"),
     ("[replace(GOOD, n=0)]", "n must be a whole number of at least 1, found int 0"),
     ("[replace(GOOD, n=4.0)]", "n must be a whole number of at least 1, found float 4.0"),
@@ -399,7 +401,7 @@ PLACES = {
         "series",
         "definition",
     ),
-    "definition": ("name", "unit", "direction", "summary", "parameters", "volatile"),
+    "definition": ("name", "unit", "direction", "summary", "parameters", "volatile", "margin"),
     "interval": ("low", "high", "level", "method"),
 }
 

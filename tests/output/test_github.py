@@ -10,9 +10,9 @@ from tfq_bench.output.github import LIMIT_BYTES, append_summary, error_lines
 
 
 def test_an_annotation_is_escaped(verdict, result):
-    """Per cent signs and line breaks everywhere, colons and commas in the title."""
+    """Per cent signs everywhere, line breaks become spaces, colons and commas in the title."""
     bad = verdict("regressed", metric="a:b,c%", message="5 %\r\nworse: x, y", label="cell")
-    assert ("::error title=a%3Ab%2Cc%25 regressed::cell: 5 %25%0D%0Aworse: x, y",) == error_lines(
+    assert ("::error title=a%3Ab%2Cc%25 regressed::cell: 5 %25 worse: x, y",) == error_lines(
         result(bad, verdict("pass"))
     )
 

@@ -21,7 +21,7 @@ def test_columns_line_up():
 
 def test_a_row_stays_one_line():
     """Line breaks and escape sequences in a reason cannot break the table or the terminal."""
-    assert "a b  x [31m" == table(("h", "i"), [("a\nb", "x\x1b[31m")]).splitlines()[2]
+    assert r"a b  x\x1b[31m" == table(("h", "i"), [("a\nb", "x\x1b[31m")]).splitlines()[2]
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def measured(
     )
 
 
-def cell(*numbers, backend="cpu", status="ok", reason=None, key="k"):
-    """A cell whose place in the grid is its backend."""
+def cell(*numbers, backend="cpu", status="ok", reason=None, key="k", seed="0"):
+    """A cell whose place in the grid is its backend and its seed."""
     return CellFacts(
         key=key,
         label=f"tiny / rtn W4A8 / {backend}",
-        axes={"backend": backend},
+        axes={"backend": backend, "seed": seed},
         status=status,
         reason=reason,
         values={number.metric.definition.name: number for number in numbers},
@@ -129,7 +129,112 @@ def test_the_last_rule_that_covers_wins():
     other = Rule(cell="* / cuda", kind="at-most", numbers=(0.0,))
     result = gate(measured(500.0), measured(100.0), strict, loose, other)
     assert [("fd", "pass")] == outcomes(result)
-    assert ["a rule covers nothing: metric '*', cell '* / cuda', at most 0"] == list(result.notes)
+    (note,) = result.notes
+    assert note.startswith("a rule covers nothing: metric '*', cell '* / cuda', at most 0; no cell")
+    assert (2, True) == (result.exit_code, "undecided: a rule covers nothing" in result.summary)
+
+
+def test_brackets_in_a_label_mean_themselves_first():
+    """A label pasted into a rule, or a part of it, covers its cell; classes work where they fit."""
+    limit = {"kind": "at-least", "numbers": (50.0,)}
+    run = replace(cell(measured(9.0)), label="tiny [source=/a[1]] / rtn W4A8 / cpu")
+    for pattern in (run.label, "tiny [source=/a[1]] / *", "* / rtn W[48]A8 / *"):
+        assert (1, ()) == (lambda r: (r.exit_code, r.notes))(
+            gate(run, replace(run), Rule(cell=pattern, **limit))
+        )
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule(metric="fdd", kind="ignore"), "no metric is called so, did you mean 'fd'"),
+        (Rule(cell="tiny / rtn W4A8 / cpi", kind="ignore"), "did you mean 'tiny / rtn W4A8 / cpu'"),
+        (Rule(kind="no-worse-ratio", numbers=(1.1,)), "covers no number without a direction"),
+    ],
+)
+def test_a_rule_that_covers_nothing_does_not_pass(rule, words):
+    """Exit code 2 with the nearest names or the reason; a failure is still exit code 1."""
+    other = [measured(1.0, direction="none"), measured(1.0, name="ms", volatile=True)]
+    run = other if rule.kind != "ignore" else measured(1.0)
+    run = cell(*run) if isinstance(run, list) else run
+    result = gate(run, run, rule)
+    assert (2, True) == (result.exit_code, words in result.notes[0])
+    assert 1 == gate(measured(9.0), measured(1.0), Rule(metric="fdd", kind="ignore")).exit_code
+
+
+def exact(value, *, margin=None, name="fd", direction="lower", **given):
+    """A number with a margin, replicates, an interval or an n of its own."""
+    number = measured(value, name=name, direction=direction)
+    definition = replace(number.metric.definition, margin=margin)
+    return replace(number, metric=replace(number.metric, definition=definition, **given))
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now", "margin"), [("ssim", 0.9999, 0.9961, 0.001), ("psnr", 40, 39.45, 0.25)]
+)
+def test_margins_belong_to_the_definition(name, was, now, margin):
+    """Two percent of a bounded number or of decibels would be a real loss; the id is the same."""
+    old, new = (exact(v, name=name, direction="higher", margin=margin) for v in (was, now))
+    result = gate(new, old)
+    assert (1, "regressed") == (result.exit_code, result.verdicts[0].outcome)
+    assert f"no worse than {margin}" == result.verdicts[0].rule
+    assert (
+        0
+        == gate(
+            exact(now, name=name, direction="higher"), exact(was, name=name, direction="higher")
+        ).exit_code
+    )
+    assert (
+        definition_id(new.metric.definition)
+        == measured(1.0, name=name, direction="higher").definition
+    )
+    lenient = exact(now, name=name, direction="higher", margin=9.0)
+    assert 1 == gate(lenient, old).exit_code, "the stricter of run and baseline counts"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"interval": Interval(low=-math.inf, high=math.inf, level=0.95, method="se")},
+        {"interval": Interval(low=0.0, high=math.nan, level=0.95, method="se")},
+        {"interval": Interval(low=2.0, high=0.0, level=0.95, method="se")},
+        {"replicates": (1.0, math.nan), "pairing": "p"},
+        {"replicates": (math.inf, 1.0)},
+        {"replicates": (1.0, 1.0), "n": 1},
+    ],
+)
+def test_an_error_that_cannot_be_computed_fails(given):
+    """Whichever side it is on, under a relative limit and under an absolute one, known or new."""
+    broken, sound = exact(1.0, **given), measured(1.0)
+    for run, base in ((broken, sound), (sound, broken), (broken, []), (broken, broken)):
+        assert (1, "failed") == (gate(run, base).exit_code, gate(run, base).verdicts[0].outcome)
+    assert 1 == gate(broken, sound, Rule(kind="at-least", numbers=(0.0,))).exit_code
+
+
+def test_other_seeds_do_not_compare_and_are_told_once():
+    """Not as so many missing cells; where only some seeds are missing, those are."""
+    base = [
+        cell(measured(1.0), measured(1.0, name="kd"), seed=s, backend=b) for s in "01" for b in "xy"
+    ]
+    run = [cell(measured(1.0), seed="2", backend=b) for b in "xy"]
+    result = gate(run, base)
+    verdict = next(v for v in result.verdicts if v.outcome == "not-comparable")
+    assert (4, "4 cells") == (result.exit_code, verdict.label)
+    assert "expected the baseline's (0, 1), found 2" in verdict.message
+    assert not any(v.outcome == "missing" for v in result.verdicts)
+    fewer = gate(base[:2], base)
+    assert (1, 2) == (fewer.exit_code, sum(v.outcome == "missing" for v in fewer.verdicts))
+
+
+def test_an_unfinished_cell_fails_whatever_the_baseline_knows():
+    """A number that got lost could have been the bad one."""
+    run = replace(
+        cell(measured(1.0)), status="unfinished", reason="1 of its 2 metrics has no results"
+    )
+    for base in (measured(1.0), []):
+        result = gate(run, base)
+        assert (1, "missing") == (result.exit_code, result.verdicts[0].outcome)
+        assert "not finished: 1 of its 2" in result.verdicts[0].message
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -140,7 +245,7 @@ def test_what_is_not_finite_fails(value, direction):
         result = gate(measured(value, direction=direction), base)
         assert ("fd", "failed") == outcomes(result)[0]
         assert 1 == result.exit_code
-        assert "expected a finite number, found" in result.verdicts[0].message
+        assert f"whose error can be computed, found {value}" in result.verdicts[0].message
     limit = Rule(kind="at-most", numbers=(5.0,))
     assert 1 == gate(measured(value), measured(1.0), limit).exit_code
 
@@ -160,6 +265,15 @@ def test_missing_numbers_and_cells_fail():
     assert "found no number: the run has no such cell" in result.verdicts[1].message
 
 
+def test_a_missing_cell_is_told_once_with_all_its_numbers():
+    """Eight messages about one cell are seven too many."""
+    base = cell(*(measured(1.0, name=name) for name in "abcdefgh"))
+    for run, outcome in (([], "missing"), (cell(status="failed", reason="oom"), "failed")):
+        (verdict,) = gate(run, base).verdicts
+        assert (outcome, None, True) == (verdict.outcome, verdict.metric, verdict.fails)
+        assert "the baseline's 8 numbers (a, b, c, d, e, f, g, h)" in verdict.message
+
+
 def test_missing_may_be_ignored_by_a_rule():
     """It is still listed."""
     base = [cell(measured(1.0)), cell(measured(1.0), backend="cuda")]
@@ -173,7 +287,8 @@ def test_missing_may_be_ignored_by_a_rule():
 def test_a_cell_that_did_not_run_is_missing(status):
     """With its reason."""
     result = gate(cell(status=status, reason="no GPU here"), measured(1.0))
-    assert [("fd", "missing")] == outcomes(result)
+    assert [("fd" if status == "skipped" else None, "missing")] == outcomes(result)
+    assert "expected 'fd' as in the baseline (1)" in result.verdicts[0].message
     assert "no GPU here" in result.verdicts[0].message
 
 

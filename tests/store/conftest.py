@@ -43,6 +43,8 @@ def record():
             definition=definition_id(definition) if metric else None,
             stage="quantize" if status == "failed" else None,
             reason=reason,
+            source=f"m-{name}" if status == "ok" else None,
+            source_values=int(status == "ok"),
         )
 
     return make
@@ -52,15 +54,17 @@ def record():
 def plan():
     """A function that makes the content of a plan.json with the given cells."""
 
-    def make(*cells, sample=()):
+    def make(*cells, sample=(), metrics=("fd-tiny",)):
+        keys = {"sample": list(sample), "evaluate": [f"m-{name}" for name in metrics]}
         return {
-            "schema": 1,
+            "schema": 2,
             "id": "r",
             "suite": {"name": "s"},
             "shards": [[0, 2], [2, 4]],
             "cells": [
                 {"key": cell, "label": f"tiny / rtn W4A8 / {cell}", "axes": AXES}
-                | {"status": "planned", "reason": None, "keys": {"sample": list(sample)}}
+                | {"status": "planned", "reason": None, "keys": keys}
+                | {"execution": "simulated", "reference": None}
                 for cell in cells
             ],
         }

@@ -11,6 +11,7 @@ from tfq_bench.errors import SuiteError
 from tfq_bench.store.baseline import baseline_of, load_baseline, run_facts, save_baseline
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
+from tfq_bench.store.seals import seal
 
 SCHEMA = json.loads((files("tfq_bench") / "schemas" / "baseline.schema.json").read_text())
 
@@ -18,7 +19,7 @@ SCHEMA = json.loads((files("tfq_bench") / "schemas" / "baseline.schema.json").re
 @pytest.fixture
 def complete(tmp_path, record, plan):
     """A run of one finished cell with two metrics."""
-    run = RunFolder.create(tmp_path / "run", "", plan("c0"))
+    run = RunFolder.create(tmp_path / "run", "", plan("c0", metrics=("fd-tiny", "kd")))
     append(run.records_path, [record(replicates=(1.0, 2.0)), record(name="kd", value=0.1)])
     return run
 
@@ -42,7 +43,7 @@ def test_a_baseline_reads_back_what_the_run_had(complete, tmp_path):
 
 def test_the_same_numbers_give_the_same_file(complete, tmp_path, record, plan):
     """Whatever the order of the records."""
-    other = RunFolder.create(tmp_path / "other", "", plan("c0"))
+    other = RunFolder.create(tmp_path / "other", "", plan("c0", metrics=("kd", "fd-tiny")))
     append(other.records_path, [record(name="kd", value=0.1), record(replicates=(1.0, 2.0))])
     for name, run in (("a", complete), ("b", other)):
         save_baseline(baseline_of(run), tmp_path / name)
@@ -69,7 +70,7 @@ def _fields(record):
 
 @pytest.mark.parametrize(
     ("value", "status", "words"),
-    [(None, "failed", "failed: no memory"), (math.nan, "ok", "fd-tiny is nan")],
+    [(None, "failed", "failed: no memory"), (math.nan, "ok", "fd-tiny: nan")],
 )
 def test_bad_runs_are_refused_unless_allowed(run, record, value, status, words):
     """A partial run would become the measure of all later ones."""
@@ -93,12 +94,29 @@ def test_a_run_without_numbers_is_refused(run):
         baseline_of(run, allow_incomplete=True)
 
 
+def _sealed(text):
+    content = json.loads(text)
+    return json.dumps(content | {"checksum": seal(content)})
+
+
+def test_the_layout_of_the_file_does_not_count(complete, tmp_path):
+    """Formatters of a repository may touch it; no number is another one then."""
+    path = tmp_path / "baseline.json"
+    save_baseline(baseline_of(complete), path)
+    cells = load_baseline(path).cells
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True) + "\r\n")
+    assert cells == load_baseline(path).cells
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"images": 4', '"images": 5'), "now has the id"),
-        (lambda text: text.replace('"schema": 1', '"schema": 2'), "of schema 1 in .* found 2"),
-        (lambda text: text.replace('"axes"', '"axis"'), "is damaged"),
+        (lambda text: text.replace('"images": 4', '"images": 5'), "expected the checksum"),
+        (lambda text: text.replace('"value": 0.1', '"value": 0.2'), "expected the checksum"),
+        (lambda text: _sealed(text.replace('"images": 4', '"images": 5')), "now has the id"),
+        (lambda text: text.replace('"schema": 2', '"schema": 1'), "expected schema 2, found 1"),
+        (lambda text: _sealed(text.replace('"axes"', '"axis"')), "expected the field 'axes'"),
+        (lambda text: _sealed(text.replace('"n": 4', '"n": 1.5')), "a whole number.* found 1.5"),
         (lambda text: text[:-20], "is not JSON"),
         (lambda text: "[]", "found None"),
     ],

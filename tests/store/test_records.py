@@ -116,14 +116,14 @@ def test_a_broken_line_in_the_middle_is_an_error(path, record):
 def test_another_schema_is_refused(path, record):
     """The message says both numbers and the line."""
     path.write_text(json.dumps({**record_to_json(record()), "schema": 7}) + "\n")
-    with pytest.raises(StoreError, match="line 1: expected a record of schema 1, found 7"):
+    with pytest.raises(StoreError, match="line 1: expected a record of schema 2, found 7"):
         read(path)
 
 
 def test_a_missing_field_is_named():
     """No KeyError reaches the user."""
-    with pytest.raises(StoreError, match="lacks the field 'run'"):
-        record_from_json({"schema": 1})
+    with pytest.raises(StoreError, match="expected the field 'run', found none"):
+        record_from_json({"schema": 2})
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(path, record, monkeypatch):

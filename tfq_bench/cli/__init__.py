@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import errno
 import importlib
+import io
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from typing import NoReturn
 
 from tfq_bench import __version__
 from tfq_bench.errors import TfqError, UsageError, nearest
+from tfq_bench.foreign import printable
 
 __all__ = ["VERBS", "Parser", "main"]
 
@@ -38,6 +40,9 @@ VERBS = {
     "report": "write an HTML report of a run",
 }
 """Verbs in the order of ``--help``; static, so that help imports none of them."""
+
+MOST_CHARACTERS = 10_000
+"""Of one message."""
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -90,6 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.DEBUG)
     elif logging.lastResort is not None:
         logging.lastResort.setFormatter(_Short())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no locale decides an exit code
     try:
         with contextlib.ExitStack() as stack:
             args = _parse(argv)
@@ -199,21 +207,22 @@ class _Short(logging.Formatter):
         """`tfq-bench: message: cause`."""
         cause = record.exc_info[1] if record.exc_info else None
         end = "" if cause is None else f": {type(cause).__name__}: {cause}"
-        return f"tfq-bench: {record.getMessage()}{end}"
+        return f"tfq-bench: {printable(f'{record.getMessage()}{end}')}"
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"tfq-bench: {message}", file=sys.stderr)
+    # Plugins and files are quoted in messages: every line of theirs stays within one of ours.
+    print(f"tfq-bench: {printable(message, MOST_CHARACTERS)}", file=sys.stderr)
     return code
 
 
 def _bug(error: Exception, debug: bool) -> int:
     hint = "" if debug else " Repeat with --debug for the traceback;"
     return _fail(
-        f"unexpected {type(error).__name__}: {error}\nThis is a bug in tfq-bench or a plugin."
-        f"{hint} --no-plugins tells which of the two.",
+        f"unexpected {type(error).__name__}: {printable(error)}. This is a bug in tfq-bench or a "
+        f"plugin.{hint} --no-plugins tells which of the two.",
         EXIT_BUG,
         debug,
     )

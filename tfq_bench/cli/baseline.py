@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tfq_bench.errors import UsageError
+from tfq_bench.foreign import printable
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -69,7 +70,8 @@ def _show(path: Path) -> int:
         for name, measured in cell.values.items()
     ]
     print(table(("cell", "metric", "value", "low", "high", "n", "definition"), rows))
-    print(f"\nSuite '{baseline.suite}', plan {baseline.created_from}.")
+    print()
+    print(printable(f"Suite '{baseline.suite}', plan {baseline.created_from}."))
     for name, environment in baseline.environments.items():
-        print(f"Environment {name}: {environment['description']}.")
+        print(printable(f"Environment {name}: {environment['description']}."))
     return 0

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.errors import NotComparable, NothingToDo, UsageError
+from tfq_bench.foreign import printable
 
 if TYPE_CHECKING:
     from tfq_bench.stats.compare import Comparison
+    from tfq_bench.stats.facts import CellFacts
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -49,16 +52,18 @@ def execute(args: argparse.Namespace) -> int:
     Raises:
         UsageError: `--to` with two runs, or it names no cell.
         NothingToDo: there is no metric in both.
-        NotComparable: none of the metrics in both can be compared.
+        NotComparable: nothing of what both have can be compared, or not all of it that is no time
+            or peak of memory; what does compare is printed.
     """
     from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference
-    from tfq_bench.stats.facts import find_cell
+    from tfq_bench.stats.facts import find_cell, seeds_of
     from tfq_bench.store.baseline import run_facts
     from tfq_bench.store.run import RunFolder
 
     if args.to is not None and args.b is not None:
         raise UsageError("--to names a cell of the only run; leave one of the two out.")
     first = run_facts(RunFolder.open(args.a))
+    second: tuple[CellFacts, ...] = ()
     if args.to is not None:
         one = find_cell(first, args.to)
         rows = compare_with_cell(first, one)
@@ -69,14 +74,30 @@ def execute(args: argparse.Namespace) -> int:
         if not rows:
             raise NothingToDo(f"no cell in '{args.a}' shares a metric with full precision.")
     else:
-        rows = compare_runs(first, run_facts(RunFolder.open(args.b)))
+        second = run_facts(RunFolder.open(args.b))
+        rows = compare_runs(first, second)
+        if not any(row.a is not None and row.b is not None for row in rows):
+            places = [{cell.identity_but_seed for cell in cells} for cells in (first, second)]
+            if places[0] & places[1]:
+                raise NotComparable(
+                    f"seeds differ: '{args.a}' has {seeds_of(first)}, '{args.b}' has "
+                    f"{seeds_of(second)}; numbers of other seeds do not compare. Run both with the "
+                    "same seeds."
+                )
         if not any(row.a is not None and row.b is not None for row in rows):
             raise NothingToDo(f"'{args.a}' and '{args.b}' have no cell and metric in common.")
-    common = [row for row in rows if row.a is not None and row.b is not None]
-    if all(row.mark == "not comparable" for row in common):
-        reasons = sorted({row.reason or "" for row in common})
-        raise NotComparable(" ".join(reasons[:3]))
     _print(rows, args.format)
+    for cell in (*first, *second):
+        if cell.status == "unfinished":
+            words = f"note: not finished: {cell.label}: {cell.reason}"
+            print(printable(words), file=sys.stderr if args.format == "json" else sys.stdout)
+    common = [row for row in rows if row.a is not None and row.b is not None]
+    bad = [row for row in common if row.mark == "not comparable"]
+    if len(bad) == len(common) or not all(row.volatile for row in bad):
+        reasons = sorted({row.reason or "" for row in bad})
+        raise NotComparable(
+            f"{len(bad)} of {len(common)} numbers do not compare. {' '.join(reasons[:3])}"
+        )
     return 0
 
 
@@ -92,7 +113,7 @@ def _print(rows: Sequence[Comparison], style: str) -> None:
     if reasons:
         print()
     for reason in reasons:
-        print(f"- {markdown.escape(reason)}" if style == "md" else f"note: {reason}")
+        print(f"- {markdown.escape(reason)}" if style == "md" else f"note: {printable(reason)}")
 
 
 def _cells(row: Comparison) -> tuple[str, ...]:

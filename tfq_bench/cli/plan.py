@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench.foreign import printable
 from tfq_bench.host import discover
 from tfq_bench.planner import make_plan
 from tfq_bench.suite import load_suite
@@ -73,14 +74,16 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...]) -> str:
     ]
     sampling = plan.spec.sampling
     lines = [
-        f"{plan.spec.name}: {plan.spec.summary}" if plan.spec.summary else plan.spec.name,
+        printable(
+            f"{plan.spec.name}: {plan.spec.summary}" if plan.spec.summary else plan.spec.name
+        ),
         f"{sampling['images']} images a cell, {sampling['steps']} sampler steps, "
         f"device {plan.spec.device}, {plan.spec.threads} threads, plan {plan.id}",
         "",
         table(["cell", "label", "execution", "TMAC"], rows),
-        *(f"skipped: {p.cell.label}: {p.skip}" for p in plan.cells if p.skip),
-        *(_excluded(plan)),
-        *(f"note: {note}" for note in plan.notes),
+        *(printable(f"skipped: {p.cell.label}: {p.skip}") for p in plan.cells if p.skip),
+        *map(printable, _excluded(plan)),
+        *(printable(f"note: {note}") for note in plan.notes),
         "",
         f"{len(tasks) - len(todo)} of {len(tasks)} tasks are finished; "
         f"{number(_cost(todo) / 1e3)} of {number(_cost(tasks) / 1e3)} TMAC to do "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import SuiteError, UsageError
+from tfq_bench.foreign import printable
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.planner import make_plan
 from tfq_bench.providers import OptionValue, Provider, parse_options
@@ -100,12 +101,12 @@ def _carry_out(
     print(summary(plan, folder.artefacts, records))
     for planned in plan.cells:
         if planned.skip is not None:
-            print(f"skipped: {planned.cell.label}: {planned.skip}")
+            print(printable(f"skipped: {planned.cell.label}: {planned.skip}"))
     for record in records:
         if record.status == "failed":
-            where = f"at {record.stage}"
-            if record.failed_metric is not None:
-                where = f"in metric '{record.failed_metric}'"
-            print(f"failed: {record.label} {where}: {record.reason}")
-            print(f"  log: {folder.path / (record.log or '')}\n  repeat: {record.reproduce}")
+            what = "" if record.failed_metric is None else f", metric '{record.failed_metric}'"
+            where = f"{record.label} at {record.stage}{what}"
+            print(printable(f"failed: {where}: {record.reason}"))
+            print(f"  log: {printable(folder.path / (record.log or ''))}")
+            print(f"  repeat: {printable(record.reproduce)}")
     return failed

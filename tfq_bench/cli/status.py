@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tfq_bench.stats.facts import CellFacts
+from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
@@ -24,8 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints a line per cell."""
     folder = RunFolder.open(args.run)
-    cells = [_cell(folder, cell) for cell in folder.plan()["cells"]]
-    _add_failures(folder, cells)
+    facts = run_facts(folder)
+    cells = [
+        _cell(folder, cell, found)
+        for cell, found in zip(folder.plan()["cells"], facts, strict=True)
+    ]
     if args.json:
         print(json.dumps({"run": str(folder.path), "cells": cells}, indent=2))
         return 0
@@ -43,7 +48,8 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cell(folder: RunFolder, cell: dict[str, Any]) -> dict[str, Any]:
+def _cell(folder: RunFolder, cell: dict[str, Any], facts: CellFacts) -> dict[str, Any]:
+    """Results are counted by artefacts; finished is what a gate or a baseline takes as finished."""
     parts = [
         (stage, key)
         for stage, keys in cell["keys"].items()
@@ -51,30 +57,21 @@ def _cell(folder: RunFolder, cell: dict[str, Any]) -> dict[str, Any]:
         if key is not None
     ]
     finished = sum(folder.artefacts.has(stage, key) for stage, key in parts)
-    if cell["status"] == "skipped":
-        status = "skipped"
-    elif finished == len(parts):
-        status = "finished"
-    else:
-        status = "unfinished"
+    status, reason = ("finished" if facts.status == "ok" else facts.status), facts.reason
+    if status == "failed" and not facts.failed_metrics:
+        reason = f"{facts.stage or 'somewhere'}: {facts.reason}"
+    elif facts.failed_metrics:
+        status = "failed"
+        reason = "; ".join(f"metric '{m}': {why}" for m, why in facts.failed_metrics.items())
+    elif status == "unfinished" and finished < len(parts):
+        reason = None  # the count says it
+    elif status == "unfinished":
+        reason = f"{facts.reason}; run the suite again, nothing is computed twice"
     return {
         "key": cell["key"],
         "label": cell["label"],
         "status": status,
-        "reason": cell["reason"],
+        "reason": reason,
         "finished": finished,
         "all": len(parts),
     }
-
-
-def _add_failures(folder: RunFolder, cells: list[dict[str, Any]]) -> None:
-    failed: dict[str, list[str]] = {}
-    for record in folder.records():
-        if record.status == "failed":
-            where = str(record.stage)
-            if record.failed_metric is not None:
-                where = f"metric '{record.failed_metric}'"
-            failed.setdefault(record.cell, []).append(f"{where}: {record.reason}")
-    for cell in cells:
-        if cell["status"] == "unfinished" and cell["key"] in failed:
-            cell.update(status="failed", reason="; ".join(failed[cell["key"]]))

@@ -71,6 +71,7 @@ class ClipScore:
                 name="clip-score",
                 unit="",
                 direction="higher",
+                margin=0.1,
                 summary="Mean of 100 times the cosine between an image and its prompt under CLIP.",
                 parameters={
                     "formula": 1,

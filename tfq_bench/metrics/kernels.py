@@ -29,6 +29,7 @@ class Kernels:
                 name="mac-share-low-bit",
                 unit="",
                 direction="higher",
+                margin=0.0,
                 summary="Share of the network's multiply-accumulates done by kernels of at most "
                 "8 bits.",
                 parameters={"formula": 1, "at_most_bits": LOW_BIT},

@@ -102,6 +102,7 @@ class Paired:
                 name="psnr",
                 unit="dB",
                 direction="higher",
+                margin=0.25,
                 summary="Mean PSNR against the full-precision image of the same noise.",
                 parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
             ),
@@ -109,6 +110,7 @@ class Paired:
                 name="feature-cosine",
                 unit="",
                 direction="higher",
+                margin=0.001,
                 summary="Mean cosine between features of an image and of its full-precision twin.",
                 parameters={**shared, "extractor": dict(self._extractor.protocol)},
             ),
@@ -119,6 +121,7 @@ class Paired:
                     name="ssim",
                     unit="",
                     direction="higher",
+                    margin=0.001,
                     summary="Mean SSIM against the full-precision image of the same noise.",
                     parameters={
                         **shared,

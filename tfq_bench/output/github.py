@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfq_bench.foreign import printable
 from tfq_bench.output.verdicts import to_markdown
 from tfq_bench.stats.gate import GateResult
 from tfq_bench.store.disk import explain
@@ -44,14 +45,14 @@ def append_summary(result: GateResult, path: Path) -> None:
         text = to_markdown(result, limit_bytes=room)
         if len(text.encode()) > room:
             return  # earlier steps of the job have used it up
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except OSError as error:
         raise explain(error, path) from error
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 
+from tfq_bench.foreign import printable
 from tfq_bench.stats.gate import GateResult, Verdict
 
 __all__ = ["junit"]
-
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, not even escaped."""
 
 
 def junit(result: GateResult, *, name: str) -> str:
@@ -57,4 +54,5 @@ def _title(verdict: Verdict) -> str:
 
 
 def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("\ufffd", text)
+    """Without what XML 1.0 cannot hold, not even escaped, and what a viewer would act on."""
+    return printable(text)

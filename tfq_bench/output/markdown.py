@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from tfq_bench.foreign import printable
+
 __all__ = ["escape", "table"]
+
+
+_HASH = re.compile(r"(?<!&)#")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -17,8 +23,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` as it is shown: pipes, angle brackets and emphasis marks lose their meaning."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in ("\\", "|", "`", "*", "_"):
+    """`text` as one line that is shown as it is: no mark-up, no link, no mention, no HTML."""
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\|`*_~[]!":
         text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.splitlines())
+    # GitHub finds addresses, mentions and issues without any mark; an entity is none of these.
+    for start, entity in (("@", "&#64;"), ("://", "&#58;//"), ("www.", "www&#46;"), ("#", "&#35;")):
+        text = text.replace(start, entity) if start != "#" else _HASH.sub(entity, text)
+    return text

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from tfq_bench.foreign import printable
+
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Outcome, Task
     from tfq_bench.plan import Plan
@@ -96,10 +98,12 @@ class ProgressLines:
         left = self._left(fraction * task.weight)
         place = f"{self._position(self._ended + 1)} {self._labels[task.cell]}"
         line = f"{place}: {text} {fraction:.0%}{left}"
-        self._stream.write(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}")
+        shown = printable(line)[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(f"\r\x1b[2K{shown}")
         self._stream.flush()
 
     def _line(self, text: str) -> None:
+        text = printable(text)
         self._stream.write(f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
 

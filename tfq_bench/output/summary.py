@@ -32,13 +32,13 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
     note = f"{plan.spec.sampling['images']} images a cell."
     if left_out := columns[count:]:
         note += f" In the report: {', '.join(left_out)}."
-    return "\n".join([*broken_images(records), text, note])
+    return "\n".join([*broken_images(records), text, printable(note)])
 
 
 def broken_images(records: Iterable[Record]) -> list[str]:
     """What must be read before any number: cells whose images show nothing, a line each."""
     return [
-        f"BROKEN IMAGES: {printable(record.label)}: {printable(record.reason)}"
+        printable(f"BROKEN IMAGES: {record.label}: {record.reason}")
         for record in records
         if record.broken_images
     ]

@@ -6,7 +6,12 @@ import math
 import re
 from collections.abc import Sequence
 
+from tfq_bench.foreign import printable
+
 __all__ = ["number", "table"]
+
+WIDEST = 500
+"""Characters of one table cell; names of plugins and files may be of any length."""
 
 _NUMERIC = re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?( ?\S{1,6})?|NaN|[+-]?inf|-?")
 
@@ -14,8 +19,8 @@ _NUMERIC = re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?( ?\S{1,6})?|NaN|[+-]?inf|-?"
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned table, one line per row, without a newline at the end.
 
-    Columns of numbers (with units) are aligned to the right. Line breaks and control characters
-    in a cell become spaces, so that every row stays one line.
+    Columns of numbers (with units) are aligned to the right. Line breaks in a
+    cell become spaces and control characters their escapes, so that every row stays one line.
     """
     cells = [[_one_line(cell) for cell in row] for row in (headers, *rows)]
     columns = list(zip(*cells, strict=True))
@@ -47,4 +52,4 @@ def number(value: float | None, unit: str = "", *, signed: bool = False) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text, WIDEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfq_bench.foreign import printable
 from tfq_bench.output import markdown, terminal
 from tfq_bench.output.terminal import number
 from tfq_bench.stats.gate import GateResult, Verdict
@@ -40,17 +41,20 @@ def delta_text(verdict: Verdict) -> str:
 
 def to_text(result: GateResult) -> str:
     """Table, the message of everything that decided against the run, notes, and the result."""
-    parts = [terminal.table(HEADERS, [row(verdict) for verdict in result.verdicts])]
+    rows = [row(verdict) for verdict in result.verdicts]
+    parts = [terminal.table(HEADERS, rows)] if rows else []
     reasons = [
-        f"{verdict.outcome}: {verdict.label}, {verdict.metric or 'cell'}: {verdict.message}"
+        printable(
+            f"{verdict.outcome}: {verdict.label}, {verdict.metric or 'cell'}: {verdict.message}"
+        )
         for verdict in result.verdicts
         if verdict.fails or verdict.outcome == "not-comparable"
     ]
     if reasons:
         parts.append("\n".join(reasons))
     if result.notes:
-        parts.append("\n".join(f"note: {note}" for note in result.notes))
-    return "\n\n".join([*parts, result.summary]) if result.verdicts else result.summary
+        parts.append("\n".join(f"note: {printable(note)}" for note in result.notes))
+    return "\n\n".join([*parts, result.summary])
 
 
 def to_markdown(result: GateResult, *, limit_bytes: int | None = None) -> str:

@@ -23,7 +23,7 @@ from tfq_bench.pipeline.outcome import (
 )
 from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unfinished
 from tfq_bench.pipeline.workbench import Workbench
-from tfq_bench.store.records import append, read
+from tfq_bench.store.records import append, put_aside_damaged, read
 
 if TYPE_CHECKING:
     from tfq_bench.border import Record
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Watcher", "carry_out", "perform"]
 
 log = logging.getLogger("tfq_bench.run")
+
+UNKNOWN_ENVIRONMENT = "unknown"
+"""Of numbers whose records were lost in a run that went on elsewhere: times do not compare."""
 
 
 class Watcher(Protocol):
@@ -138,6 +141,10 @@ class _Run:
             for planned in plan.runnable()
         }
         self._started: set[str] = set()
+        put_aside_damaged(folder.records_path)
+        self._known: dict[str, set[str]] = {}
+        for record in read(folder.records_path):
+            self._known.setdefault(_place(record), set()).add(_content(record))
         self.failed: dict[str, PlannedCell] = {}
 
     def settle(self, cells: Iterable[PlannedCell]) -> None:
@@ -146,7 +153,7 @@ class _Run:
             if planned.skip is not None:
                 self._append([skip_record(self._plan, planned, self._environment)])
             elif not self._open[planned.cell.key]:
-                self._append(self._metrics(planned))
+                self._append(self._metrics(planned, self._earlier()))
 
     def start(self, task: Task) -> None:
         for planned in self._plan.runnable():
@@ -217,15 +224,30 @@ class _Run:
             "log": log_path.as_posix(),
         }
 
-    def _metrics(self, planned: PlannedCell) -> list[Record]:
-        return metric_records(self._plan, planned, self._folder.artefacts, self._environment)
+    def _metrics(self, planned: PlannedCell, environment: str | None = None) -> list[Record]:
+        where = environment or self._environment
+        return metric_records(self._plan, planned, self._folder.artefacts, where)
+
+    def _earlier(self) -> str:
+        """Where results without a record were found: here, if the run was never anywhere else."""
+        known = set(self._folder.environments())
+        return self._environment if known <= {self._environment} else UNKNOWN_ENVIRONMENT
 
     def _append(self, records: list[Record]) -> None:
         """Appends what is not there yet; where it ran first is what stays on record."""
-        known = {_content(record) for record in read(self._folder.records_path)}
-        fresh = [record for record in records if _content(record) not in known]
-        if fresh:
-            append(self._folder.records_path, fresh)
+        fresh = []
+        for record in records:
+            known = self._known.setdefault(_place(record), set())
+            if _content(record) not in known:
+                fresh.append(record)
+                known.add(_content(record))
+                if record.status == "ok":  # it takes a failure of its cell off the record
+                    self._known.pop(f"{record.cell} not ok", None)
+        append(self._folder.records_path, fresh)
+
+
+def _place(record: Record) -> str:
+    return f"{record.cell} {'ok' if record.status == 'ok' else 'not ok'}"
 
 
 def _content(record: Record) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellFacts, Measured
+from tfq_bench.stats.facts import CellFacts, Measured, flaw
 from tfq_bench.stats.intervals import LEVEL
 
 __all__ = [
@@ -54,6 +54,11 @@ class Delta:
     value: float
     interval: Interval | None
     paired: bool
+
+    @property
+    def known(self) -> bool:
+        """False when the value or its interval is not finite: nobody knows how far they differ."""
+        return all(map(math.isfinite, (self.value, self.low, self.high)))
 
     @property
     def low(self) -> float:
@@ -105,6 +110,7 @@ class Comparison:
         delta: `b - a`, None when there is none.
         mark: how B stands to A; `no difference shown` when the interval holds zero.
         reason: why they do not compare, or why one is missing.
+        volatile: True for a number that may differ between two runs of one cell.
     """
 
     label: str
@@ -115,6 +121,7 @@ class Comparison:
     delta: Delta | None
     mark: Mark
     reason: str | None = None
+    volatile: bool = False
 
 
 def compare_runs(a: Sequence[CellFacts], b: Sequence[CellFacts]) -> tuple[Comparison, ...]:
@@ -187,9 +194,13 @@ def _compare(label: str, name: str, a: Measured, b: Measured) -> Comparison:
         difference = delta(b.metric, a.metric)
         if b.metric.definition.volatile and (a.hardware is None or a.hardware != b.hardware):
             raise NotComparable("measured on different or unknown hardware.")
-        mark = _mark(difference, b.metric.definition.direction)
+        mark = _mark(difference, b.metric.definition)
         if mark == "not comparable":
-            reason = "a value is not finite."
+            found = (flaw(value.metric) for value in (a, b))
+            reason = (
+                f"{name}: expected finite numbers whose error can be computed, found "
+                f"{next(filter(None, found), 'a difference that is not finite')}."
+            )
     except NotComparable as error:
         difference, mark, reason = None, "not comparable", str(error)
     return Comparison(
@@ -201,19 +212,21 @@ def _compare(label: str, name: str, a: Measured, b: Measured) -> Comparison:
         delta=difference,
         mark=mark,
         reason=reason,
+        volatile=b.metric.definition.volatile,
     )
 
 
-def _mark(difference: Delta, direction: str) -> Mark:
-    if not math.isfinite(difference.value):
+def _mark(difference: Delta, definition: MetricDefinition) -> Mark:
+    if not difference.known:
         return "not comparable"
     if difference.low == difference.high == 0:
         return "equal"
     if difference.low <= 0 <= difference.high:
         return "no difference shown"
-    if direction == "none":
-        return "differs"
-    return "better" if (difference.value < 0) == (direction == "lower") else "worse"
+    if definition.direction == "none" or (definition.volatile and difference.interval is None):
+        return "differs"  # one time or size that varies from run to run proves nothing
+    lower = definition.direction == "lower"
+    return "better" if (difference.value < 0) == lower else "worse"
 
 
 def _check(a: MetricDefinition, b: MetricDefinition) -> None:

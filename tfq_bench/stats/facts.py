@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from tfq_bench.border import MetricValue, Record
 from tfq_bench.environment import hardware_fingerprint
 from tfq_bench.errors import UsageError, nearest
 
-__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell"]
+__all__ = ["CellFacts", "Measured", "cell_facts", "find_cell", "flaw", "seeds_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class CellFacts:
         key: content key; a change of code moves it, so cells of two runs match by `axes`.
         reference: key of the full-precision cell, None for that cell itself.
         reason: why it failed, was skipped or is not finished.
+        stage: where a failed cell failed.
         failed_metrics: why, by name in the suite, of metrics that failed while others are there. A
             cell is failed as a whole only when nothing of it was measured or another stage failed.
     """
@@ -48,12 +50,18 @@ class CellFacts:
     values: Mapping[str, Measured]
     reason: str | None = None
     reference: str | None = None
+    stage: str | None = None
     failed_metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> tuple[tuple[str, str], ...]:
         """The cell's place in the grid; equal for the same cell of two runs."""
         return tuple(sorted(self.axes.items()))
+
+    @property
+    def identity_but_seed(self) -> tuple[tuple[str, str], ...]:
+        """Equal for cells that differ in nothing but their seed."""
+        return tuple(axis for axis in self.identity if axis[0] != "seed")
 
 
 def cell_facts(
@@ -77,6 +85,11 @@ def cell_facts(
     return tuple(_facts(cell, of_cell.get(cell["key"], []), hardware) for cell in plan["cells"])
 
 
+def seeds_of(cells: Iterable[CellFacts]) -> str:
+    """The seeds of these cells in words."""
+    return ", ".join(sorted({cell.axes.get("seed", "no seed") for cell in cells}))
+
+
 def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
     """The one cell with this label, or whose key begins so.
 
@@ -91,6 +104,25 @@ def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
         several = ", ".join(f"{cell.key} ({cell.label})" for cell in found)
         raise UsageError(f"several cells are called '{name}': {several}; give more of the key.")
     raise UsageError(f"no cell is called '{name}'; {nearest(name, [c.label for c in known])}")
+
+
+def flaw(metric: MetricValue) -> str | None:
+    """What is wrong with a number that cannot be held against another, None when it can.
+
+    A number whose error could not be computed is one of these: nobody knows how far it is off.
+    """
+    interval = metric.interval
+    if not math.isfinite(metric.value):
+        return f"{metric.value}"
+    if interval is not None and not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return f"the interval [{interval.low}, {interval.high}], which is not finite"
+    if interval is not None and interval.low > interval.high:
+        return f"the interval [{interval.low}, {interval.high}], which is upside down"
+    if not all(map(math.isfinite, metric.replicates)):
+        return "replicates that are not finite"
+    if metric.replicates and metric.n < 2:
+        return f"an error from n = {metric.n}, which tells nothing"
+    return None
 
 
 def _facts(
@@ -109,17 +141,17 @@ def _facts(
         if record.metric is not None
     }
     status: Literal["ok", "failed", "skipped", "unfinished"]
-    reason = cell.get("reason")
+    reason = cell["reason"]
     if cell["status"] == "skipped":
         status = "skipped"
     elif bad is not None:
         status, reason = ("failed" if bad.status == "failed" else "skipped"), bad.reason
-    elif values or any(record.status == "ok" for record in records):
-        status = "ok"
-    elif failed:
+    elif (lacking := _lacking(cell["keys"]["evaluate"], records)) is not None:
+        status, reason = "unfinished", lacking
+    elif failed and not values:
         status, reason = "failed", f"metric '{failed[0].failed_metric}': {failed[0].reason}"
     else:
-        status, reason = "unfinished", "it has no results yet"
+        status = "ok"
     return CellFacts(
         key=cell["key"],
         label=cell["label"],
@@ -127,6 +159,23 @@ def _facts(
         status=status,
         values=values,
         reason=reason,
-        reference=cell.get("reference"),
+        reference=cell["reference"],
+        stage=bad.stage if bad is not None else None,
         failed_metrics={r.failed_metric: r.reason or "" for r in failed if r.failed_metric},
     )
+
+
+def _lacking(sources: list[str], records: list[Record]) -> str | None:
+    """What the records do not have of these evaluations, None when they are complete."""
+    if not records:
+        return "it has no results yet"
+    absent = 0
+    for source in sources:
+        found = [record for record in records if record.source == source]
+        numbers = sum(record.metric is not None for record in found)
+        if not found:
+            absent += 1
+        elif any(r.status == "ok" and r.source_values != numbers for r in found):
+            wanted = found[0].source_values
+            return f"{numbers} of {wanted} numbers of evaluation '{source}' are on record"
+    return f"{absent} of its {len(sources)} metrics have no results yet" if absent else None

@@ -8,14 +8,13 @@ no build: `regressed` means that the whole interval lies past the limit. Absolut
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from tfq_bench.errors import NotComparable
+from tfq_bench.errors import NotComparable, nearest
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.facts import CellFacts, Measured
+from tfq_bench.stats.facts import CellFacts, Measured, flaw, seeds_of
 from tfq_bench.stats.rules import Rule
 
 __all__ = ["OUTCOMES", "GateResult", "Outcome", "Verdict", "judge"]
@@ -34,6 +33,9 @@ OUTCOMES: tuple[Outcome, ...] = (
     "pass",
 )
 """Worst first."""
+
+
+_FINITE = "a finite number whose error can be computed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class GateResult:
     """All verdicts, worst first, and what they amount to.
 
     Args:
-        notes: rules that covered nothing.
+        notes: rules that covered nothing; with any, the gate does not pass.
         compared: how many numbers were held against a limit.
     """
 
@@ -75,9 +77,11 @@ class GateResult:
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 failed, 4 something was not comparable, 5 nothing was compared."""
+        """0 passed, 1 failed, 2 a rule covers nothing, 4 not comparable, 5 nothing compared."""
         if any(verdict.fails for verdict in self.verdicts):
             return 1
+        if self.notes:
+            return 2
         if any(verdict.outcome == "not-comparable" for verdict in self.verdicts):
             return 4
         return 0 if self.compared else 5
@@ -93,6 +97,7 @@ class GateResult:
         words = {
             0: "Gate passed",
             1: "Gate failed",
+            2: "Gate undecided: a rule covers nothing",
             4: "Gate undecided: some numbers are not comparable",
             5: "Gate undecided: nothing was compared",
         }
@@ -107,13 +112,20 @@ def judge(
     Args:
         run, baseline: matched by axes. rules: later ones win, see `tfq_bench.stats.rules`.
     """
-    judging = _Judge(rules)
+    judging = _Judge(rules, [*run, *baseline])
     expected = {cell.identity: cell for cell in baseline}
     found = {cell.identity: cell for cell in run}
+    absent = [cell for identity, cell in expected.items() if identity not in found]
+    added = {c.identity_but_seed for identity, c in found.items() if identity not in expected}
+    moved = [cell for cell in absent if cell.identity_but_seed in added]
+    places = {cell.identity_but_seed for cell in moved}
+    if moved:
+        mine = [cell for cell in run if cell.identity_but_seed in places]
+        judging.other_seeds([c for c in mine if c.identity not in expected], moved)
     for identity, cell in found.items():
         judging.cell(cell, expected.get(identity))
-    for identity, cell in expected.items():
-        if identity not in found:
+    for cell in absent:
+        if cell.identity_but_seed not in places:
             judging.absent(cell, "the run has no such cell")
     order = {outcome: number for number, outcome in enumerate(OUTCOMES)}
     return GateResult(
@@ -129,49 +141,74 @@ def judge(
 
 
 class _Judge:
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], seen: Sequence[CellFacts]) -> None:
         self.rules = rules
+        self.seen = seen
         self.used: set[int] = set()
         self.verdicts: list[Verdict] = []
         self.compared = 0
 
     def cell(self, cell: CellFacts, expected: CellFacts | None) -> None:
         """Judges a cell of the run; `expected` is the baseline's, None when it has none such."""
-        before = len(self.verdicts)
-        if expected is not None:
-            for name, base in expected.values.items():
-                mine = cell.values.get(name)
-                if mine is None:
-                    self._lacking(cell, name, base)
-                elif rule := self._rule(cell.label, mine):
-                    self._judge(cell.label, rule, mine, base)
         known = expected.values if expected is not None else {}
+        lacking = {name: base for name, base in known.items() if name not in cell.values}
+        for name, base in known.items():
+            mine = cell.values.get(name)
+            if mine is not None and (rule := self._rule(cell.label, mine)):
+                self._judge(cell.label, rule, mine, base)
         for name, mine in cell.values.items():
             if name not in known and (rule := self._rule(cell.label, mine)):
                 self._new(cell.label, rule, mine, listed=expected is not None)
         for name, reason in cell.failed_metrics.items():
-            self._failed_metric(cell, name, reason)
-        if cell.status == "failed" and not cell.failed_metrics:
-            lacking = (v for v in self.verdicts[before:] if v.value is None)
-            if not any(v.outcome == "failed" for v in lacking):
-                self._whole(cell, "failed", f"the cell failed: {cell.reason}", fails=True)
-        elif expected is None and cell.status != "skipped":
-            reason = f": {cell.reason}" if cell.reason else ""
-            self._whole(cell, "new", f"the baseline has no such cell{reason}", fails=False)
+            self._failed_metric(cell.label, name, reason)
+        reason = cell.reason or "the cell has no such metric"
+        if cell.status == "failed":
+            if not cell.failed_metrics:
+                found = f"the cell failed: {reason}"
+                self._whole(cell.label, "failed", self._expected(cell.label, lacking, found))
+        elif cell.status == "unfinished":
+            found = f"the cell is not finished: {reason}; run the suite again"
+            self._whole(cell.label, "missing", self._expected(cell.label, lacking, found))
+        else:
+            self._lacking(cell.label, lacking, f"{cell.status} cell: {reason}")
+            if expected is None and cell.status == "ok":
+                self._whole(cell.label, "new", "the baseline has no such cell", fails=False)
 
     def absent(self, cell: CellFacts, reason: str) -> None:
         """Says which numbers of a baseline's cell are missing."""
-        for name, base in cell.values.items():
-            self._missing(cell.label, name, base, reason)
+        self._lacking(cell.label, cell.values, reason)
+
+    def other_seeds(self, mine: Sequence[CellFacts], base: Sequence[CellFacts]) -> None:
+        """Says once that cells differ in nothing but their seed."""
+        label = f"{len(base)} cells" if len(base) > 1 else base[0].label
+        message = (
+            f"seeds differ: expected the baseline's ({seeds_of(base)}), found {seeds_of(mine)}; "
+            "numbers of other seeds do not compare. Run the suite with the baseline's seeds, or "
+            "save a new baseline"
+        )
+        self._append("not-comparable", label, None, message, fails=False)
 
     def notes(self) -> Iterator[str]:
         """Rules of the file that covered nothing: most likely a typing error."""
+        labels = {cell.label for cell in self.seen}
+        metrics = {name for cell in self.seen for name in (*cell.values, *cell.failed_metrics)}
         for number, rule in enumerate(self.rules):
-            if number not in self.used and not rule.built_in:
-                yield (
-                    f"a rule covers nothing: metric '{rule.metric}', cell '{rule.cell}', "
-                    f"{rule.text}"
+            if number in self.used or rule.built_in:
+                continue
+            why = ""
+            if any(rule.names(cell.label, name) for cell in self.seen for name in cell.values):
+                why = (
+                    "; 'no-worse-than' covers no number without a direction, and the metric '*' "
+                    "none that is volatile"
                 )
+            elif not any(rule.names(rule.cell, name) for name in metrics):
+                why = f"; {_nearest('metric', rule.metric, metrics)}"
+            elif not any(rule.names(label, rule.metric) for label in labels):
+                why = f"; {_nearest('cell', rule.cell, labels)}"
+            yield (
+                f"a rule covers nothing: metric '{rule.metric}', cell '{rule.cell}', "
+                f"{rule.text}{why}"
+            )
 
     def _rule(self, label: str, measured: Measured) -> Rule | None:
         """The last rule that covers the number; None when it is ignored or not covered."""
@@ -182,43 +219,50 @@ class _Judge:
                 winner = rule
         return None if winner is None or winner.kind == "ignore" else winner
 
-    def _lacking(self, cell: CellFacts, name: str, base: Measured) -> None:
-        if cell.status != "failed":
-            reason = cell.reason or "the cell has no such metric"
-            self._missing(cell.label, name, base, f"{cell.status} cell: {reason}")
-        elif rule := self._rule(cell.label, base):
-            message = (
-                f"expected a number as in the baseline ({base.metric.value:.6g}), but the cell "
-                f"failed: {cell.reason}"
-            )
-            self._add("failed", cell.label, rule, None, base, message, fails=True)
+    def _lacking(self, label: str, lacking: Mapping[str, Measured], reason: str) -> None:
+        """Numbers of the baseline that a cell does not have: one verdict that names them."""
+        strict: dict[str, Measured] = {}
+        lax: dict[str, Measured] = {}
+        for name, base in lacking.items():
+            if rule := self._rule(label, base):
+                (strict if rule.on_missing == "fail" else lax)[name] = base
+        for names, fails in ((strict, True), (lax, False)):
+            if names:
+                self._missing(label, names, reason, fails=fails)
 
-    def _missing(self, label: str, name: str, base: Measured, reason: str) -> None:
-        rule = self._rule(label, base)
-        if rule is not None:
-            message = (
-                f"expected '{name}' as in the baseline ({base.metric.value:.6g}), found no "
-                f"number: {reason}"
-            )
-            fails = rule.on_missing == "fail"
-            self._add("missing", label, rule, None, base, message, fails=fails)
+    def _missing(
+        self, label: str, names: Mapping[str, Measured], reason: str, *, fails: bool
+    ) -> None:
+        alone = next(iter(names.values())) if len(names) == 1 else None
+        message = f"{_listed(names)}, found no number: {reason}"
+        if alone is not None:
+            rule = self._rule(label, alone)
+            assert rule is not None
+            self._add("missing", label, rule, None, alone, message, fails=fails)
+        else:
+            self._whole(label, "missing", message, fails=fails, ignorable=False)
+
+    def _expected(self, label: str, lacking: Mapping[str, Measured], found: str) -> str:
+        judged = {name: base for name, base in lacking.items() if self._rule(label, base)}
+        return f"{_listed(judged)}, but {found}" if judged else found
 
     def _new(self, label: str, rule: Rule, mine: Measured, *, listed: bool) -> None:
         """Judges a number without a baseline; `listed` when it gets a row of its own."""
-        if not math.isfinite(mine.metric.value) or rule.kind in ("band", "at-most", "at-least"):
+        if flaw(mine.metric) is not None or rule.kind in ("band", "at-most", "at-least"):
             self._judge(label, rule, mine, None)
         elif listed:
             message = f"the baseline has no such metric of this cell; found {mine.metric.value:.6g}"
             self._add("new", label, rule, mine, None, message, fails=False)
 
     def _judge(self, label: str, rule: Rule, mine: Measured, base: Measured | None) -> None:
-        value = mine.metric.value
-        if not math.isfinite(value):
-            message = f"expected a finite number, found {value}"
+        if (wrong := flaw(mine.metric)) is not None:
+            message = f"expected {_FINITE}, found {wrong}"
             self._add("failed", label, rule, mine, base, message, fails=True)
             return
         if rule.kind == "finite":
             return
+        definition = mine.metric.definition
+        rule = rule.limit(definition, base.metric.definition if base is not None else None)
         difference = None
         if base is not None:
             try:
@@ -228,11 +272,11 @@ class _Judge:
                 message = f"{str(error).rstrip('.')}; save a new baseline"
                 self._add("not-comparable", label, rule, mine, base, message, fails=False)
                 return
-            if not math.isfinite(base.metric.value) and rule.kind.startswith(("no-worse", "same")):
-                message = (
-                    f"expected a finite number in the baseline, found {base.metric.value}; "
-                    "save a new baseline"
-                )
+            wrong = flaw(base.metric) or (
+                None if difference.known else "a difference to the run that is not finite"
+            )
+            if wrong is not None and rule.kind.startswith(("no-worse", "same")):
+                message = f"expected in the baseline {_FINITE}, found {wrong}; save a new baseline"
                 self._add("failed", label, rule, mine, base, message, fails=True)
                 return
         self.compared += 1
@@ -242,48 +286,46 @@ class _Judge:
         )
         self._add(outcome, label, rule, mine, base, message, fails=fails, difference=difference)
 
-    def _whole(self, cell: CellFacts, outcome: Outcome, message: str, *, fails: bool) -> None:
-        if not self._ignores_cell(cell.label):
-            self.verdicts.append(
-                Verdict(
-                    outcome=outcome,
-                    label=cell.label,
-                    metric=None,
-                    fails=fails,
-                    rule="",
-                    message=message,
-                )
-            )
-
-    def _failed_metric(self, cell: CellFacts, name: str, reason: str) -> None:
-        if not self._ignores(cell.label, name):
-            self.verdicts.append(
-                Verdict(
-                    outcome="failed",
-                    label=cell.label,
-                    metric=name,
-                    fails=True,
-                    rule="",
-                    message=f"expected the metric's numbers, but it failed: {reason}",
-                )
-            )
-
-    def _ignores(self, label: str, metric: str) -> bool:
-        """True when the last rule for a metric of the suite, which has no definition, ignores."""
+    def _failed_metric(self, label: str, name: str, reason: str) -> None:
+        """A metric of the suite that failed; rules know it by that name, it has no definition."""
         last = False
         for number, rule in enumerate(self.rules):
-            if fnmatchcase(metric, rule.metric) and fnmatchcase(label, rule.cell):
+            if rule.names(label, name):
                 self.used.add(number)
                 last = rule.kind == "ignore"
-        return last
+        if not last:
+            message = f"expected the metric's numbers, but it failed: {reason}"
+            self._append("failed", label, name, message, fails=True)
+
+    def _whole(
+        self,
+        label: str,
+        outcome: Outcome,
+        message: str,
+        *,
+        fails: bool = True,
+        ignorable: bool = True,
+    ) -> None:
+        if not (ignorable and self._ignores_cell(label)):
+            self._append(outcome, label, None, message, fails=fails)
 
     def _ignores_cell(self, label: str) -> bool:
         last = False
         for number, rule in enumerate(self.rules):
-            if rule.metric == "*" and fnmatchcase(label, rule.cell):
+            if rule.metric == "*" and rule.names(label, "*"):
                 self.used.add(number)
                 last = rule.kind == "ignore"
         return last
+
+    def _append(
+        self, outcome: Outcome, label: str, metric: str | None, message: str, *, fails: bool
+    ) -> None:
+        """A verdict without numbers."""
+        self.verdicts.append(
+            Verdict(
+                outcome=outcome, label=label, metric=metric, fails=fails, rule="", message=message
+            )
+        )
 
     def _add(
         self,
@@ -313,6 +355,18 @@ class _Judge:
                 delta=difference,
             )
         )
+
+
+def _listed(values: Mapping[str, Measured]) -> str:
+    """What the baseline has, in words: a number with its value, several by their names."""
+    if len(values) == 1:
+        ((name, base),) = values.items()
+        return f"expected '{name}' as in the baseline ({base.metric.value:.6g})"
+    return f"expected the baseline's {len(values)} numbers ({', '.join(values)})"
+
+
+def _nearest(kind: str, pattern: str, known: Iterable[str]) -> str:
+    return f"no {kind} is called so, {nearest(pattern, known)}".rstrip(".")
 
 
 def _check_hardware(rule: Rule, mine: Measured, base: Measured) -> None:

@@ -1,15 +1,15 @@
 """A baseline: the reviewed numbers of a run, as one file that belongs into version control.
 
 It holds no dates and its order is fixed, so that saving the same run again gives the same file.
-Each value stands on a line of its own, for reviews.
+Each value stands on a line of its own, for reviews. A checksum over all of it refuses numbers that
+were changed, added or lost since it was saved; how the file is laid out does not count.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,65 @@ from tfq_bench.border import MetricDefinition
 from tfq_bench.environment import hardware_fingerprint
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellFacts, Measured, cell_facts
+from tfq_bench.stats.facts import CellFacts, Measured, cell_facts, flaw
 from tfq_bench.store.disk import write_atomically
-from tfq_bench.store.records import json_number, metric_from_json, metric_to_json
+from tfq_bench.store.plan_file import AXES
+from tfq_bench.store.record_json import (
+    DEFINITION,
+    INTERVAL,
+    MARGIN,
+    json_number,
+    metric_from_json,
+    metric_to_json,
+)
 from tfq_bench.store.run import RunFolder
+from tfq_bench.store.seals import FIELD, open_sealed, seal
+from tfq_bench.store.shapes import (
+    COUNT,
+    FINITE,
+    NUMBERS,
+    TEXT,
+    fields,
+    many,
+    mapping,
+    one_of,
+    optional,
+)
 
 __all__ = ["SCHEMA", "Baseline", "baseline_of", "load_baseline", "run_facts", "save_baseline"]
 
-SCHEMA = 1
+SCHEMA = 2
+
+_DEFINITION = (*DEFINITION, *MARGIN)
+
+_BASELINE = fields(
+    {
+        "schema": COUNT,
+        FIELD: TEXT,
+        "created_from": TEXT,
+        "suite": TEXT,
+        "environments": mapping(fields({"description": TEXT}, {"hardware": TEXT})),
+        "definitions": mapping(fields(DEFINITION, MARGIN)),
+        "values": many(
+            fields(
+                {
+                    "label": TEXT,
+                    "metric": TEXT,
+                    "value": FINITE,
+                    "unit": TEXT,
+                    "direction": one_of("lower", "higher", "none"),
+                    "n": COUNT,
+                    "interval": INTERVAL,
+                    "definition": TEXT,
+                    "environment": TEXT,
+                    "axes": AXES,
+                    "pairing": optional(TEXT),
+                    "replicates": NUMBERS,
+                }
+            )
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +100,11 @@ def run_facts(run: RunFolder) -> tuple[CellFacts, ...]:
 
 
 def baseline_of(run: RunFolder, *, allow_incomplete: bool = False) -> Baseline:
-    """The finite numbers of a run.
+    """The numbers of a run that can be held against others.
 
     Raises:
-        SuiteError: a cell failed or is not finished, or a number is not finite, unless
-            `allow_incomplete`; or there are no numbers at all.
+        SuiteError: a cell or a metric failed or is not finished, or a number or its error could not
+            be computed, unless `allow_incomplete`; or there are no numbers at all.
     """
     cells = run_facts(run)
     problems = [
@@ -61,10 +112,16 @@ def baseline_of(run: RunFolder, *, allow_incomplete: bool = False) -> Baseline:
         for cell in cells
         if cell.status in ("failed", "unfinished")
     ] + [
-        f"{cell.label} ({name} is {measured.metric.value})"
+        f"{cell.label} ({name}: {flaw(measured.metric)})"
         for cell in cells
         for name, measured in cell.values.items()
-        if not math.isfinite(measured.metric.value)
+        if flaw(measured.metric) is not None
+    ]
+    problems += [
+        f"{cell.label} (metric '{name}' failed: {reason})"
+        for cell in cells
+        if cell.status == "ok"
+        for name, reason in cell.failed_metrics.items()
     ]
     if problems and not allow_incomplete:
         raise SuiteError(
@@ -72,7 +129,7 @@ def baseline_of(run: RunFolder, *, allow_incomplete: bool = False) -> Baseline:
             f"{'; '.join(problems[:5])}. Run the suite again, or save what there is with "
             "--allow-incomplete."
         )
-    kept = tuple(_finite(cell) for cell in cells if cell.status != "failed")
+    kept = tuple(_sound(cell) for cell in cells if cell.status != "failed")
     kept = tuple(cell for cell in kept if cell.values)
     if not kept:
         raise SuiteError(f"the run at '{run.path}' has no numbers to save. Run the suite first.")
@@ -98,7 +155,15 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
             metric = metric_to_json(measured.metric)
             definitions[measured.definition] = {
                 field: metric[field]
-                for field in ("name", "unit", "direction", "summary", "parameters", "volatile")
+                for field in (
+                    "name",
+                    "unit",
+                    "direction",
+                    "summary",
+                    "parameters",
+                    "volatile",
+                    "margin",
+                )
             }
             values.append(
                 {
@@ -117,13 +182,14 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
                 }
             )
     values.sort(key=lambda value: (value["label"], sorted(value["axes"].items()), value["metric"]))
-    head = {
+    head: dict[str, Any] = {
         "schema": SCHEMA,
         "created_from": baseline.created_from,
         "suite": baseline.suite,
         "environments": {name: dict(e) for name, e in sorted(baseline.environments.items())},
         "definitions": dict(sorted(definitions.items())),
     }
+    head[FIELD] = seal({**head, "values": values})
     lines = ",\n".join(f"  {json.dumps(value, allow_nan=False)}" for value in values)
     text = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
     write_atomically(path, f'{text},\n "values": [\n{lines}\n ]\n}}\n')
@@ -137,45 +203,40 @@ def load_baseline(path: Path) -> Baseline:
             longer fits its id.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise SuiteError(
             f"cannot read the baseline '{path}': {error.strerror}. "
             "'tfq-bench baseline save RUN -o FILE' makes one."
         ) from None
-    except ValueError as error:
-        raise SuiteError(f"the baseline '{path}' is not JSON: {error}.") from None
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise SuiteError(
-            f"expected a baseline of schema {SCHEMA} in '{path}', found {schema!r}. "
-            "'tfq-bench baseline save RUN -o FILE' makes one."
-        )
     try:
-        return _parse(content, path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _parse(open_sealed(text, schema=SCHEMA, shape=_BASELINE))
+    except ValueError as error:
         raise SuiteError(
-            f"the baseline '{path}' is damaged ({type(error).__name__}: {error}). Save it anew."
+            f"'{path}' is no baseline that can be used: {error}. Take it from version control, or "
+            "save it anew with 'tfq-bench baseline save RUN -o FILE'."
         ) from None
 
 
-def _parse(content: Mapping[str, Any], path: Path) -> Baseline:
+def _parse(content: Mapping[str, Any]) -> Baseline:
     environments = content["environments"]
     definitions = content["definitions"]
-    for name, fields in definitions.items():
-        found = definition_id(MetricDefinition(**fields))
+    for name, definition in definitions.items():
+        found = definition_id(MetricDefinition(**definition))
         if found != name:
-            raise SuiteError(
-                f"the baseline '{path}' was edited: the definition '{name}' now has the id "
-                f"'{found}'. Save the baseline anew."
-            )
+            raise ValueError(f"the definition '{name}' now has the id '{found}'")
     cells: dict[str, tuple[dict[str, Any], dict[str, Measured]]] = {}
     for value in content["values"]:
-        metric = metric_from_json(
-            {**definitions[value["definition"]], **value, "reference": None, "series": {}}
-        )
+        definition = definitions.get(value["definition"])
+        where = f"{value['metric']} of {value['label']}"
+        if definition is None or definition["name"] != value["metric"]:
+            raise ValueError(f"expected a definition of {where}, found '{value['definition']}'")
+        given = {name: value[name] for name in ("value", "n", "interval", "pairing", "replicates")}
+        metric = metric_from_json({**definition, **given, "reference": None, "series": {}})
         identity = json.dumps(value["axes"], sort_keys=True)
         _, values = cells.setdefault(identity, (value, {}))
+        if value["metric"] in values:
+            raise ValueError(f"expected {where} once, found it twice")
         values[value["metric"]] = Measured(
             metric=metric,
             definition=value["definition"],
@@ -193,18 +254,9 @@ def _parse(content: Mapping[str, Any], path: Path) -> Baseline:
     )
 
 
-def _finite(cell: CellFacts) -> CellFacts:
-    return CellFacts(
-        key=cell.key,
-        label=cell.label,
-        axes=cell.axes,
-        status=cell.status,
-        values={
-            name: measured
-            for name, measured in cell.values.items()
-            if math.isfinite(measured.metric.value)
-        },
-    )
+def _sound(cell: CellFacts) -> CellFacts:
+    kept = {name: value for name, value in cell.values.items() if flaw(value.metric) is None}
+    return replace(cell, values=kept)
 
 
 def _describe(environment: Mapping[str, Any]) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from tfq_bench.border import Record
 
 __all__ = ["COLUMNS", "load_records"]
+
+log = logging.getLogger("tfq_bench.store")
 
 COLUMNS = (
     "run",
@@ -80,12 +84,18 @@ def load_records(run: RunFolder | Path | str) -> pd.DataFrame:
     replicates    object   tuple of floats, bootstrap replicates of the value
     ============= ======== ======================================================================
 
+    Cells that are not finished are told in the log.
+
     Raises:
         StoreError: not a run folder, or one that cannot be read.
     """
     import pandas as pd
 
     folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
+    lacking = [cell for cell in run_facts(folder) if cell.status == "unfinished"]
+    if lacking:
+        listing = "; ".join(f"{cell.label}: {cell.reason}" for cell in lacking[:5])
+        log.warning("'%s': %d cells are not finished: %s", folder.path, len(lacking), listing)
     frame = pd.DataFrame([_row(record) for record in folder.records()], columns=list(COLUMNS))
     for name in ("wbits", "abits", "seed", "n"):
         frame[name] = pd.to_numeric(frame[name]).astype("Int64")

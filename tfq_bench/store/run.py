@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -17,18 +18,26 @@ from typing import TYPE_CHECKING, Any
 
 from tfq_bench.environment import environment_id
 from tfq_bench.errors import StoreError
+from tfq_bench.foreign import parse_json, printable
 from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.store.disk import explain, write_atomically
+from tfq_bench.store.plan_file import read_plan, write_plan
 from tfq_bench.store.records import read
+from tfq_bench.store.shapes import NUMBER, anything, fields, many, mapping
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tfq_bench.border import Record
 
-__all__ = ["SCHEMA", "RunFolder"]
+__all__ = ["RunFolder"]
 
-SCHEMA = 1
+_ENVIRONMENT = mapping(
+    anything,
+    {"hardware": fields({"memory_bytes": NUMBER}, {"gpus": many(mapping(anything))}, loose=True)},
+)
+
+log = logging.getLogger("tfq_bench.store")
 
 
 class RunFolder:
@@ -50,8 +59,8 @@ class RunFolder:
                 cannot be written.
         """
         try:
-            if (path / "plan.json").exists():
-                return cls.open(path)
+            if (path / "plan.json").is_file():
+                return cls(path)  # whatever it says: `write` makes it anew
             if path.exists() and _has_content(path):
                 raise StoreError(
                     f"expected a run folder or nothing at '{path}', found other files. "
@@ -65,7 +74,8 @@ class RunFolder:
     def write(self, suite_text: str, plan_json: Mapping[str, Any]) -> None:
         """Writes suite and plan; records and artefacts stay. Hold the lease."""
         write_atomically(self.path / "suite.toml", suite_text)
-        write_atomically(self.path / "plan.json", json.dumps(plan_json, indent=1) + "\n")
+        write_plan(self.path / "plan.json", plan_json)
+        self.__dict__.pop("_plan", None)
 
     @classmethod
     def create(cls, path: Path, suite_text: str, plan_json: Mapping[str, Any]) -> RunFolder:
@@ -88,12 +98,7 @@ class RunFolder:
                 f"expected a run folder at '{path}', found {found}. "
                 "'tfq-bench run SUITE' makes one."
             )
-        schema = run.plan().get("schema")
-        if schema != SCHEMA:
-            raise StoreError(
-                f"'{path / 'plan.json'}': expected a plan of schema {SCHEMA}, found {schema!r}. "
-                "Use the version of tfq-bench that wrote it."
-            )
+        run.plan()
         return run
 
     @property
@@ -102,23 +107,48 @@ class RunFolder:
         return self.path / "records.jsonl"
 
     def records(self) -> tuple[Record, ...]:
-        """The latest record per (cell, metric) of the cells in the plan; see `records.read`.
+        """The latest current record per (cell, metric); see `records.read`.
 
-        Records of cells that an edited suite no longer has are left out.
+        Numbers that come from no evaluation of the plan, and failures and skips of another plan,
+        are left out: an edit of the suite or of the code has made them old.
         """
-        planned = {cell["key"] for cell in self.plan()["cells"]}
-        return tuple(record for record in read(self.records_path) if record.cell in planned)
+        plan = self.plan()
+        sources = {cell["key"]: {*cell["keys"]["evaluate"]} for cell in plan["cells"]}
+
+        def current(record: Record) -> bool:
+            if record.source is None:
+                return record.cell in sources and record.run == plan["id"]
+            return record.source in sources.get(record.cell, ())
+
+        return read(self.records_path, current)
 
     def plan(self) -> dict[str, Any]:
-        """The content of `plan.json`."""
-        return _read_json(self.path / "plan.json")
+        """The content of `plan.json`; StoreError when it is not as it was written."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> dict[str, Any]:
+        return read_plan(self.path / "plan.json")
 
     def environments(self) -> dict[str, dict[str, Any]]:
-        """Every environment that took part, by id."""
-        return {
-            path.stem.removeprefix("env-"): _read_json(path)
-            for path in sorted(self.path.glob("env-*.json"))
-        }
+        """Every environment that took part, by id.
+
+        A file that is not as it was written is left out with a warning: numbers do not depend on
+        it, and where their hardware is unknown, times do not compare.
+        """
+        found = {}
+        for path in sorted(self.path.glob("env-*.json")):
+            name = path.stem.removeprefix("env-")
+            try:
+                content = parse_json(path.read_bytes())
+                _ENVIRONMENT(content, "")
+                if environment_id(content) != name:
+                    raise ValueError("it was changed after it was written")
+            except (OSError, ValueError) as error:
+                log.warning("'%s' is left out: %s", path, error)
+                continue
+            found[name] = content
+        return found
 
     def add_environment(self, environment: Mapping[str, Any]) -> str:
         """Stores an environment once and returns its id."""
@@ -136,16 +166,26 @@ class RunFolder:
     def images(self, cell_key: str) -> np.ndarray | None:
         """A cell's images, uint8 `[N, H, W, 3]` ordered by index; None unless all are there."""
         import numpy as np
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         keys = self._cell(cell_key)["keys"]["sample"]
         if not keys or not all(self.artefacts.has("sample", key) for key in keys):
             return None
-        shards = [
-            load_file(self.artefacts.open("sample", key) / "images.safetensors") for key in keys
-        ]
-        order = np.argsort(np.concatenate([shard["index"] for shard in shards]), kind="stable")
-        return np.concatenate([shard["images"] for shard in shards])[order]
+        folders = [self.artefacts.open("sample", key) for key in keys]
+        try:
+            shards = [load_file(folder / "images.safetensors") for folder in folders]
+            index = np.concatenate([shard["index"] for shard in shards])
+            images = np.concatenate([shard["images"] for shard in shards])
+            if images.dtype != np.uint8 or images.ndim != 4 or index.shape != images.shape[:1]:
+                raise ValueError(f"{images.dtype} of shape {images.shape}")
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise StoreError(
+                f"'{self.path}': expected images uint8 [N, H, W, 3] and their index in the samples "
+                f"of cell '{cell_key}', found {type(error).__name__}: {printable(error, 200)}. "
+                f"Delete the folders {', '.join(map(str, folders))} and run the suite again."
+            ) from None
+        return images[np.argsort(index, kind="stable")]
 
     def log_path(self, cell_key: str) -> Path:
         """Where a cell's log is or would be."""
@@ -191,17 +231,3 @@ class RunFolder:
 
 def _has_content(path: Path) -> bool:
     return path.is_file() or any(entry.name != "run.lock" for entry in path.iterdir())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise explain(error, path, "read") from error
-    except ValueError as error:
-        raise StoreError(
-            f"'{path}' is not JSON: {error}. Run the suite again to write it anew."
-        ) from None
-    if not isinstance(content, dict):
-        raise StoreError(f"'{path}': expected a JSON object, found {type(content).__name__}.")
-    return content

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from tfq_bench.foreign import harmless
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.run import RunFolder
 from tfq_bench_reports.blocks import HeatMaps, heat_maps
@@ -108,11 +109,19 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     # Charts are made of escaped text by this package; nothing else is ever marked as safe.
     environment.filters["drawn"] = Markup
     environment.filters["percent"] = _percent
     return environment
+
+
+def _shown(value: object) -> object:
+    """What a template prints: no control character of a log, label or name reaches the page."""
+    if isinstance(value, Markup):
+        return Markup(harmless(str(value)))
+    return harmless(value) if isinstance(value, str) else value
 
 
 def _percent(share: float) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfq_bench.border import MetricValue, Record
 from tfq_bench.errors import StoreError
+from tfq_bench.foreign import printable
+from tfq_bench.stats.facts import CellFacts
+from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 from tfq_bench_reports.kernels import kernels_of
 from tfq_bench_reports.model import (
@@ -28,6 +32,11 @@ from tfq_bench_reports.tables import DIRECTIONS, tables_of
 __all__ = ["LOG_LINES", "SPEED_UNITS", "read_run"]
 
 LOG_LINES = 30
+LOG_CHARACTERS = 2_000
+"""Of one line."""
+LOG_BYTES = 10_000_000
+"""Of the end of a log that are looked at."""
+SUITE_CHARACTERS = 100_000
 SPEED_UNITS = frozenset({"ns", "us", "ms", "images/s", "steps/s", "x"})
 """Units of speeds. A volatile number of such a unit says nothing about a simulated cell: it is the
 speed of the simulation."""
@@ -65,7 +74,7 @@ def read_run(run: RunFolder) -> RunView:
         environments=environments,
         plugins=tuple(sorted({plugin for record in records for plugin in record.plugins})),
         settings=tuple(_settings(plan)),
-        suite=redact(_suite_text(run)),
+        suite=_cut(redact(_suite_text(run)), SUITE_CHARACTERS),
         commands=("tfq-bench run suite.toml", f"tfq-bench report runs/{name}"),
         images=_image_count(plan),
     )
@@ -78,15 +87,21 @@ def _cells(
     for record in records:
         by_cell.setdefault(record.cell, []).append(record)
     names = short_names(plan["cells"])
+    facts = {cell.key: cell for cell in run_facts(run)}
     cells = [
-        _cell(run, planned, by_cell.get(planned["key"], []), names) for planned in plan["cells"]
+        _cell(run, planned, facts[planned["key"]], by_cell.get(planned["key"], []), names)
+        for planned in plan["cells"]
     ]
     # Stable: full precision first, then the order of the suite.
     return tuple(sorted(cells, key=lambda cell: cell.quantized))
 
 
 def _cell(
-    run: RunFolder, planned: Mapping[str, Any], records: list[Record], names: Mapping[str, Name]
+    run: RunFolder,
+    planned: Mapping[str, Any],
+    facts: CellFacts,
+    records: list[Record],
+    names: Mapping[str, Name],
 ) -> CellView:
     execution = planned["execution"]
     kept = [
@@ -94,7 +109,7 @@ def _cell(
         for record in records
         if record.metric is not None and not _meaningless(execution, record.metric)
     ]
-    trouble = _trouble(run, planned, records)
+    trouble = _trouble(run, planned, facts, records)
     axes = planned["axes"]
     return CellView(
         key=planned["key"],
@@ -123,7 +138,9 @@ def _meaningless(execution: str, metric: MetricValue) -> bool:
     return execution == "simulated" and definition.volatile and definition.unit in SPEED_UNITS
 
 
-def _trouble(run: RunFolder, planned: Mapping[str, Any], records: list[Record]) -> Trouble | None:
+def _trouble(
+    run: RunFolder, planned: Mapping[str, Any], facts: CellFacts, records: list[Record]
+) -> Trouble | None:
     bad = [record for record in records if record.status != "ok"]
     measured = any(record.metric is not None for record in records)
     if bad:
@@ -131,10 +148,15 @@ def _trouble(run: RunFolder, planned: Mapping[str, Any], records: list[Record]) 
         status: Outcome = "skipped" if record.status == "skipped" else "failed"
         return Trouble(
             status="partial" if measured else status,
-            reason=redact("; ".join(map(_reason, bad))),
+            reason=_cut(redact("; ".join(map(_reason, bad))), 10 * LOG_CHARACTERS),
             stage=record.stage,
             reproduce=redact(record.reproduce) if record.reproduce else None,
             log=_log_tail(run, planned["key"]) if status == "failed" else "",
+        )
+    if records and facts.status == "unfinished":
+        return Trouble(
+            status="partial",
+            reason=f"Not finished: {facts.reason}. Run the suite again to finish it.",
         )
     if records:
         return None
@@ -153,10 +175,17 @@ def _reason(record: Record) -> str:
 
 def _log_tail(run: RunFolder, key: str) -> str:
     try:
-        lines = run.log_path(key).read_text("utf-8", errors="replace").splitlines()
+        with run.log_path(key).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""  # a missing log is no reason to refuse the report
-    return redact("\n".join(lines[-LOG_LINES:]))
+    tail = redact("\n".join(lines[-LOG_LINES:])).split("\n")
+    return "\n".join(_cut(line, LOG_CHARACTERS) for line in tail)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
 
 
 def _kernels(
@@ -173,7 +202,15 @@ def _kernels(
             if cell.status == "ok":
                 raise  # numbers without proof of what made them are not reported
             continue
-        yield kernels_of(cell, facts)
+        try:
+            yield kernels_of(cell, facts)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            folder = run.artefacts.path("lower", key)
+            raise StoreError(
+                f"'{folder / 'result.json'}': expected the kernels of cell '{cell.label}', found "
+                f"{type(error).__name__}: {printable(error, 200)}. Delete the folder '{folder}' "
+                "and run the suite again."
+            ) from None
 
 
 def _glossary(cells: Iterable[CellView]) -> tuple[DefinitionView, ...]:

@@ -1,0 +1,99 @@
+"""`plan.json`: what a run folder says it holds, sealed and checked before anything is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfq_bench.errors import StoreError
+from tfq_bench.plan import SCHEMA
+from tfq_bench.store.disk import explain, write_atomically
+from tfq_bench.store.seals import FIELD, open_sealed, seal
+from tfq_bench.store.shapes import (
+    COUNT,
+    KEY,
+    NUMBER,
+    TEXT,
+    WHOLE_TEXT,
+    anything,
+    fields,
+    many,
+    mapping,
+    one_of,
+    optional,
+)
+
+__all__ = ["AXES", "EXECUTION", "read_plan", "write_plan"]
+
+AXES = mapping(TEXT, {"wbits": WHOLE_TEXT, "abits": WHOLE_TEXT, "seed": WHOLE_TEXT})
+EXECUTION = one_of("full-precision", "simulated", "lowered")
+
+_CELL = fields(
+    {
+        "key": KEY,
+        "label": TEXT,
+        "axes": AXES,
+        "status": one_of("planned", "skipped"),
+        "reason": optional(TEXT),
+        "execution": EXECUTION,
+        "reference": optional(KEY),
+        "keys": fields(
+            {"evaluate": many(KEY)},
+            {
+                "calibrate": optional(KEY),
+                "quantize": KEY,
+                "lower": KEY,
+                "sample": many(KEY),
+                "measure": optional(KEY),
+            },
+        ),
+    },
+    {"variant": optional(TEXT), "plugins": many(TEXT)},
+    loose=True,
+)
+
+_PLAN = fields(
+    {
+        "schema": COUNT,
+        "id": TEXT,
+        "suite": fields({"name": TEXT}, {"summary": TEXT, "device": TEXT}, loose=True),
+        "shards": many(many(COUNT, length=2)),
+        "cells": many(_CELL),
+    },
+    {
+        "folder": TEXT,
+        "sampling": mapping(anything, {"images": COUNT, "steps": COUNT}),
+        "calibration": mapping(anything),
+        "timing": mapping(anything),
+        "metrics": many(fields({"name": TEXT}, loose=True)),
+        "gmac": mapping(NUMBER),
+    },
+    loose=True,
+)
+
+
+def write_plan(path: Path, plan: Mapping[str, Any]) -> None:
+    """Writes a plan with its checksum; StoreError when it cannot be written."""
+    sealed = {**plan, FIELD: seal(plan)}
+    write_atomically(path, json.dumps(sealed, indent=1, allow_nan=False) + "\n")
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The plan in a file.
+
+    Raises:
+        StoreError: it cannot be read, is of another schema, or is not as it was written.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise explain(error, path, "read") from error
+    try:
+        return open_sealed(text, schema=SCHEMA, shape=_PLAN)
+    except ValueError as error:
+        raise StoreError(
+            f"'{path}' is no plan that can be used: {error}. Run the suite again in this folder: "
+            "the plan is written anew, artefacts are kept, and nothing is computed twice."
+        ) from None
