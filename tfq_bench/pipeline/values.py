@@ -217,7 +217,7 @@ def _text(given: object, where: str, limit: int) -> str:
         raise MetricError(f"{where} must be text, found {_shown(given)}.")
     # A subclass of str may say anything when it is asked for its text later.
     text = str.__str__(given)
-    if text != printable(text, limit):
+    if not text.isprintable() or text != printable(text, limit):
         raise MetricError(
             f"{where} must be one printable line of at most {limit} characters, found "
             f"{printable(text, MAX_NAME)!r}."
