@@ -247,10 +247,15 @@ class KernelUse:
 class Lowered:
     """An executable network.
 
+    A run holds every quantized layer against the state's integers before it samples, see
+    `tfq_bench.quant.watched_layers`: the layer is a module under its own name, which the network
+    calls and which gives the layer's own output, sums exact and the epilogue in float32.
+
     Args:
         network: called through `Model.predict`, like the full-precision one.
         step: must be set before every call.
-        kernels: one entry per quantized layer, in execution order.
+        kernels: one entry per quantized layer, in the state's order, then what
+            `finish_lowering` returns.
         executed: how often each kernel really ran, counted by the layers themselves.
     """
 

@@ -250,6 +250,43 @@ def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, cap
         ),
     ],
 )
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("inputs.loaded.network.conv_in.weight.mul_(0.5)", "full-precision model was changed"),
+        (
+            "inputs.loaded.network.conv_in.weight.data.zero_(); raise ValueError('x')",
+            "raised ValueError: x Before that, the full-precision model was changed",
+        ),
+        ("inputs.loaded.network.train()", "full-precision model was changed"),
+        ("inputs.lowered().network.conv_in.weight.data.zero_(); raise ValueError('x')", "x"),
+        ("torch.set_default_dtype(torch.float64); raise ValueError('x')", "x"),
+        ("np.random.seed(0); torch.manual_seed(1); raise ValueError('x')", "x"),
+    ],
+)
+def test_networks_and_settings_that_a_metric_leaves_changed(run, tmp_path, body, reason):
+    """Metrics after it give what they give without it."""
+    metrics = ("mine", "paired", "bits", "temporal", "trajectory")
+
+    def numbers(records):
+        return {
+            (r.cell, r.metric.definition.name): (r.metric.value, r.metric.replicates)
+            for r in records
+            if r.metric is not None and not r.metric.definition.volatile
+        }
+
+    text = source(definitions="[GOOD.definition]", body=body)
+    code, out, records = run(text, metrics=metrics)
+    only_mine_failed(code, out, records, reason)
+    folder = tmp_path / "without"
+    suite = (tmp_path / "tiny.toml").read_text().replace('[[metric]]\nname = "mine"\n', "")
+    (tmp_path / "without.toml").write_text(suite)
+    assert 0 == main(["run", str(tmp_path / "without.toml"), "--run", str(folder), "--no-report"])
+    found = numbers(RunFolder(folder).records())
+    assert found == numbers(records)
+    assert "trajectory-divergence" in {name for _, name in found}
+
+
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_images_that_a_metric_writes_into(run, tmp_path, body, reason):
     """The metrics after it see what was sampled: their numbers are those of a run without it."""

@@ -68,7 +68,9 @@ def test_values_that_are_not_finite():
         with torch.no_grad():
             loaded.network.conv_out.bias.fill_(float("nan"))
 
-    with pytest.raises(CellError, match="not finite for images 2 to 3"):
+    with pytest.raises(
+        CellError, match="the network gave values that are not finite for images 2, 3"
+    ):
         images([2, 3], change=spoil)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import NothingToDo, StoreError, SuiteError, TfqError, UsageError
+from tfq_bench.errors import CellError, NothingToDo, StoreError, SuiteError, TfqError, UsageError
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.planner import make_plan
 from tfq_bench.store.run import RunFolder
@@ -65,9 +66,11 @@ def execute(args: argparse.Namespace) -> int:
             raise
         _report(args.outcome, None, fatal=False)  # somebody else was faster
         return 0
-    except TfqError as error:
+    except (TfqError, MemoryError) as error:
         if args.outcome is not None:
-            _report(args.outcome, str(error), fatal=True)
+            _report(args.outcome, _words(error), fatal=_stops_the_run(error))
+        if isinstance(error, MemoryError):
+            raise CellError(_words(error)) from error
         raise
     if args.outcome is not None:
         _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
@@ -144,6 +147,26 @@ def _report(
     content = {"reason": reason, "fatal": fatal, **({"metrics": metrics} if metrics else {})}
     beside.write_text(json.dumps(content))
     beside.replace(path)
+
+
+def _words(error: BaseException) -> str:
+    if _memory(error):
+        return f"the memory that this process may use is full ({error or 'MemoryError'})"
+    return str(error)
+
+
+def _stops_the_run(error: BaseException) -> bool:
+    """Whether no other task would fare better: the folder is at fault, or another plan is made."""
+    return isinstance(error, StoreError | SuiteError) and not _memory(error)
+
+
+def _memory(error: BaseException | None) -> bool:
+    """Whether memory ran out below what was then called a broken plugin, say."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _die_with(parent: int) -> None:

@@ -30,11 +30,9 @@ class InlineExecutor:
         while True:
             for outcome in queue.blocked():
                 done(outcome)
-            ready = queue.ready()
-            if not ready:
+            task = queue.take()
+            if task is None:
                 return
-            task = ready[0]
-            queue.waiting.remove(task)
             start(task)
             outcome = work(task)
             queue.finish(outcome)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,9 @@ class ProcessExecutor:
                 while True:
                     for outcome in queue.blocked():
                         done(outcome)
-                    for task in self._startable(queue, [task for task, _ in running.values()]):
-                        queue.waiting.remove(task)
+                    while (
+                        task := self._startable(queue, [task for task, _ in running.values()])
+                    ) is not None:
                         start(task)
                         report = Path(scratch) / f"{task.id}.json"
                         running[self._spawn(task, report)] = (task, report)
@@ -75,16 +77,13 @@ class ProcessExecutor:
                 for process in running:
                     process.wait()
 
-    def _startable(self, queue: Queue, running: list[Task]) -> list[Task]:
-        chosen: list[Task] = []
-        for task in queue.ready():
-            busy = [*running, *chosen]
-            if len(busy) >= self.slots or any(other.exclusive for other in busy):
-                break
-            if task.exclusive and busy:
-                break  # it is next in line: nothing else starts until the slots are free
-            chosen.append(task)
-        return chosen
+    def _startable(self, queue: Queue, running: list[Task]) -> Task | None:
+        task = queue.peek()
+        if task is None or len(running) >= self.slots or any(other.exclusive for other in running):
+            return None
+        if task.exclusive and running:
+            return None  # it is next in line: nothing else starts until the slots are free
+        return queue.take()
 
     def _spawn(self, task: Task, report: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tfq_bench", *cell_command(self.run_folder, task)]
@@ -114,7 +113,12 @@ def _outcome(task: Task, code: int, report: Path) -> Outcome:
         if outcome["fatal"]:
             raise TfqError(outcome["reason"])
         return Outcome(task=task, reason=outcome["reason"], metrics=outcome.get("metrics", {}))
-    how = f"was ended by signal {-code}"
-    if code >= 0:
-        how = f"ended with code {code} and left no outcome"
+    how = f"ended with code {code} and left no outcome"
+    if code == -signal.SIGKILL:
+        how = (
+            f"was ended by signal {-code} (SIGKILL), which is also what the system sends when "
+            "memory runs out"
+        )
+    elif code < 0:
+        how = f"was ended by signal {-code}"
     return Outcome(task=task, reason=f"worker lost: its process {how}")

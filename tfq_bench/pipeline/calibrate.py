@@ -98,7 +98,19 @@ def _assemble(
     else:
         x = torch.empty((0, *loaded.model.latent_shape), device=loaded.device)
     if not torch.isfinite(x).all():
-        raise CalibrationError("the full-precision sampler produced values that are not finite.")
+        first = next(
+            pair for (pair, _), row in zip(rows, x, strict=True) if not row.isfinite().all()
+        )
+        raise CalibrationError(
+            "the full-precision sampler gave values that are not finite, first at step "
+            f"{first[0]} of image {first[1]}."
+        )
+    for pair, branch in rows:
+        for name, value in branch.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise CalibrationError(
+                    f"condition '{name}' of image {pair[1]} holds values that are not finite."
+                )
     times = [loaded.sampler.timesteps[step] for (step, _), _ in rows]
     whole = all(isinstance(t, int) for t in times)
     names = rows[0][1] if rows else {}

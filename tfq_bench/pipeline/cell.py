@@ -95,7 +95,13 @@ def _lower(bench: Workbench, planned: PlannedCell, task: Task, progress: Progres
     lowered = bench.lowered(planned)
     simulated = bench.simulated(planned) if planned.execution == "lowered" else None
     progress(0.5, "lowering")
-    facts = lowering_facts(bench.loaded(planned), lowered, simulated)
+    facts = lowering_facts(
+        bench.loaded(planned),
+        bench.state(planned),
+        lowered,
+        simulated,
+        execution=planned.execution,
+    )
     with bench.store.create("lower", task.outputs[0]) as folder:
         _write_result(folder, facts)
 

@@ -1,6 +1,8 @@
 """What a backend makes of a state: which kernels run, what falls back, and how far it is off.
 
 The lowered network itself is made anew in every process; the artefact holds the facts about it.
+Here it is held against the state before anything is drawn with it: every layer by itself, see
+`watched_layers`, and the whole network against the simulation of the same integers.
 """
 
 from __future__ import annotations
@@ -12,32 +14,127 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import timestep_tensor
+from tfq_bench.protocols import Lowered, StepCursor, timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.quant.parity import network_parity
+from tfq_bench.quant.parity import Parity, network_parity
+from tfq_bench.quant.simulate import KERNEL
+from tfq_bench.quant.watched import watched_layers
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import LoadedModel, Lowered
+    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.providers import Execution
+    from tfq_bench.quant.state import QuantizedState
 
 __all__ = ["lowering_facts"]
+
+DRIFT = 2.0
+"""How far kernels may drift from their simulation, in distances of that from full precision.
+
+Sums of equal integers in another order move a few values across a rounding border, and each flip
+moves more of them later. At worst the two end as independent roundings of one network, which are
+the square root of two of those distances apart.
+"""
 
 
 @torch.no_grad()
 def lowering_facts(
-    loaded: LoadedModel, lowered: Lowered, simulated: Lowered | None
+    loaded: LoadedModel,
+    state: QuantizedState | None,
+    lowered: Lowered,
+    simulated: Lowered | None,
+    *,
+    execution: Execution,
 ) -> Mapping[str, Any]:
     """The content of the lower stage's `result.json`.
 
     One call of the network proves which kernels run: `executed` counts what the layers really
-    called, not what they were meant to.
+    called, not what they were meant to. `layers` says how many layers were checked and which was
+    worst, see `LayerCheck`.
 
     Args:
+        state: None for full precision.
         simulated: the same state simulated, None when `lowered` is not made of kernels.
+        execution: what the backend's provider says its networks are.
 
     Raises:
-        LoweringError: a layer that was said to have a kernel did not run it.
+        LoweringError: the network is not what it is said to be: another execution, a layer that
+            is not listed as the state has it, a kernel that was promised and did not run, or
+            outputs that are not those of the state's integers.
     """
+    if lowered.execution != execution:
+        raise LoweringError(
+            f"the backend is announced as '{execution}' and made a network that says it is "
+            f"'{lowered.execution}'."
+        )
+    if state is not None:
+        _check_list(loaded, state, lowered)
+    facts: dict[str, Any] = {
+        "execution": lowered.execution,
+        "kernels": [asdict(use) for use in lowered.kernels],
+        "executed": _executed(loaded, lowered),
+        "layers": None,
+        "parity": None,
+    }
+    if state is not None:
+        full = Lowered(
+            network=loaded.network, step=StepCursor(loaded.device), execution="full-precision"
+        )
+        with watched_layers(loaded, state, lowered) as watch:
+            parity = network_parity(loaded, simulated or full, lowered)
+        if watch.worst is not None:
+            facts["layers"] = {"checked": len(watch.checks), "worst": asdict(watch.worst)}
+        if simulated is not None:
+            limit = _limit(loaded, network_parity(loaded, simulated, full))
+            facts["parity"] = {**asdict(parity), "limit": limit}
+            if parity.relative > limit:
+                raise LoweringError(
+                    f"the network's predictions are {parity.relative:.3g} of their size away from "
+                    f"the simulation of the same integers, more than {limit:.3g}, {DRIFT:g} times "
+                    "its own distance from full precision."
+                )
+    return facts
+
+
+def _limit(loaded: LoadedModel, distance: Parity) -> float:
+    """The largest relative difference from the simulation; float rounding where nothing else is."""
+    return max(DRIFT * distance.relative, 2.0**10 * torch.finfo(loaded.model.dtype).eps)
+
+
+def _check_list(loaded: LoadedModel, state: QuantizedState, lowered: Lowered) -> None:
+    """Nothing, when `lowered.kernels` has one entry per layer of `state`, with its bits."""
+    listed = [use.layer for use in lowered.kernels]
+    expected = [*state.layers, *state.attention]
+    if listed != expected:
+        odd = sorted(set(listed) ^ set(expected)) or listed
+        raise LoweringError(
+            f"the backend lists {len(listed)} layers, expected the state's {len(expected)} in "
+            f"their order, each once; look at {', '.join(odd[:3])}."
+        )
+    for use in lowered.kernels:
+        layer = state.layers.get(use.layer)
+        if layer is None:
+            continue
+        macs = loaded.topology.layer(use.layer).macs
+        if use.macs != macs:
+            raise LoweringError(
+                f"layer '{use.layer}': expected {macs} multiply-accumulates, the backend says "
+                f"{use.macs}."
+            )
+        if use.fallback is None and (use.wbits, use.abits) != (layer.wbits, layer.abits):
+            raise LoweringError(
+                f"layer '{use.layer}': the state has {layer.wbits} bits for weights and "
+                f"{layer.abits} for activations, the backend says {use.wbits} and {use.abits}."
+            )
+        if lowered.execution == "lowered" and use.fallback is None and use.kernel == KERNEL:
+            raise LoweringError(
+                f"layer '{use.layer}' is simulated ('{KERNEL}'), and the backend gives no reason "
+                "for that fallback."
+            )
+
+
+def _executed(loaded: LoadedModel, lowered: Lowered) -> dict[str, int]:
+    """How often each kernel ran in one guided call of two images."""
     model = loaded.model
     lowered.step.set(0)
     x = noise(0, "lower", range(2), model.latent_shape, device=loaded.device)
@@ -57,12 +154,4 @@ def lowering_facts(
                 f"kernels that were promised did not run: {', '.join(sorted(short))}; "
                 f"executed: {executed or 'none'}."
             )
-    facts: dict[str, Any] = {
-        "execution": lowered.execution,
-        "kernels": [asdict(use) for use in lowered.kernels],
-        "executed": executed,
-        "parity": None,
-    }
-    if simulated is not None:
-        facts["parity"] = asdict(network_parity(loaded, simulated, lowered))
-    return facts
+    return executed

@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from tfq_bench.errors import StoreError, TfqError
+from tfq_bench.errors import CellError, StoreError, TfqError
+from tfq_bench.foreign import printable
 from tfq_bench.pipeline.cell import cell_log, run_task
 from tfq_bench.pipeline.judge import FailedMetrics
 from tfq_bench.pipeline.outcome import (
@@ -21,8 +22,10 @@ from tfq_bench.pipeline.outcome import (
     metric_records,
     skip_record,
 )
+from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unfinished
 from tfq_bench.pipeline.workbench import Workbench
+from tfq_bench.seeds import derive
 from tfq_bench.store.records import append, put_aside_damaged, read
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.protocols import Executor, Progress
+    from tfq_bench.store.artefacts import ArtefactStore
     from tfq_bench.store.run import RunFolder
 
 __all__ = ["Watcher", "carry_out", "perform"]
@@ -62,7 +66,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
     Raises:
         StoreError: the run folder itself is damaged or full; going on would not help.
     """
-    with cell_log(folder.log_path(task.cell)):
+    with cell_log(folder.log_path(task.cell)), own_settings(derive(0, task.id)):
         try:
             run_task(bench, task, progress)
         except StoreError:
@@ -70,13 +74,26 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
             raise
         except FailedMetrics as error:
             return Outcome(task=task, reason=str(error), metrics=error.reasons)
-        except TfqError as error:
-            log.exception("%s", task.stage)
-            return Outcome(task=task, reason=str(error))
         except (Exception, SystemExit) as error:
             log.exception("%s", task.stage)
-            return Outcome(task=task, reason=f"{type(error).__name__}: {error}")
+            reason = str(error) if isinstance(error, TfqError) else _described(error)
+            return Outcome(task=task, reason=f"{reason}{_left_behind(bench)}")
     return Outcome(task=task)
+
+
+def _described(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"the memory that this process may use is full (MemoryError: {error})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _left_behind(bench: Workbench) -> str:
+    """What to add to a failure that also changed the model, which is then loaded again."""
+    try:
+        bench.check_models()
+    except CellError as error:
+        return f" Before that, {error}"
+    return ""
 
 
 def carry_out(
@@ -100,7 +117,13 @@ def carry_out(
     run = _Run(plan, table, folder, environment, {task.id for task in todo})
     benches: list[Workbench] = []
 
+    by_id = {task.id: task for task in todo}
+
     def work(task: Task) -> Outcome:
+        needs = tuple(by_id[need] for need in task.needs if need in by_id)
+        if early := unfinished(needs, store):
+            reason = f"the executor started it before {early[0].id}, which it needs, was finished"
+            return Outcome(task=task, reason=reason)
         if not benches:
             benches.append(Workbench(plan, table, store))
         return perform(
@@ -112,13 +135,61 @@ def carry_out(
         watcher.start(task)
 
     def done(outcome: Outcome) -> None:
-        watcher.done(outcome)
-        run.done(outcome)
+        entered = ledger.entered(outcome)
+        if entered is not None:
+            watcher.done(entered)
+            run.done(entered)
 
+    ledger = _Ledger(todo, store)
     run.settle(plan.cells)
     if todo:
-        executor.run(todo, work, start=start, done=done)
+        reason = ""
+        try:
+            executor.run(todo, work, start=start, done=done)
+        except TfqError:
+            raise
+        except Exception as error:
+            log.exception("executor")
+            reason = f", and raised {type(error).__name__}: {printable(error, 200)}"
+        missing = ledger.missing()
+        for task in missing:
+            done(
+                Outcome(
+                    task=task,
+                    reason=f"the executor ended with {len(missing)} of {len(todo)} tasks never "
+                    f"reported, this one among them{reason}",
+                )
+            )
     return tuple(run.failed.values())
+
+
+class _Ledger:
+    """Which tasks an executor has reported; what it says is held against the store."""
+
+    def __init__(self, todo: Iterable[Task], store: ArtefactStore) -> None:
+        self._open = {task.id: task for task in todo}
+        self._known = set(self._open)
+        self._store = store
+
+    def entered(self, outcome: Outcome) -> Outcome | None:
+        """The outcome to go on with; None for a task that was not given or is reported already."""
+        task = self._open.pop(outcome.task.id, None)
+        if task is None:
+            twice = outcome.task.id in self._known
+            log.warning(
+                "the executor reports %s, which it %s",
+                outcome.task.id,
+                "reported before" if twice else "was not given",
+            )
+            return None
+        if outcome.reason is None and unfinished((task,), self._store):
+            reason = "the executor reports it as done, and its artefacts are not there"
+            return Outcome(task=task, reason=reason)
+        return outcome
+
+    def missing(self) -> list[Task]:
+        """The tasks that were never reported, in order."""
+        return list(self._open.values())
 
 
 class _Run:
@@ -136,10 +207,16 @@ class _Run:
         self._table = table
         self._folder = folder
         self._environment = environment
-        self._open = {
-            planned.cell.key: {task.id for task in tasks_of_cell(plan, planned)} & todo
-            for planned in plan.runnable()
+        self._cells = {planned.cell.key: planned for planned in plan.runnable()}
+        self._tasks = {
+            key: {task.id for task in tasks_of_cell(plan, planned)}
+            for key, planned in self._cells.items()
         }
+        self._open = {key: tasks & todo for key, tasks in self._tasks.items()}
+        self._waiting: dict[str, list[str]] = {}  # the cells that wait for a task
+        for key, tasks in self._open.items():
+            for task in tasks:
+                self._waiting.setdefault(task, []).append(key)
         self._started: set[str] = set()
         put_aside_damaged(folder.records_path)
         self._known: dict[str, set[str]] = {}
@@ -156,17 +233,14 @@ class _Run:
                 self._append(self._metrics(planned, self._earlier()))
 
     def start(self, task: Task) -> None:
-        for planned in self._plan.runnable():
-            key = planned.cell.key
-            if task.id in self._open[key] and key not in self._started:
+        for key in self._waiting.get(task.id, ()):
+            if key not in self._started:
                 self._started.add(key)
-                self._table.notify("tfq_cell_started", cell=planned.cell)
+                self._table.notify("tfq_cell_started", cell=self._cells[key].cell)
 
     def done(self, outcome: Outcome) -> None:
-        for planned in self._plan.runnable():
-            key = planned.cell.key
-            if outcome.task.id not in self._open[key]:
-                continue
+        for key in self._waiting.pop(outcome.task.id, ()):
+            planned = self._cells[key]
             self._open[key].discard(outcome.task.id)
             if outcome.reason is not None:
                 self._fail(planned, outcome)
@@ -186,7 +260,7 @@ class _Run:
             return
         cause = outcome.blocked or outcome.task  # of another cell when work is shared
         reason, repeat = outcome.reason, planned.cell.key
-        if all(cause.id != task.id for task in tasks_of_cell(self._plan, planned)):
+        if cause.id not in self._tasks[planned.cell.key]:
             label, repeat = self._plan.find(cause.cell).cell.label, cause.cell
             reason = f"it needs '{label}', which failed at {cause.stage}: {reason}"
         record = failure_record(

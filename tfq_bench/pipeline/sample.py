@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tfq_bench.errors import CellError
+from tfq_bench.pipeline.pixels import decoded, require_finite
 from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
@@ -45,7 +46,8 @@ def draw(
             composition is fixed by the plan.
 
     Raises:
-        CellError: the network produced values that are not finite.
+        CellError: the network or the decoder gave values that are not finite, or the decoder
+            something other than images.
     """
     model, sampler = loaded.model, loaded.sampler
     images = []
@@ -67,12 +69,11 @@ def draw(
             done = start + len(chosen) * (step + 1) / len(sampler.timesteps)
             progress(done / len(indices), "sampling")
         x = sampler.final(state)
-        if not torch.isfinite(x).all():
-            raise CellError(
-                f"the network produced values that are not finite for images {chosen[0]} to "
-                f"{chosen[-1]}."
-            )
-        images.append(model.decode(x))
+        require_finite(x, chosen, "the network")
+        images.append(decoded(model, x, chosen))
+    sizes = {tuple(batch.shape[1:]) for batch in images}
+    if len(sizes) > 1:
+        raise CellError(f"the model's `decode` gives images of several sizes: {sorted(sizes)}.")
     return torch.cat(images)
 
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tfq_bench.errors import CellError, LoweringError
 from tfq_bench.pipeline.calibrate import load_calibration
+from tfq_bench.pipeline.fingerprint import Fingerprint
 from tfq_bench.pipeline.memory import return_freed_memory
+from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.plan import EAGER
 from tfq_bench.protocols import LoadedModel, Lowered
 from tfq_bench.quant.simulate import simulate
@@ -40,7 +43,9 @@ class Workbench:
         self.store = store
         self.device = plan.spec.device
         self._loaded: dict[str, LoadedModel] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._lowered: tuple[str, Lowered] | None = None
+        store.before_sealing = self.check_models
         torch.set_num_threads(plan.spec.threads)
         # Full precision means float32: cuDNN would round to TF32's ten bits unasked.
         torch.backends.cudnn.allow_tf32 = False
@@ -55,20 +60,47 @@ class Workbench:
         """The cell's full-precision model in float32, with topology and sampler."""
         key = repr(planned.cell.model)
         if key not in self._loaded:
-            model = self.create("model", planned.cell.model)
-            network = model.load(device=self.device, dtype=model.dtype)
-            return_freed_memory(network)
-            sampling = self.plan.spec.sampling
-            provider = self.table.get("model", planned.cell.model.name)
-            name = str(sampling["sampler"]) or provider.samplers[0]
-            self._loaded[key] = LoadedModel(
-                model=model,
-                network=network,
-                topology=model.topology(network),
-                sampler=model.sampler(name, int(sampling["steps"])),
-                device=self.device,
-            )
+            # Whoever asks first, it is loaded the same, and what that changes goes no further.
+            with own_settings(0):
+                self._loaded[key] = self._load(planned)
+            self._fingerprints[key] = Fingerprint(self._loaded[key])
         return self._loaded[key]
+
+    def _load(self, planned: PlannedCell) -> LoadedModel:
+        model = self.create("model", planned.cell.model)
+        network = model.load(device=self.device, dtype=model.dtype)
+        return_freed_memory(network)
+        sampling = self.plan.spec.sampling
+        provider = self.table.get("model", planned.cell.model.name)
+        name = str(sampling["sampler"]) or provider.samplers[0]
+        return LoadedModel(
+            model=model,
+            network=network,
+            topology=model.topology(network),
+            sampler=model.sampler(name, int(sampling["steps"])),
+            device=self.device,
+        )
+
+    def check_models(self) -> None:
+        """Nothing, when every loaded model is what it was; else they are loaded again when asked.
+
+        Raises:
+            CellError: names what was changed.
+        """
+        changes = [name for held in self._fingerprints.values() for name in held.changes()]
+        if not changes:
+            return
+        for held in self._fingerprints.values():
+            held.restore_classes()
+        self._fingerprints.clear()
+        self._loaded.clear()
+        self._lowered = None  # may share tensors with what was changed
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise CellError(
+            f"the full-precision model was changed ({', '.join(changes[:3])}{more}), which would "
+            "change other results too. A plugin works on a copy; nothing of this was stored, and "
+            "the model is loaded again."
+        )
 
     def quantizer(self, planned: PlannedCell) -> Quantizer:
         """The cell's method at the cell's bits and policy."""
@@ -97,13 +129,25 @@ class Workbench:
         key = planned.keys.lower
         if self._lowered is None or self._lowered[0] != key:
             self._lowered = None  # frees the previous network before the next is made
-            self._lowered = (key, self._lower(planned))
+            with own_settings(0):
+                self._lowered = (key, self._lower(planned))
         return self._lowered[1]
+
+    def forget_lowered(self) -> None:
+        """The next `lowered` makes its network anew."""
+        self._lowered = None
 
     def _lower(self, planned: PlannedCell) -> Lowered:
         if planned.cell.backend.name == EAGER:
             return self.simulated(planned)
+        provider = self.table.get("backend", planned.cell.backend.name)
         backend = self.create("backend", planned.cell.backend)
         state = self.state(planned)
-        lowered: Lowered = backend.lower(self.loaded(planned), state)
+        lowered = backend.lower(self.loaded(planned), state)
+        if not isinstance(lowered, Lowered):
+            raise LoweringError(
+                f"backend '{planned.cell.backend.name}' "
+                f"({self.table.distribution_of(provider)}): `lower` is expected a Lowered, found "
+                f"{type(lowered).__name__}."
+            )
         return lowered

@@ -2,7 +2,7 @@
 
 A quantizer resolves its policy, observes inputs, finds ranges, makes `QuantizedLayer`s and returns
 a `QuantizedState`; `rtn` is the shortest example. A backend swaps layers of a copied network and
-checks itself against `simulate` and `integer_sums`.
+checks itself with `watched_layers`, as every run does.
 """
 
 from tfq_bench.quant.adaround import SoftRounding
@@ -60,6 +60,7 @@ from tfq_bench.quant.temporal import (
     temporal_features,
 )
 from tfq_bench.quant.topology import trace_topology
+from tfq_bench.quant.watched import LayerCheck, LayerWatch, watched_layers
 from tfq_bench.quant.working import WorkingLayer, WorkingNetwork, input_parts
 
 __all__ = [
@@ -75,7 +76,9 @@ __all__ = [
     "Exempt",
     "InputRanges",
     "LayerBits",
+    "LayerCheck",
     "LayerPart",
+    "LayerWatch",
     "Parity",
     "Policy",
     "QuantizedLayer",
@@ -134,4 +137,5 @@ __all__ = [
     "trace_topology",
     "unpack",
     "unused_layers",
+    "watched_layers",
 ]

@@ -141,6 +141,13 @@ class QuantizedLayer:
                 f"found {int(weight.max())}."
             )
         channels = weight.shape[0]
+        if self.bias is not None and (
+            self.bias.dtype != torch.float32 or not bool(torch.isfinite(self.bias).all())
+        ):
+            raise QuantizationError(
+                f"{where}: the bias must be float32 and finite, found {self.bias.dtype}"
+                f"{'' if bool(torch.isfinite(self.bias).all()) else ' with other values'}."
+            )
         if part.scale.shape != (channels,) or (
             self.bias is not None and self.bias.shape != (channels,)
         ):
@@ -350,8 +357,13 @@ def _check_parameters(scale: Tensor, zero_point: Tensor, bits: int, what: str) -
             f"{what}: scale must be float32 and zero point int32, 1-D, of one length, found "
             f"{scale.dtype} {tuple(scale.shape)} and {zero_point.dtype} {tuple(zero_point.shape)}."
         )
-    if not bool(torch.isfinite(scale).all()) or float(scale.min()) <= 0.0:
-        raise QuantizationError(f"{what}: scales must be finite and positive.")
+    # What codes are multiplied with, and values divided by, must be finite too.
+    widest = torch.cat([scale * (1 << bits), scale.reciprocal()])
+    if not bool(torch.isfinite(widest).all()) or float(scale.min()) <= 0.0:
+        raise QuantizationError(
+            f"{what}: scales must be finite and positive, found {float(scale.min()):.3g} to "
+            f"{float(scale.max()):.3g}."
+        )
     low, high = int(zero_point.min()), int(zero_point.max())
     if low < 0 or high >= 1 << bits:
         raise QuantizationError(

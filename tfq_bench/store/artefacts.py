@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,15 @@ class ArtefactStore:
 
     Args:
         root: created by the first artefact.
+
+    Attributes:
+        before_sealing: called when an artefact is written, before it counts; what it raises
+            leaves none behind.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.before_sealing: Callable[[], None] = lambda: None
         self._verified: set[Path] = set()
         self._remove_abandoned()
 
@@ -78,6 +83,7 @@ class ArtefactStore:
             raise explain(error, final.parent) from error
         try:
             yield folder
+            self.before_sealing()
             _write_manifest(folder, stage, key)
             sync_tree(folder)
             self._publish(folder, final)

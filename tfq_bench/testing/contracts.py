@@ -29,6 +29,7 @@ from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.watched import watched_layers
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.fingerprint import Fingerprint, same_tensors
 from tfq_bench.testing.inputs import TinyInputs, tiny_state
@@ -306,6 +307,16 @@ class BackendContract:
                 loaded, simulate(loaded, state), self.make().lower(loaded, state)
             )
             assert parity.relative <= self.tolerance, f"{scheme.label}: {parity}"
+
+    def test_every_layer_computes_the_integers(self) -> None:
+        """What a run checks before it samples, at every step of the sampler."""
+        loaded = self.load()
+        for scheme in self.schemes:
+            state = tiny_state(loaded, scheme)
+            lowered = self.make().lower(loaded, state)
+            with watched_layers(loaded, state, lowered) as watch:
+                _predictions(loaded, lowered)
+            assert list(state.layers) == sorted(watch.checks, key=list(state.layers).index)
 
     def test_every_layer_says_how_it_runs(self) -> None:
         """One entry per quantized layer, with a fallback exactly where `supports` says so."""
