@@ -240,19 +240,6 @@ def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, cap
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("inputs.images[:] = 0", "read-only"),
-        ("inputs.images.flags.writeable = True; inputs.images[:] = 0", "it wrote into the images"),
-        ("torch.from_numpy(inputs.images).zero_()", "it wrote into the images of the cell"),
-        (
-            "torch.from_numpy(inputs.reference_images if inputs.reference_cell else inputs.images)"
-            ".fill_(9)",
-            "it wrote into the images of the ",
-        ),
-    ],
-)
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
         ("inputs.loaded.network.conv_in.weight.mul_(0.5)", "full-precision model was changed"),
         (
             "inputs.loaded.network.conv_in.weight.data.zero_(); raise ValueError('x')",
@@ -287,6 +274,19 @@ def test_networks_and_settings_that_a_metric_leaves_changed(run, tmp_path, body,
     assert "trajectory-divergence" in {name for _, name in found}
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("inputs.images[:] = 0", "read-only"),
+        ("inputs.images.flags.writeable = True; inputs.images[:] = 0", "it wrote into the images"),
+        ("torch.from_numpy(inputs.images).zero_()", "it wrote into the images of the cell"),
+        (
+            "torch.from_numpy(inputs.reference_images if inputs.reference_cell else inputs.images)"
+            ".fill_(9)",
+            "it wrote into the images of the ",
+        ),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_images_that_a_metric_writes_into(run, tmp_path, body, reason):
     """The metrics after it see what was sampled: their numbers are those of a run without it."""

@@ -69,7 +69,7 @@ def judge(
         if bench.store.has("evaluate", key):
             continue
         try:
-            with own_settings(derive(0, "metric", key)):
+            with own_settings(derive(0, f"evaluate-{key}")):
                 values = _evaluate(bench, metric, keys, inputs)
             _store(bench, key, values)
         except (StoreError, KeyboardInterrupt):
