@@ -114,7 +114,6 @@ class _Planner:
                 cells, variants([self._shown(p) for p in cells], self._defaults()), strict=True
             )
         )
-        labels = [metric.label for metric in metrics]
         if not any(planned.skip is None for planned in cells):
             skips = sorted({p.skip for p in cells if p.skip})
             reasons = "; ".join(skips) or "its [[exclude]] tables leave nothing"
@@ -129,7 +128,6 @@ class _Planner:
                     "cells": [p.cell.key for p in cells],
                     "evaluate": [p.keys.evaluate for p in cells],
                     "skips": [p.skip for p in cells],
-                    **({"labels": labels} if any(labels) else {}),
                 }
             ),
             spec=self.spec,

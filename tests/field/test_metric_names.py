@@ -204,14 +204,16 @@ def test_with_a_label_both_stand_side_by_side(plugin_host, run, tmp_path):
     assert ["", "", "", "double", ""] == [metric["label"] for metric in plan["metrics"]]
 
 
-def test_a_label_computes_nothing_again(plugin_host, run, tmp_path):
-    """It names a number that is there already."""
+def test_a_label_computes_its_own_metric_only(plugin_host, run, tmp_path):
+    """Every other number is there already."""
     plugin_host.install("mine", metric("score"))
     run('[[metric]]\nname = "mine"\n')
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("artefacts/*/*")}
     code, _, records = run('[[metric]]\nname = "mine"\nlabel = "x"\n')
     assert 0 == code
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("artefacts/*/*")}
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("artefacts/*/*")}
+    assert {p: after[p] for p in before} == before
+    assert 2 == len(after) - len(before)  # of both cells
     assert "score:x" in {r.metric.definition.name for r in records if r.metric is not None}
 
 
@@ -220,7 +222,7 @@ def test_names_that_nobody_could_know_before(plugin_host, run):
     plugin_host.install("mine", metric("psnr", look="assert inputs.images.shape[1]"))
     code, out, records = run('[[metric]]\nname = "mine"\n')
     assert 3 == code
-    assert "failed: tiny / rtn W8A8 / simulate in metric 'mine'" in out
+    assert "failed: tiny / rtn W8A8 / simulate at evaluate, metric 'mine'" in out
     assert "'psnr' is reported by metric 'paired'" in out
     psnr = [r.metric for r in records if r.metric and r.metric.definition.name == "psnr"]
     assert 1 == len(psnr)

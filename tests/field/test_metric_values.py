@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.cli import main
 from tfq_bench.errors import MetricError
+from tfq_bench.foreign import printable
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.store.records import metric_from_json, metric_to_json
 from tfq_bench.store.run import RunFolder
@@ -91,7 +92,7 @@ def only_mine_failed(code, out, records, reason):
     for record in failed:
         assert reason in record.reason, record.reason
         assert record.reason.isprintable()
-        assert f"in metric 'mine': {record.reason}" in out
+        assert f"at evaluate, metric 'mine': {record.reason}" in out
     names = {r.metric.definition.name for r in records if r.metric is not None}
     assert {"psnr", "mean-weight-bits", "size-bytes"} <= names
     return failed
@@ -112,6 +113,8 @@ WRONG = [
     ("[other(parameters={'x': object()})]", "parameters, x must be what JSON can say"),
     ("[other(parameters={1: 2})]", "parameters: keys must be text, found int 1"),
     ("[other(parameters={'x': np.zeros(2)})]", "must be what JSON can say"),
+    ("[other(margin=math.inf)]", "margin is inf, which is not a finite number"),
+    ("[other(margin=-1)]", "margin must be at least 0, found -1.0"),
     ("[other(volatile=1)]", "volatile must be true or false"),
     ("[replace(GOOD, n=0)]", "n must be a whole number of at least 1, found int 0"),
     ("[replace(GOOD, n=4.0)]", "n must be a whole number of at least 1, found float 4.0"),
@@ -232,6 +235,48 @@ def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, cap
     after = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("artefacts/*/*")}
     assert {p: after[p] for p in before} == before
     assert 2 == len(after) - len(before)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("inputs.loaded.network.conv_in.weight.mul_(0.5)", "full-precision model was changed"),
+        (
+            "inputs.loaded.network.conv_in.weight.data.zero_(); raise ValueError('x')",
+            "raised ValueError: x Before that, the full-precision model was changed",
+        ),
+        ("inputs.loaded.network.train()", "full-precision model was changed"),
+        (
+            "network = inputs.lowered().network\n"
+            "        for t in (*network.parameters(), *network.buffers()): t.data.zero_()\n"
+            "        raise ValueError('zeroed')",
+            "raised ValueError: zeroed",
+        ),
+        ("torch.set_default_dtype(torch.float64); raise ValueError('x')", "x"),
+        ("np.random.seed(0); torch.manual_seed(1); raise ValueError('x')", "x"),
+    ],
+)
+def test_networks_and_settings_that_a_metric_leaves_changed(run, tmp_path, body, reason):
+    """Metrics after it give what they give without it."""
+    metrics = ("mine", "paired", "bits", "temporal", "trajectory")
+
+    def numbers(records):
+        return {
+            (r.cell, r.metric.definition.name): (r.metric.value, r.metric.replicates)
+            for r in records
+            if r.metric is not None and not r.metric.definition.volatile
+        }
+
+    text = source(definitions="[GOOD.definition]", body=body)
+    code, out, records = run(text, metrics=metrics)
+    only_mine_failed(code, out, records, reason)
+    folder = tmp_path / "without"
+    suite = (tmp_path / "tiny.toml").read_text().replace('[[metric]]\nname = "mine"\n', "")
+    (tmp_path / "without.toml").write_text(suite)
+    assert 0 == main(["run", str(tmp_path / "without.toml"), "--run", str(folder), "--no-report"])
+    found = numbers(RunFolder(folder).records())
+    assert found == numbers(records)
+    assert "trajectory-divergence" in {name for _, name in found}
 
 
 @pytest.mark.parametrize(
@@ -399,7 +444,7 @@ PLACES = {
         "series",
         "definition",
     ),
-    "definition": ("name", "unit", "direction", "summary", "parameters", "volatile"),
+    "definition": ("name", "unit", "direction", "summary", "parameters", "volatile", "margin"),
     "interval": ("low", "high", "level", "method"),
 }
 
@@ -436,8 +481,7 @@ def test_fuzz_values_are_stored_well_or_refused_in_words(changes, reference):
         refusal = str(error)
     if kept is None:
         assert refusal
-        assert refusal.isprintable()
-        assert len(refusal) < 1000
+        assert refusal == printable(refusal, 1000)
         return
     line = json.dumps(metric_to_json(kept), allow_nan=False).encode()
     assert metric_from_json(json.loads(line)) == kept

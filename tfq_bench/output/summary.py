@@ -38,7 +38,7 @@ def summary(plan: Plan, store: ArtefactStore, records: tuple[Record, ...]) -> st
 def broken_images(records: Iterable[Record]) -> list[str]:
     """What must be read before any number: cells whose images show nothing, a line each."""
     return [
-        f"BROKEN IMAGES: {printable(record.label)}: {printable(record.reason)}"
+        printable(f"BROKEN IMAGES: {record.label}: {record.reason}")
         for record in records
         if record.broken_images
     ]

@@ -38,6 +38,7 @@ class CellInputs:
         self._full = bench.plan.find(reference) if reference is not None else None
         self._images: dict[str, np.ndarray] = {}
         self._digests: dict[str, str] = {}
+        self._lowered = False
 
     @property
     def images(self) -> np.ndarray:
@@ -80,7 +81,8 @@ class CellInputs:
         return self._bench.loaded(self._planned)
 
     def lowered(self) -> Lowered:
-        """The cell's network, built anew."""
+        """The cell's network, built anew for each metric that asks for it."""
+        self._lowered = True
         return self._bench.lowered(self._planned)
 
     def facts(self, stage: str) -> Mapping[str, Any]:
@@ -110,7 +112,13 @@ class CellInputs:
         return _frozen(load_file(store.open(CACHE, key) / "value.safetensors")["value"])
 
     def restore(self) -> tuple[str, ...]:
-        """Forgets the images that were written into; whose they were, `cell` or `reference`."""
+        """Forgets the images that were written into; whose they were, `cell` or `reference`.
+
+        A network that was given away is forgotten in any case.
+        """
+        if self._lowered:
+            self._bench.forget_lowered()
+            self._lowered = False
         changed = tuple(
             of for of, images in self._images.items() if _digest(images) != self._digests[of]
         )

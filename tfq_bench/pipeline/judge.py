@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tfq_bench.errors import MetricError, StoreError, TfqError
+from tfq_bench.errors import CellError, MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.evaluate import CellInputs
+from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
+from tfq_bench.seeds import derive
 from tfq_bench.store.records import metric_to_json
 
 if TYPE_CHECKING:
@@ -67,32 +69,26 @@ def judge(
         if bench.store.has("evaluate", key):
             continue
         try:
-            made = bench.create("metric", metric)
-            values = _evaluate(made, inputs)
-            names = [value.definition.name for value in values]
-            if not isinstance(made, NamesValues):  # what is announced, the plan has looked at
-                _refuse_taken(bench, metric, names, keys)
-            elif strangers := sorted(set(names) - set(made.names)):
-                raise MetricError(
-                    f"'{strangers[0]}' is not among its 'names' ({', '.join(made.names)})."
-                )
+            with own_settings(derive(0, f"evaluate-{key}")):
+                values = _evaluate(bench, metric, keys, inputs)
+            _store(bench, key, values)
         except (StoreError, KeyboardInterrupt):
             raise
-        except TfqError as error:
-            log.exception("metric %s", metric.title)
-            reasons[metric.title] = _text(error)
         except (
             BaseException
         ) as error:  # SystemExit, CancelledError: it is the metric's all the same
             log.exception("metric %s", metric.title)
-            reasons[metric.title] = f"{RAISED}{type(error).__name__}: {_text(error)}"
-        else:
-            _store(bench, key, values)
+            raised = "" if isinstance(error, TfqError) else f"{RAISED}{type(error).__name__}: "
+            reasons[metric.title] = f"{raised}{_text(error)}{_left_behind(bench)}"
     if reasons:
         raise FailedMetrics(reasons)
 
 
-def _evaluate(metric: Any, inputs: CellInputs) -> tuple[MetricValue, ...]:
+def _evaluate(
+    bench: Workbench, component: Component, keys: tuple[str, ...], inputs: CellInputs
+) -> tuple[MetricValue, ...]:
+    """The values of one metric, once they, their names and all it was given are as they must be."""
+    metric = bench.create("metric", component)
     try:
         values = metric.evaluate(inputs)
         definitions = metric.definitions(inputs)
@@ -103,7 +99,23 @@ def _evaluate(metric: Any, inputs: CellInputs) -> tuple[MetricValue, ...]:
             f"it wrote into the images of the {' and the '.join(changed)}, which other metrics "
             "read too; they were loaded again. It must work on a copy."
         )
-    return checked_values(values, definitions, reference=inputs.reference_cell)
+    bench.check_models()
+    checked = checked_values(values, definitions, reference=inputs.reference_cell)
+    names = [value.definition.name for value in checked]
+    if not isinstance(metric, NamesValues):  # what is announced, the plan has looked at
+        _refuse_taken(bench, component, names, keys)
+    elif strangers := sorted(set(names) - set(metric.names)):
+        raise MetricError(f"'{strangers[0]}' is not among its 'names' ({', '.join(metric.names)}).")
+    return checked
+
+
+def _left_behind(bench: Workbench) -> str:
+    """What to add to a failure that also changed the model, which is then loaded again."""
+    try:
+        bench.check_models()
+    except CellError as error:
+        return f" Before that, {error}"
+    return ""
 
 
 def _refuse_taken(

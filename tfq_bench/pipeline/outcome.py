@@ -48,7 +48,7 @@ def metric_records(
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise SuiteError(
             f"two metrics of the suite report '{twice}' for the cell '{planned.cell.label}'; give "
-            "one of their [[metric]] tables a label. Nothing is computed again for it."
+            "one of their [[metric]] tables a label."
         )
     return records
 

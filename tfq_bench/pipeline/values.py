@@ -55,12 +55,14 @@ def checked_values(
             f"{_listing(names)}; both must name the same values in one order."
         )
     for value, definition in zip(found, announced, strict=True):
-        if definition_id(value.definition) != definition_id(definition) or (
-            value.definition.volatile != definition.volatile
+        mine = value.definition
+        if definition_id(mine) != definition_id(definition) or (
+            (mine.volatile, mine.margin) != (definition.volatile, definition.margin)
         ):
             raise MetricError(
                 f"'{definition.name}': 'evaluate' returned it under another definition than "
-                "'definitions' announced; unit, direction, parameters and volatile must be equal."
+                "'definitions' announced; unit, direction, parameters, volatile and margin must be "
+                "equal."
             )
     return tuple(found)
 
@@ -106,8 +108,12 @@ def _definition(given: MetricDefinition) -> MetricDefinition:
         )
     if not isinstance(given.summary, str):
         raise MetricError(f"{where}: summary must be text, found {_shown(given.summary)}.")
+    margin = None if given.margin is None else _number(given.margin, f"{where}: margin")
+    if margin is not None and margin < 0:
+        raise MetricError(f"{where}: margin must be at least 0, found {margin}.")
     return replace(
         given,
+        margin=margin,
         name=name,
         unit=_text(given.unit, f"{where}: unit", MAX_NAME),
         summary=printable(given.summary, MAX_TEXT),
@@ -211,7 +217,7 @@ def _text(given: object, where: str, limit: int) -> str:
         raise MetricError(f"{where} must be text, found {_shown(given)}.")
     # A subclass of str may say anything when it is asked for its text later.
     text = str.__str__(given)
-    if text != printable(text, limit):
+    if not text.isprintable() or text != printable(text, limit):
         raise MetricError(
             f"{where} must be one printable line of at most {limit} characters, found "
             f"{printable(text, MAX_NAME)!r}."

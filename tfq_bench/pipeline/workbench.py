@@ -140,6 +140,10 @@ class Workbench:
                 self._lowered = (key, self._lower(planned))
         return self._lowered[1]
 
+    def forget_lowered(self) -> None:
+        """The next `lowered` makes its network anew."""
+        self._lowered = None
+
     def _lower(self, planned: PlannedCell) -> Lowered:
         if planned.cell.backend.name == EAGER:
             return self.simulated(planned)

@@ -14,7 +14,6 @@ Every test runs on the CPU with the tiny model unless the subclass says otherwis
 from __future__ import annotations
 
 import json
-import math
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -23,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.border import CalibrationData, Scheme
+from tfq_bench.errors import MetricError
 from tfq_bench.keys import definition_id
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.protocols import timestep_tensor
+from tfq_bench.pipeline.values import checked_values
+from tfq_bench.protocols import NamesValues, timestep_tensor
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
@@ -375,6 +376,8 @@ class MetricContract:
         assert expected == [definition_id(value.definition) for value in values]
         names = [definition.name for definition in definitions]
         assert len(names) == len(set(names)), "two numbers have one name"
+        if isinstance(metric, NamesValues):
+            assert set(names) <= set(metric.names), "it gives a number that 'names' lacks"
 
     def test_values_repeat(self) -> None:
         """A second object gives the same values and replicates, unless they are volatile."""
@@ -389,16 +392,23 @@ class MetricContract:
                 assert first.replicates == second.replicates, name
 
     def test_values_are_well_formed(self) -> None:
-        """They rest on something, intervals are ordered, and paired values name their pairing."""
-        for value in self.make().evaluate(self.inputs()):
-            name = value.definition.name
-            assert value.n > 0, f"{name} rests on nothing"
-            assert not math.isinf(value.value), f"{name} is infinite"
-            if value.interval is not None:
-                assert value.interval.low <= value.interval.high, f"{name}: interval"
-                assert 0 < value.interval.level < 1, f"{name}: level"
-            if value.replicates:
-                assert value.pairing is not None, f"{name}: replicates without a pairing"
+        """They get through what every run checks before it stores a value."""
+        inputs, metric = self.inputs(), self.make()
+        try:
+            checked_values(
+                metric.evaluate(inputs),
+                metric.definitions(inputs),
+                reference=inputs.reference_cell,
+            )
+        except MetricError as error:
+            raise AssertionError(str(error)) from error
+
+    def test_images_are_left_alone(self) -> None:
+        """What other metrics read too is not written into."""
+        inputs = self.inputs()
+        before = inputs.images.copy()
+        self.make().evaluate(inputs)
+        assert (before == inputs.images).all(), "the metric wrote into the images"
 
 
 def _ignore(fraction: float, text: str) -> None:
