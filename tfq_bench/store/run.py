@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfq_bench.environment import environment_id
 from tfq_bench.errors import StoreError
+from tfq_bench.foreign import parse_json
 from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.records import read
@@ -36,10 +38,14 @@ class RunFolder:
 
     Args:
         path: the folder.
+
+    Attributes:
+        notes: what was found damaged and is written anew, as sentences.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.notes: list[str] = []
 
     @classmethod
     def prepare(cls, path: Path) -> RunFolder:
@@ -51,8 +57,8 @@ class RunFolder:
         """
         try:
             if (path / "plan.json").exists():
-                return cls.open(path)
-            if path.exists() and _has_content(path):
+                return cls._with_plan(path)
+            if path.exists() and _has_foreign_content(path):
                 raise StoreError(
                     f"expected a run folder or nothing at '{path}', found other files. "
                     "Choose another folder."
@@ -61,6 +67,35 @@ class RunFolder:
         except OSError as error:
             raise explain(error, path) from error
         return cls(path)
+
+    @classmethod
+    def _with_plan(cls, path: Path) -> RunFolder:
+        run = cls(path)
+        try:
+            schema = run.plan().get("schema")
+        except StoreError as error:
+            schema = None
+            if not _is_own(path):
+                raise
+            run.notes.append(f"{error} It is written anew.")
+        if isinstance(schema, int) and schema != SCHEMA:
+            return cls.open(path)  # of another version: says so
+        return run
+
+    def tidy(self) -> None:
+        """Deletes what a killed run left here: half-written files, finished checkpoints.
+
+        Hold the lease.
+
+        Raises:
+            StoreError: a damaged artefact cannot be deleted.
+        """
+        for path in self.path.glob(".*-*"):
+            name = path.name[1:].rpartition("-")[0]
+            if _OWN.fullmatch(name) and path.is_file():
+                path.unlink(missing_ok=True)
+        self.artefacts.remove_finished_checkpoints()
+        self.notes += self.artefacts.remove_damaged()
 
     def write(self, suite_text: str, plan_json: Mapping[str, Any]) -> None:
         """Writes suite and plan; records and artefacts stay. Hold the lease."""
@@ -189,19 +224,34 @@ class RunFolder:
         raise StoreError(f"'{self.path}': expected a cell '{key}' in plan.json, found none.")
 
 
-def _has_content(path: Path) -> bool:
-    return path.is_file() or any(entry.name != "run.lock" for entry in path.iterdir())
+_OWN = re.compile(
+    r"run\.lock|suite\.toml|plan\.json|records\.jsonl.*|env-\w+\.json|logs|artefacts|report\.\w+"
+)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether nothing lies at `path` but what a run writes; its lock is written first."""
+    return (path / "run.lock").is_file() and all(
+        _OWN.fullmatch(entry.name) or entry.name.startswith(".") for entry in path.iterdir()
+    )
+
+
+def _has_foreign_content(path: Path) -> bool:
+    return path.is_file() or (any(path.iterdir()) and not _is_own(path))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise explain(error, path, "read") from error
     except ValueError as error:
         raise StoreError(
-            f"'{path}' is not JSON: {error}. Run the suite again to write it anew."
+            f"'{path}' is damaged: {error}. Run the suite again to write it anew."
         ) from None
     if not isinstance(content, dict):
-        raise StoreError(f"'{path}': expected a JSON object, found {type(content).__name__}.")
+        raise StoreError(
+            f"'{path}': expected a JSON object, found {type(content).__name__}. Run the suite "
+            "again to write it anew."
+        )
     return content
