@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tfq_bench.host import PluginTable, discover
 from tfq_bench.planner import make_plan
 from tfq_bench.providers import OptionValue, Provider, parse_options
 from tfq_bench.store.run import RunFolder
+from tfq_bench.store.scratch import remove_abandoned_scratch
 from tfq_bench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -59,9 +61,13 @@ def execute(args: argparse.Namespace) -> int:
     plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
+        remove_abandoned_scratch()
+        folder.tidy()
         for sentence in (*(f"note: {note}" for note in plan.notes), *_changes(plan, folder)):
             print(sentence)
         folder.write(spec.text, plan.to_json())
+        for note in folder.notes:
+            print(f"note: {printable(note)}", file=sys.stderr)
         failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
         if renderer is not None:
             target = folder.path / f"report{renderer.suffix}"

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from tfq_bench.executors.base import Done, Queue, Start, Work
 from tfq_bench.pipeline.tasks import Outcome
 from tfq_bench.store.disk import explain
 from tfq_bench.store.run import RunFolder
+from tfq_bench.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Task
@@ -52,7 +52,7 @@ class ProcessExecutor:
         """Runs `tasks`; see the package for the contract. `work` is not used: children run it."""
         queue = Queue(tasks)
         running: dict[subprocess.Popen[bytes], tuple[Task, Path]] = {}
-        with tempfile.TemporaryDirectory(prefix="tfq-bench-") as scratch:
+        with scratch_folder() as scratch:
             try:
                 while True:
                     for outcome in queue.blocked():
@@ -61,7 +61,7 @@ class ProcessExecutor:
                         task := self._startable(queue, [task for task, _ in running.values()])
                     ) is not None:
                         start(task)
-                        report = Path(scratch) / f"{task.id}.json"
+                        report = scratch / f"{task.id}.json"
                         running[self._spawn(task, report)] = (task, report)
                     if not running:
                         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tfq_bench.errors import CalibrationError
+from tfq_bench.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
@@ -83,7 +83,7 @@ def capture_block(
     Raises:
         CalibrationError: the block is not run by the network.
     """
-    with tempfile.TemporaryDirectory(prefix="tfq-bench-") as folder, torch.no_grad():
+    with scratch_folder() as folder, torch.no_grad():
         count = len(data.x)
         filled: list[Tensor] = []
         leaves: list[Any] = []
@@ -104,7 +104,7 @@ def capture_block(
             ]
             tensors = [*(leaves[slot] for slot in slots), target]
             if not filled:
-                filled = _storage(tensors, count, limit, Path(folder))
+                filled = _storage(tensors, count, limit, folder)
             for held, tensor in zip(filled, tensors, strict=True):
                 held[rows].copy_(tensor)
         yield Captured(

@@ -10,6 +10,7 @@ network may be larger than memory.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 
 from tfq_bench.border import Scheme
 from tfq_bench.errors import StoreError, TfqError
+from tfq_bench.foreign import parse_json, printable
 from tfq_bench.quant.packed import (
     describe_attention,
     describe_cache,
@@ -45,7 +47,8 @@ class _StoredLayers(Mapping[str, QuantizedLayer]):
 
     def __getitem__(self, name: str) -> QuantizedLayer:
         entry = self._entries[name]
-        return restore_layer(entry, self._reader.read(entry["file"], f"{name}/"))
+        with _in_words(f"layer '{printable(name, 120)}'"):
+            return restore_layer(entry, self._reader.read(entry["file"], f"{name}/"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -119,7 +122,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
 def load_state(folder: Path) -> QuantizedState:
     """The state in `folder`; see `QuantizedState.load`."""
     content = _read_manifest(folder / MANIFEST)
-    try:
+    with _in_words(str(folder)):
         reader = TensorReader(folder, [TensorFile(**entry) for entry in content["files"]])
         reader.check()
         tables = reader.read(content["tables"], "") if content["tables"] else {}
@@ -136,13 +139,29 @@ def load_state(folder: Path) -> QuantizedState:
             half=tuple(content["half"]),
             attention={one.name: one for one in attention},
         )
+
+
+@contextlib.contextmanager
+def _in_words(where: str) -> Iterator[None]:
+    """Whatever a state's content makes Python raise, as a StoreError that says where.
+
+    The digests hold, so whoever wrote the folder wrote something else than this format.
+    """
+    try:
+        yield
     except StoreError:
         raise
-    except (KeyError, TypeError, ValueError, TfqError) as error:
-        # The digests hold, so whoever wrote the folder wrote something else than this format.
-        raise StoreError(
-            f"{folder}: expected a quantized state of format {FORMAT}, found {error!r}."
-        ) from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
+        raise _another_format(where, error) from error
+    except (TypeError, ValueError, TfqError) as error:
+        raise _another_format(where, error) from error
+
+
+def _another_format(where: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"{where}: expected a quantized state of format {FORMAT}, found "
+        f"{type(error).__name__}: {printable(error, 400)}"
+    )
 
 
 def _written(layer: QuantizedLayer, writer: TensorWriter) -> dict[str, Any]:
@@ -155,26 +174,26 @@ def _written(layer: QuantizedLayer, writer: TensorWriter) -> dict[str, Any]:
 def _read_manifest(path: Path) -> dict[str, Any]:
     raw = _read(path)
     try:
-        document = json.loads(raw)
+        document = parse_json(raw)
         content, expected = document["content"], document["sha256"]
         found, version = _digest(content), content["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path}: expected a manifest with `content` and `sha256`, found {len(raw)} bytes "
-            f"that are none ({error!r}); delete the artefact's folder and run again."
+            f"that are none ({printable(repr(error), 200)}); delete the artefact's folder and run "
+            "again."
         ) from error
     if found != expected:
         raise StoreError(
-            f"{path}: expected content with sha256 {expected}, found {found}; delete the "
-            "artefact's folder and run again."
+            f"{path}: expected content with sha256 {printable(expected, 80)}, found {found}; "
+            "delete the artefact's folder and run again."
         )
     if version != FORMAT:
         raise StoreError(
-            f"{path}: expected format {FORMAT}, found {version!r}; it was written by another "
-            "version of tfq-bench: delete the artefact's folder and run again."
+            f"{path}: expected format {FORMAT}, found {printable(repr(version), 40)}; it was "
+            "written by another version of tfq-bench: delete the artefact's folder and run again."
         )
-    assert isinstance(content, dict)
-    return content
+    return dict(content)
 
 
 def _read(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tfq_bench.errors import StoreError
+from tfq_bench.foreign import printable
 
 __all__ = ["TensorFile", "TensorReader", "TensorWriter"]
 
@@ -96,6 +97,11 @@ class TensorReader:
         """
         for file in self._files:
             path = self._folder / file.file
+            if path.name != file.file or path.is_symlink():
+                raise StoreError(
+                    f"{self._folder}: expected files of tensors in it, found the name "
+                    f"{printable(file.file, 80)!r}{', a link' if path.is_symlink() else ''}."
+                )
             try:
                 found, size = _sha256(path), path.stat().st_size
             except OSError as error:
@@ -112,6 +118,11 @@ class TensorReader:
         Raises:
             StoreError: the file cannot be read.
         """
+        if all(file != known.file for known in self._files):
+            raise StoreError(
+                f"{self._folder}: expected one of its {len(self._files)} files of tensors, found "
+                f"the name {printable(file, 80)!r}."
+            )
         path = self._folder / file
         try:
             with safe_open(path, framework="pt") as opened:

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import StoreError
+from tfq_bench.foreign import parse_json, printable
 from tfq_bench.store.disk import explain, is_disk_error, sync_folder, sync_tree
 
 __all__ = ["MANIFEST", "SCHEMA", "ArtefactStore"]
@@ -33,6 +35,8 @@ MANIFEST = "manifest.json"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TEMPORARY = ".new-"
+_NO_STAGES = ("checkpoints",)
+_LARGE = 64 * 2**20
 
 log = logging.getLogger("tfq_bench.store")
 
@@ -65,7 +69,8 @@ class ArtefactStore:
 
     def has(self, stage: str, key: str) -> bool:
         """True when the artefact is finished."""
-        return (self.path(stage, key) / MANIFEST).is_file()
+        folder = self.path(stage, key)
+        return (folder / MANIFEST).is_file() and not folder.is_symlink()
 
     @contextlib.contextmanager
     def create(self, stage: str, key: str) -> Iterator[Path]:
@@ -103,9 +108,48 @@ class ArtefactStore:
         """
         folder = self.path(stage, key)
         if folder not in self._verified:
-            _verify(folder)
+            try:
+                _verify(folder, stage, key)
+            except _Damaged as error:
+                raise StoreError(
+                    f"{error} 'tfq-bench run' removes it and makes it again."
+                ) from None
             self._verified.add(folder)
         return folder
+
+    def remove_damaged(self) -> list[str]:
+        """Deletes artefacts that are not what was written, and says why of each.
+
+        Of files beyond 64 MiB only the size is looked at; `open` reads them all. Call it in the
+        process that holds the run.
+
+        Raises:
+            StoreError: one cannot be read or deleted.
+        """
+        notes = []
+        for folder in sorted(self.root.glob("*/*")):
+            stage, key = folder.parent.name, folder.name
+            if stage in _NO_STAGES or folder.name.startswith(_TEMPORARY):
+                continue
+            try:
+                if not (folder / MANIFEST).is_file() and not folder.is_symlink():
+                    continue  # not finished: it is made, or was never ours
+                if _verify(folder, stage, key, below=_LARGE):
+                    self._verified.add(folder)
+            except _Damaged as error:
+                try:
+                    _remove(folder)
+                except OSError as problem:
+                    raise explain(problem, folder) from problem
+                notes.append(f"{error} It was removed, and is made again when it is needed.")
+        return notes
+
+    def remove_finished_checkpoints(self) -> None:
+        """Deletes checkpoints of states that are finished, which a kill may leave."""
+        for folder in self.root.glob("checkpoints/*"):
+            with contextlib.suppress(StoreError):
+                if self.has("quantize", folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def result(self, stage: str, key: str) -> dict[str, Any]:
         """The artefact's `result.json`; StoreError as for `open`, or when it has none."""
@@ -116,11 +160,11 @@ class ArtefactStore:
         try:
             folder.rename(final)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            if (final / MANIFEST).is_file():
+            if (final / MANIFEST).is_file() and not final.is_symlink():
                 return  # made by somebody else from the same content
-            shutil.rmtree(final)  # without a manifest it was not written by this class
+            _remove(final)  # without a manifest it was not written by this class
             folder.rename(final)
         sync_folder(final.parent)
 
@@ -174,27 +218,95 @@ def _write_manifest(folder: Path, stage: str, key: str) -> None:
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
-def _verify(folder: Path) -> None:
-    manifest = _read_json(folder / MANIFEST)
-    if manifest.get("schema") != SCHEMA:
-        raise StoreError(
-            f"'{folder}': expected an artefact of schema {SCHEMA}, found "
-            f"{manifest.get('schema')!r}. Use the version of tfq-bench that wrote it."
+class _Damaged(Exception):
+    """What an artefact should be and is not, as a sentence."""
+
+
+def _verify(folder: Path, stage: str, key: str, *, below: float = math.inf) -> bool:
+    """Whether every file was read; those of `below` bytes and more are only measured.
+
+    Raises:
+        _Damaged: the folder is not what was written for this stage and key.
+        StoreError: there is none, of another schema, or it cannot be read.
+    """
+    if folder.is_symlink():
+        raise _Damaged(f"'{folder}' is a link, expected a folder.")
+    manifest = _manifest(folder)
+    found = (manifest.get("stage"), manifest.get("key"))
+    if found != (stage, key):
+        raise _Damaged(
+            f"'{folder}' holds another artefact: expected {stage} {key}, its manifest says "
+            f"{printable(found[0], 40)} {printable(found[1], 80)}."
         )
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        try:
-            found = _sha256(path)
-        except FileNotFoundError:
-            found = "no file"
-        except OSError as error:
-            raise explain(error, path, "read") from error
-        if found != expected["sha256"]:
-            raise StoreError(
-                f"'{path}' has changed since it was written: expected SHA-256 "
-                f"{expected['sha256']}, found {found}. Delete the folder '{folder}' and run the "
-                "suite again."
+    listed = manifest.get("files")
+    if not isinstance(listed, dict):
+        raise _Damaged(f"'{folder / MANIFEST}' lists no files.")
+    present = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    } - {MANIFEST}
+    if odd := sorted(present ^ set(listed)):
+        what = "is missing" if odd[0] in listed else "was not written by this run"
+        raise _Damaged(f"'{folder / odd[0]}' {what}.")
+    complete = True
+    for name, expected in listed.items():
+        complete &= _verify_file(folder / name, expected, below)
+    return complete
+
+
+def _verify_file(path: Path, expected: Any, below: float) -> bool:
+    if path.is_symlink():
+        raise _Damaged(f"'{path}' is a link, expected a file.")
+    try:
+        size = path.stat().st_size
+        if not isinstance(expected, dict) or size != expected.get("bytes"):
+            wanted = expected.get("bytes") if isinstance(expected, dict) else None
+            raise _Damaged(
+                f"'{path}' has changed since it was written: expected "
+                f"{printable(wanted, 40)} bytes, found {size}."
             )
+        if size >= below:
+            return False
+        found = _sha256(path)
+    except OSError as error:
+        raise explain(error, path, "read") from error
+    if found != expected.get("sha256"):
+        raise _Damaged(
+            f"'{path}' has changed since it was written: expected SHA-256 "
+            f"{printable(expected.get('sha256'), 80)}, found {found}."
+        )
+    return True
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if path.is_symlink():
+        raise _Damaged(f"'{path}' is a link, expected a file.")
+    if not path.exists():
+        raise StoreError(f"expected '{path}', found no such file. Run the suite again to make it.")
+    try:
+        content = parse_json(path.read_bytes(), max_bytes=_LARGE)
+    except OSError as error:
+        raise explain(error, path, "read") from error
+    except ValueError as error:
+        raise _Damaged(f"'{path}' is damaged: {error}.") from None
+    if not isinstance(content, dict):
+        raise _Damaged(f"'{path}' is no JSON object.")
+    if content.get("schema") != SCHEMA:
+        # Keys hold the version of tfq-bench, so no other version wrote here.
+        raise _Damaged(
+            f"'{path}': expected an artefact of schema {SCHEMA}, found "
+            f"{printable(repr(content.get('schema')), 40)}."
+        )
+    return content
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _sha256(path: Path) -> str:
@@ -204,7 +316,7 @@ def _sha256(path: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(
             f"expected '{path}', found no such file. Run the suite again to make it."
@@ -212,8 +324,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise explain(error, path, "read") from error
     except ValueError as error:
-        raise StoreError(
-            f"'{path}' is not JSON: {error}. Delete the folder '{path.parent}' and run the suite "
-            "again."
-        ) from None
+        raise StoreError(f"'{path}' cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise StoreError(f"'{path}': expected a JSON object, found {type(content).__name__}.")
     return content

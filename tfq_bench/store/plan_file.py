@@ -117,4 +117,4 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"'{path}' is no plan that can be used: {error}. Run the suite again in this folder: "
             "the plan is written anew, artefacts are kept, and nothing is computed twice."
-        ) from None
+        ) from error

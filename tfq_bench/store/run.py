@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -45,10 +46,14 @@ class RunFolder:
 
     Args:
         path: the folder.
+
+    Attributes:
+        notes: what was found damaged and is written anew, as sentences.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.notes: list[str] = []
 
     @classmethod
     def prepare(cls, path: Path) -> RunFolder:
@@ -61,8 +66,8 @@ class RunFolder:
         try:
             if (path / "plan.json").is_file():
                 refuse_later(path / "plan.json")
-                return cls(path)  # damaged or old: `write` makes it anew
-            if path.exists() and _has_content(path):
+                return cls._with_plan(path)
+            if path.exists() and _has_foreign_content(path):
                 raise StoreError(
                     f"expected a run folder or nothing at '{path}', found other files. "
                     "Choose another folder."
@@ -71,6 +76,32 @@ class RunFolder:
         except OSError as error:
             raise explain(error, path) from error
         return cls(path)
+
+    @classmethod
+    def _with_plan(cls, path: Path) -> RunFolder:
+        run = cls(path)
+        try:
+            run.plan()
+        except StoreError as error:  # damaged, or of an earlier version: `write` makes it anew
+            if not _is_own(path):
+                raise
+            run.notes.append(f"plan.json is written anew: {error.__cause__}.")
+        return run
+
+    def tidy(self) -> None:
+        """Deletes what a killed run left here: half-written files, finished checkpoints.
+
+        Hold the lease.
+
+        Raises:
+            StoreError: a damaged artefact cannot be deleted.
+        """
+        for path in self.path.glob(".*-*"):
+            name = path.name[1:].rpartition("-")[0]
+            if _OWN.fullmatch(name) and path.is_file():
+                path.unlink(missing_ok=True)
+        self.artefacts.remove_finished_checkpoints()
+        self.notes += self.artefacts.remove_damaged()
 
     def write(self, suite_text: str, plan_json: Mapping[str, Any]) -> None:
         """Writes suite and plan; records and artefacts stay. Hold the lease."""
@@ -237,5 +268,17 @@ class RunFolder:
         raise StoreError(f"'{self.path}': expected a cell '{key}' in plan.json, found none.")
 
 
-def _has_content(path: Path) -> bool:
-    return path.is_file() or any(entry.name != "run.lock" for entry in path.iterdir())
+_OWN = re.compile(
+    r"run\.lock|suite\.toml|plan\.json|records\.jsonl.*|env-\w+\.json|logs|artefacts|report\.\w+"
+)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether nothing lies at `path` but what a run writes; its lock is written first."""
+    return (path / "run.lock").is_file() and all(
+        _OWN.fullmatch(entry.name) or entry.name.startswith(".") for entry in path.iterdir()
+    )
+
+
+def _has_foreign_content(path: Path) -> bool:
+    return path.is_file() or (any(path.iterdir()) and not _is_own(path))
