@@ -11,12 +11,19 @@ import sys
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfq_bench.border import Interval, MetricDefinition, MetricValue, Record
 from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
+from tfq_bench.stats.compare import compare_runs
+from tfq_bench.stats.facts import CellFacts, Measured, flaw
+from tfq_bench.stats.gate import judge
+from tfq_bench.stats.rules import BUILT_IN, Rule
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
+from tfq_bench.testing.fuzzing import fuzz
 
 PSNR = MetricValue(
     definition=MetricDefinition(
@@ -200,3 +207,57 @@ def test_a_comparison_of_other_definitions_is_exit_code_4(make_run, capsys):
     same = make_run("c", PSNR, MetricValue(definition=seconds, value=9.0, n=1))
     assert 0 == main(["compare", a, same]), "times of unknown hardware do not decide"
     assert "worse" not in capsys.readouterr().out
+
+
+FLOATS = st.floats() | st.sampled_from([27.5, 27.4, 0.0, 1e308, -1e308, math.nan, math.inf])
+NUMBERS = st.builds(
+    replace,
+    st.just(PSNR),
+    value=FLOATS,
+    n=st.integers(0, 5),
+    interval=st.none()
+    | st.builds(replace, st.just(PSNR.interval), low=FLOATS, high=FLOATS, level=st.just(0.95)),
+    replicates=st.lists(FLOATS, max_size=4).map(tuple),
+    pairing=st.none() | st.just("p"),
+)
+RULES = st.sampled_from(
+    [
+        (),
+        (Rule(kind="no-worse-ratio", numbers=(1.02,)),),
+        (Rule(kind="same", numbers=(0.1, 0.1)),),
+        (Rule(kind="at-least", numbers=(0.0,)),),
+        (Rule(kind="no-worse-margin", numbers=(1e300,)),),
+    ]
+)
+
+
+@fuzz(150)
+@given(run=NUMBERS, base=NUMBERS, rules=RULES, direction=st.sampled_from(["higher", "lower"]))
+def test_fuzz_a_pass_rests_on_finite_numbers_and_errors(run, base, rules, direction):
+    """Whatever a number, its interval and its replicates are, it is judged or it fails."""
+    first, second = (
+        CellFacts(
+            key="k",
+            label="c",
+            axes={},
+            status="ok",
+            values={
+                "psnr": Measured(
+                    metric=replace(v, definition=replace(v.definition, direction=direction)),
+                    definition="d",
+                    environment="e",
+                    hardware=None,
+                )
+            },
+        )
+        for v in (run, base)
+    )
+    result = judge([first], [second], (*BUILT_IN, *rules))
+    assert result.exit_code in (0, 1)
+    if result.exit_code == 0:
+        assert flaw(run) is None
+        assert (rules and rules[0].kind == "at-least") or flaw(base) is None
+    (row,) = compare_runs([second], [first])
+    if row.mark in ("better", "worse", "equal", "no difference shown"):
+        assert math.isfinite(row.delta.low)
+        assert math.isfinite(row.delta.high)

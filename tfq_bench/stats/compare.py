@@ -90,7 +90,7 @@ def delta(a: MetricValue, b: MetricValue) -> Delta:
         and bool(np.isfinite(a.replicates).all() and np.isfinite(b.replicates).all())
     )
     if paired:
-        error = float(np.std(np.subtract(a.replicates, b.replicates), ddof=1))
+        error = _spread([x - y for x, y in zip(a.replicates, b.replicates, strict=True)])
     elif _has_error(a) or _has_error(b):
         error = math.hypot(_standard_error(a), _standard_error(b))
     else:
@@ -264,12 +264,18 @@ def _has_error(value: MetricValue) -> bool:
 
 def _standard_error(value: MetricValue) -> float:
     if len(value.replicates) >= 2 and np.isfinite(value.replicates).all():
-        return float(np.std(value.replicates, ddof=1))
+        return _spread(value.replicates)
     if value.interval is None:
         return math.inf if value.replicates else 0.0
     interval = value.interval
     error = (interval.high - interval.low) / 2 / _z(interval.level)
     return error if math.isfinite(error) else math.inf
+
+
+def _spread(values: Sequence[float] | np.ndarray) -> float:
+    """The standard deviation; infinite or NaN where a float cannot hold it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.std(values, ddof=1))
 
 
 def _z(level: float) -> float:
