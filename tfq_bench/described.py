@@ -169,8 +169,8 @@ def _option(value: Any) -> Option:
     name = value.name
     if not isinstance(name, str) or not name.isidentifier() or len(name) > 100:
         raise _Wrong("with a name that Python takes for a keyword argument")
-    if value.kind not in ("int", "float", "bool", "str", "path"):
-        raise _Wrong(f"of kind int, float, bool, str or path ('{name}' is not)")
+    if value.kind not in ("int", "float", "bool", "str", "path", "source"):
+        raise _Wrong(f"of kind int, float, bool, str, path or source ('{name}' is not)")
     try:
         return Option(
             name=str.__str__(name),

@@ -141,17 +141,11 @@ def test_fuzz_suites(tiny_table, folder, text):
         assert len(plan.cells) <= 5000
 
 
-@pytest.fixture(scope="module")
-def tiny_table():
-    """The host's own plugins and the model `tiny`, looked for once."""
-    from tfq_bench import host
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(host, "_entry_points", lambda: [])
-    try:
-        return host.discover(extra=["tfq_bench.testing.tiny_plugin"])
-    finally:
-        patch.undo()
+@pytest.fixture
+def tiny_table(plugin_host):
+    """The host's own plugins and the model `tiny`."""
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+    return plugin_host.discover()
 
 
 @pytest.mark.parametrize(
