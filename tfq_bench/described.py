@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from tfq_bench.errors import BrokenPlugin, SuiteError
 from tfq_bench.foreign import printable
@@ -32,6 +32,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
 }
 """Keys and arguments that the host uses itself, so that no option can be called so."""
 
+_OPTION_KINDS: tuple[str, ...] = get_args(get_type_hints(Option)["kind"])
 _OF_KIND: dict[str, type[Provider]] = {wanted.kind: wanted for wanted in REGISTRATIONS.values()}
 
 
@@ -169,8 +170,8 @@ def _option(value: Any) -> Option:
     name = value.name
     if not isinstance(name, str) or not name.isidentifier() or len(name) > 100:
         raise _Wrong("with a name that Python takes for a keyword argument")
-    if value.kind not in ("int", "float", "bool", "str", "path", "source"):
-        raise _Wrong(f"of kind int, float, bool, str, path or source ('{name}' is not)")
+    if value.kind not in _OPTION_KINDS:
+        raise _Wrong(f"of kind {' or '.join(_OPTION_KINDS)} ('{name}' is not)")
     try:
         return Option(
             name=str.__str__(name),

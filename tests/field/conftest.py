@@ -10,9 +10,13 @@ import pytest
 SOUND = """
 from tfq_bench import api
 
+class Sound:
+    def definitions(self, inputs): return ()
+    def evaluate(self, inputs): return ()
+
 @api.hookimpl
 def tfq_metrics():
-    yield api.MetricProvider(name="{name}", summary="For a test.", factory="fractions:Fraction")
+    yield api.MetricProvider(name="{name}", summary="For a test.", factory=__name__ + ":Sound")
 """
 
 
