@@ -123,14 +123,20 @@ def test_a_cell_that_is_compared_with_broken_images(run):
     assert "the images of its full-precision reference are black (all 4)" in reason
 
 
-def test_a_gate_fails_on_broken_images(run, capfd, tmp_path):
-    """Also against a baseline that was as broken, where every number is what it was."""
-    _, _, folder = run(decode="images * 0")
-    capfd.readouterr()
+def test_a_gate_fails_on_broken_images(run, plugin_host, capfd, tmp_path):
+    """Every number is what the baseline has: the control alone fails it, with its reason."""
     baseline = tmp_path / "baseline.json"
-    main(["baseline", "save", str(folder.path), str(baseline)])
+    more = ', {name = "sanity", saturated = 2.0}'
+    points = "(images > 127).to(torch.uint8) * 255"
+    _, _, folder = run("allowed", decode=points, more=more)
+    assert 0 == main(["baseline", "save", str(folder.path), "-o", str(baseline)])
+    assert 0 == main(["gate", str(folder.path), "--baseline", str(baseline)])
+    _, _, folder = run("refused", decode=points)
     capfd.readouterr()
-    assert 0 != main(["gate", str(folder.path), "--baseline", str(baseline)])
+    assert 1 == main(["gate", str(folder.path), "--baseline", str(baseline)])
+    shown = capfd.readouterr()
+    assert "sanity" in shown.out + shown.err
+    assert "black and white points" in shown.out + shown.err
 
 
 def test_broken_images_are_found_again_by_the_next_run(run, plugin_host, tmp_path, capfd):
