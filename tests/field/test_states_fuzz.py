@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tfq_bench.border import Scheme
 from tfq_bench.errors import StoreError, TfqError
+from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
 from tfq_bench.quant.storage import _digest
@@ -67,8 +68,10 @@ def seal(folder, content):
 
 
 def predicted(folder):
-    """What the state in a folder predicts."""
-    lowered = simulate(LOADED, QuantizedState.load(folder))
+    """What the state in a folder predicts, after what a run checks before it samples."""
+    state = QuantizedState.load(folder)
+    lowered = simulate(LOADED, state)
+    lowering_facts(LOADED, state, lowered, None, execution="simulated")
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return LOADED.model.predict(lowered.network, x, torch.full((1,), 500), {})
@@ -93,7 +96,7 @@ def judged(folder, change):
             assert 0 < len(refusal.strip()) < 2000
 
 
-@fuzz(60)
+@fuzz(30)
 @given(st.integers(0, 10**6), st.sampled_from(SCALARS))
 def _manifests(folder, number, new):
     def change(copy, content):
@@ -108,7 +111,7 @@ def test_fuzz_manifests(state):
     _manifests(state)
 
 
-@fuzz(40)
+@fuzz(20)
 @given(st.integers(0, 10**6), st.floats(0, 0.999), st.integers(0, 255))
 def _bytes(folder, number, place, new):
     def change(copy, content):
@@ -130,7 +133,7 @@ def test_fuzz_bytes_of_tensors(state):
 VALUES = (0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e-45, 3e38, 1e30)
 
 
-@fuzz(40)
+@fuzz(20)
 @given(st.integers(0, 10**6), st.sampled_from([*VALUES, "cut", "wide", "type", "empty", "gone"]))
 def _tensors(folder, number, new):
     def change(copy, content):

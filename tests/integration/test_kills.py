@@ -1,0 +1,149 @@
+"""Killed at random instants, again and again: the run that goes on ends as an undisturbed one.
+
+20 instants in the short form, `TFQ_KILLS` in a longer one. An instant is a share of what a quiet
+run writes, not a time: the n-th call of the operating system's functions that change a disk.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfq_bench.store.run import RunFolder
+
+KILLS = int(os.environ.get("TFQ_KILLS", "20"))
+
+ASSASSIN = """
+import os, signal
+
+LIMIT, COUNT = int(os.environ.get("KILL_NUMBER", "0")), os.environ.get("KILL_COUNT")
+GROUP = os.environ.get("KILL_GROUP")
+WORKER = os.environ.get("KILL_WORKER")
+calls = 0
+
+
+def counted(real):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == LIMIT:
+            with open(os.environ["KILL_DONE"], "a") as file:
+                file.write("x")
+            if GROUP:
+                os.killpg(0, signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    return call
+
+
+import sys
+if COUNT or LIMIT:
+    worker = "--stage" in sys.argv
+    if bool(WORKER) == worker:
+        for name in ("fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "open"):
+            setattr(os, name, counted(getattr(os, name)))
+    if COUNT and not worker:
+        import atexit
+        atexit.register(lambda: open(COUNT, "w").write(str(calls)))
+"""
+
+
+@pytest.fixture
+def begin(tiny_suite, plugin_host, tmp_path):
+    """A function that runs the suite in a process group of its own; its exit code and text."""
+    plugin_host.install("assassin", ASSASSIN, distribution="assassin-dist")
+    suite = tiny_suite(metrics=("paired", "bits"), images=2, steps=2)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def start(folder, *arguments, **env):
+        search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
+        command = ["run", str(suite), "--run", str(folder), "--no-report", *arguments]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tfq_bench", *command],
+            env={**os.environ, "PYTHONPATH": search, "TMPDIR": str(scratch), **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        told, _ = process.communicate(timeout=300)
+        return process.returncode, told, process.pid
+
+    return start, scratch
+
+
+def numbers(folder):
+    """What a run found, by label and metric."""
+    return {
+        (r.label, r.metric.definition.name): r.metric.value
+        for r in RunFolder.open(folder).records()
+        if r.status == "ok"
+    }
+
+
+def sealed(folder):
+    """When each finished artefact was sealed."""
+    return {
+        path.relative_to(folder): path.stat().st_mtime_ns
+        for path in folder.glob("artefacts/*/*/manifest.json")
+        if not path.parent.name.startswith(".")
+    }
+
+
+def alive(group):
+    """Whether a process of the group lives on; it is given a moment to end."""
+    for _ in range(200):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_killed_at_any_instant(begin, tmp_path):
+    """Equal numbers, nothing finished done twice, no process, lock or scratch left behind."""
+    start, scratch = begin
+    assert 0 == start(tmp_path / "quiet", KILL_COUNT=str(tmp_path / "count"))[0]
+    expected, calls = numbers(tmp_path / "quiet"), int((tmp_path / "count").read_text())
+    assert calls > 100
+    source = random.Random(0)
+    ways = [(), (), (), (), (), (), ("--executor", "process")]
+    kills = rounds = 0
+    folder = tmp_path / "round-0"
+    while kills < KILLS:
+        process = ways[kills % len(ways)]
+        worker = bool(process) and source.random() < 0.5
+        env = {
+            "KILL_NUMBER": str(source.randrange(1, calls // 8 if worker else calls + 1)),
+            "KILL_DONE": str(tmp_path / "done"),
+            **({"KILL_GROUP": "1"} if source.random() < 0.5 else {}),
+            **({"KILL_WORKER": "1"} if worker else {}),
+        }
+        before = sealed(folder)
+        code, told, group = start(folder, *process, **env)
+        done = tmp_path / "done"
+        killed = done.exists()
+        done.unlink(missing_ok=True)
+        assert not alive(group), "a process lives on"
+        assert "Traceback" not in told, told
+        assert before.items() <= sealed(folder).items(), "a finished stage was done again"
+        kills += killed
+        if killed and source.random() < 0.7:
+            continue  # killed again in the same folder
+        held = sealed(folder)
+        code, told, _ = start(folder)
+        assert 0 == code, told
+        assert held.items() <= sealed(folder).items(), "a finished stage was done again"
+        assert expected == numbers(folder)
+        assert [] == [p for p in folder.rglob(".*") if p.is_file() or p.name.startswith(".new-")]
+        assert [] == list((folder / "artefacts" / "checkpoints").glob("*"))
+        assert [] == list(scratch.glob("tfq-bench-*"))
+        rounds += 1
+        folder = tmp_path / f"round-{rounds}"
+    assert rounds > KILLS // 8
