@@ -106,7 +106,7 @@ def alive(group):
     return True
 
 
-def test_killed_at_any_instant(begin, tmp_path):
+def test_fuzz_killed_at_any_instant(begin, tmp_path):
     """Equal numbers, nothing finished done twice, no process, lock or scratch left behind."""
     start, scratch = begin
     assert 0 == start(tmp_path / "quiet", KILL_COUNT=str(tmp_path / "count"))[0]
