@@ -77,7 +77,7 @@ def test_all_that_is_missing_is_told_at_once(small_plan, asset_plugin):
         small_plan(metrics=metrics)
     lines = str(caught.value).splitlines()
     assert "suite 'small' needs what is not on this machine" in lines[0]
-    assert lines[1].startswith("  weights.bin: the sharp weights (http://127.0.0.1:")
+    assert lines[1].startswith("weights.bin: the sharp weights (http://127.0.0.1:")
     assert lines[1].endswith("size 11 B, licence MIT), for metric 'sharp'. Ask the author.")
     assert "alexnet-owt-7be5be79.pth" in lines[2]
     assert (

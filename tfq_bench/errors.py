@@ -23,7 +23,7 @@ A message says what was expected, what was found, where, and what to do next.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "AssetError",
@@ -47,9 +47,18 @@ __all__ = [
 
 
 class TfqError(Exception):
-    """Base of everything that the tool reports without a traceback."""
+    """Base of everything that the tool reports without a traceback.
+
+    Args:
+        message: one line, whatever foreign text it quotes.
+        details: further lines, shown below it.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object = "", *, details: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([str(message), *details]))
+        self.lines = (str(message), *details)
 
 
 class UsageError(TfqError):

@@ -371,12 +371,12 @@ def _mark_conflicts(drafts: list[Draft]) -> None:
 def _refuse_faults(table: PluginTable) -> None:
     faulty = [plugin for plugin in table.plugins if plugin.status not in ("ok", "blocked")]
     if faulty:
-        listing = "\n".join(
-            f"  '{plugin.name}' ({plugin.source}) is {plugin.status}: {plugin.reason}"
-            for plugin in faulty
-        )
         raise _ERRORS.get(faulty[0].status, PluginError)(
-            f"TFQ_BENCH_STRICT_PLUGINS is 1 and not every plugin is sound:\n{listing}"
+            "TFQ_BENCH_STRICT_PLUGINS is 1 and not every plugin is sound:",
+            details=[
+                f"'{plugin.name}' ({plugin.source}) is {plugin.status}: {plugin.reason}"
+                for plugin in faulty
+            ],
         )
 
 

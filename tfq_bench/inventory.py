@@ -80,7 +80,7 @@ def require_assets(spec: SuiteSpec, table: PluginTable) -> None:
     if not missing:
         return
     lines = [
-        f"  {asset.name}: {describe(asset)}, for {' and '.join(users)}."
+        f"{asset.name}: {describe(asset)}, for {' and '.join(users)}."
         + (f" {asset.advice}" if asset.advice else "")
         for asset, users in missing.items()
     ]
@@ -88,9 +88,8 @@ def require_assets(spec: SuiteSpec, table: PluginTable) -> None:
     everywhere = {asset.name for asset in known_assets(table)}
     what = " ".join(names) if everywhere.issuperset(names) else "--suite SUITE"
     raise AssetError(
-        f"suite '{spec.name}' needs what is not on this machine, and no run downloads anything:\n"
-        + "\n".join(lines)
-        + f"\nFetch it with 'tfq-bench assets fetch {what}'."
+        f"suite '{spec.name}' needs what is not on this machine, and no run downloads anything:",
+        details=[*lines, f"Fetch it with 'tfq-bench assets fetch {what}'."],
     )
 
 

@@ -182,7 +182,7 @@ OFFERS = [
     ("api-none", provider(api="None"), "api should be a whole number, found None"),
     ("options-number", provider(options="5"), "options should be a tuple"),
     ("options-strings", provider(options="('a',)"), "an Option object"),
-    ("option-kind", option(kind="'integer'"), "of kind int or float or bool or str or path or source"),
+    ("option-kind", option(kind="'integer'"), "of kind int or float or bool or str or path or"),
     ("option-default", option(default="'one'"), "must be of type int, found 'one'"),
     ("option-nan", option(kind="'float'", default="float('nan')"), "a finite number"),
     ("option-choices", option(choices="(2, 3)"), "must be one of 2, 3, found 1"),

@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except TfqError as error:
-        return _fail(str(error), error.exit_code, debug)
+        return _fail(error.lines, error.exit_code, debug)
     except OSError as error:
         if error.errno not in _DISK:
             return _bug(error, debug)
@@ -237,12 +237,20 @@ class _Short(logging.Formatter):
         return f"tfq-bench: {printable(f'{record.getMessage()}{end}')}"
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _fail(message: str | Sequence[str], code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     # Plugins and files are quoted in messages: every line of theirs stays within one of ours.
-    print(f"tfq-bench: {printable(message, MOST_CHARACTERS)}", file=sys.stderr)
+    first, *rest = [message] if isinstance(message, str) else message
+    print(f"tfq-bench: {printable(first, MOST_CHARACTERS)}", file=sys.stderr)
+    for line in rest:
+        print(f"  {_unlike_a_command(printable(line, MOST_CHARACTERS))}", file=sys.stderr)
     return code
+
+
+def _unlike_a_command(line: str) -> str:
+    """GitHub Actions takes a line for a command that begins so, after any spaces."""
+    return f"- {line}" if line.startswith(("::", "##[")) else line
 
 
 def _bug(error: Exception, debug: bool) -> int:
