@@ -95,7 +95,7 @@ def border_sums(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Te
         first = [int((classes == number).nonzero()[0]) for number in range(int(classes.max()) + 1)]
         masks.append(inside[first].to(torch.int64))
     sums = torch.einsum("ri,cj,oij->rco", masks[0], masks[1], taps)
-    return sums.reshape(-1, len(weight)).to(torch.int32)
+    return sums.reshape(-1, len(weight)).to(torch.int32).contiguous()
 
 
 def _classes(inside: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tfq_bench_cuda.specs import Tile
 
-__all__ = ["ARCHITECTURES", "choose_tile"]
+__all__ = ["ARCHITECTURES", "candidates", "choose_tile"]
 
 ARCHITECTURES = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a"}
 """Compute capability and what is compiled for it."""
@@ -46,6 +46,11 @@ def choose_tile(rows: int, outputs: int, inputs: int, arch: str) -> Tile:
         inputs: of one tap of a filter, a multiple of 32. A step must not straddle two taps.
         arch: a value of `ARCHITECTURES`.
     """
+    return candidates(rows, outputs, inputs, arch)[0]
+
+
+def candidates(rows: int, outputs: int, inputs: int, arch: str) -> list[Tile]:
+    """All tiles for such a product, the one with the shortest expected time first."""
     hopper = arch == "sm_90a"
     depth = next(k for k in ((128, 64, 32) if hopper else (64, 32)) if inputs % k == 0)
 
@@ -54,6 +59,8 @@ def choose_tile(rows: int, outputs: int, inputs: int, arch: str) -> Tile:
         blocks = -(-rows // m) * -(-outputs // n)
         return -(-blocks // _MULTIPROCESSORS[arch]) * (m + _EDGE) * (n + _EDGE), m * n
 
-    m, n, threads = min(_HOPPER if hopper else _AMPERE, key=cost)
-    fitting = _SHARED[arch] * 1024 // ((m + n) * depth)
-    return Tile(m=m, n=n, k=depth, stages=min(fitting, 4 if hopper else 3), threads=threads)
+    tiles = []
+    for m, n, threads in sorted(_HOPPER if hopper else _AMPERE, key=cost):
+        stages = min(_SHARED[arch] * 1024 // ((m + n) * depth), 4 if hopper else 3)
+        tiles.append(Tile(m=m, n=n, k=depth, stages=stages, threads=threads))
+    return tiles
