@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,13 +28,13 @@ def geometry(name: str) -> Geometry:
     return Geometry(kernel=kernel, stride=stride, padding=padding, dilation=dilation)
 
 
-@pytest.mark.parametrize("size", [(7, 9), (5, 5), (8, 3), (1, 1)])
-@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [*product(GEOMETRIES, [(7, 9), (5, 5), (8, 3)]), ("3x3", (1, 1)), ("padded far", (1, 1))],
+)
 def test_sums_are_those_of_the_weights_inside(name, size):
     """At each output pixel: the class's sum is a convolution of an image of ones."""
     walk = geometry(name)
-    if min(walk.output(size)) < 1:
-        pytest.skip("the filter is larger than the image: no such layer runs")
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-128, 128, (5, 6, *walk.kernel), generator=generator)
     expected = F.conv2d(
