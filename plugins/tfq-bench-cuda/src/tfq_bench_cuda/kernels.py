@@ -1,0 +1,144 @@
+"""The kernels at run time: compiled once per process, tested before use, called on tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tfq_bench_cuda import selftest
+from tfq_bench_cuda.compiled import FLAGS, configuration, instruction, load, program
+from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
+
+__all__ = ["Kernels"]
+
+_Spec = ProductSpec | QuantizeSpec
+
+
+class Kernels:
+    """Compiled kernels of one architecture, by spec; see `ReferenceKernels` for what they compute.
+
+    A kernel that is not there yet is compiled and held against exact integers when it is first
+    asked for. TileLang keeps what it compiled on disk (`TILELANG_CACHE_DIR`), so a second process
+    starts quickly.
+
+    Args:
+        arch: a value of `tiles.ARCHITECTURES`.
+    """
+
+    def __init__(self, arch: str, device: str) -> None:
+        self.arch = arch
+        self.device = torch.device(device)
+        self._compiled: dict[_Spec, Any] = {}
+        self._instructions: dict[_Spec, str] = {}
+
+    @property
+    def gathers(self) -> bool:
+        """Whether all convolutions gather their pixels: before sm_90 there is no copy engine."""
+        return self.arch != "sm_90a"
+
+    def prepare(self, specs: Iterable[_Spec]) -> None:
+        """Compiles those that are not there yet, on all cores, and tests each of them.
+
+        Raises:
+            LoweringError: a kernel's sums are not those of integer arithmetic.
+        """
+        missing = [spec for spec in dict.fromkeys(specs) if spec not in self._compiled]
+        if not missing:
+            return
+        tilelang = load()
+        programs = [program(spec) for spec in missing]  # the builder is not safe in threads
+
+        def compiled(number: int) -> Any:
+            return tilelang.compile(
+                programs[number],
+                target={"kind": "cuda", "arch": self.arch},
+                execution_backend="tvm_ffi",
+                pass_configs=configuration(missing[number]),
+                compile_flags=list(FLAGS),
+            )
+
+        workers = min(len(missing), len(os.sched_getaffinity(0)))
+        with ThreadPoolExecutor(workers) as pool:
+            for spec, kernel in zip(missing, pool.map(compiled, range(len(missing))), strict=True):
+                self._compiled[spec] = kernel
+                self._instructions[spec] = instruction(kernel.get_kernel_source())
+        for spec in missing:
+            try:
+                selftest.check(self, spec, self.device)
+            except BaseException:
+                del self._compiled[spec]
+                raise
+
+    def name(self, spec: ProductSpec) -> str:
+        """For instance `tilelang s8 conv2d 128x160x64 wgmma`, the instruction as compiled."""
+        self.prepare([spec])
+        return f"tilelang s8 {spec.kind} {spec.tile} {self._instructions[spec]}"
+
+    def quantize(
+        self, spec: QuantizeSpec, x: Tensor, step: Tensor, inverse: Tensor, zero_point: Tensor
+    ) -> Tensor:
+        """int8 codes with channels last, see `ReferenceKernels.quantize`."""
+        if x.data_ptr() % 16:
+            x = x.clone()  # four numbers are read at once
+        shape = (x.shape[0], x.shape[2]) if spec.planes else (x.shape[0],)
+        code = torch.empty((*shape, spec.padded), dtype=torch.int8, device=x.device)
+        self._call(spec, x, step, inverse, zero_point, code)
+        return code
+
+    def linear(
+        self,
+        spec: LinearSpec,
+        code: Tensor,
+        weight: Tensor,
+        sums: Tensor,
+        step: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """`[M, n]`, see `ReferenceKernels.linear`."""
+        y = _result(spec, code.shape[0], code.device)
+        ending = (weight_scale, bias, _or_unused(residual, bias), y)
+        self._call(spec, code, weight, sums, step, scale, zero_point, *ending)
+        return y
+
+    def conv2d(
+        self,
+        spec: ConvSpec,
+        code: Tensor,
+        weight: Tensor,
+        sums: Tensor,
+        positions: Tensor,
+        step: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """`[B * out_h * out_w, n]`, see `ReferenceKernels.conv2d`."""
+        y = _result(spec, code.shape[0] * len(positions), code.device)
+        ending = (weight_scale, bias, _or_unused(residual, bias), y)
+        self._call(spec, code, weight, sums, positions, step, scale, zero_point, *ending)
+        return y
+
+    def _call(self, spec: _Spec, *tensors: Tensor) -> None:
+        if spec not in self._compiled:
+            self.prepare([spec])
+        self._compiled[spec](*tensors)
+
+
+def _result(spec: ProductSpec, rows: int, device: torch.device) -> Tensor:
+    return torch.empty((rows, spec.n), dtype=getattr(torch, spec.out), device=device)
+
+
+def _or_unused(residual: Tensor | None, bias: Tensor) -> Tensor:
+    """A kernel without residual still has an argument of that name: some float32 `[1, n]`."""
+    return bias.unsqueeze(0) if residual is None else residual

@@ -1,0 +1,37 @@
+"""Entry point of the plugin: what it offers, without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tfq_bench.api import BackendProvider, Option, hookimpl
+
+__all__ = ["tfq_backends"]
+
+
+@hookimpl
+def tfq_backends() -> Iterable[BackendProvider]:
+    """The backend `cuda`."""
+    bits = tuple(range(2, 9))
+    return [
+        BackendProvider(
+            name="cuda",
+            summary="int8 convolutions and linear layers on NVIDIA tensor cores (TileLang)",
+            factory="tfq_bench_cuda.backend:CudaBackend",
+            execution="lowered",
+            wbits=bits,
+            abits=bits,
+            devices=("cuda",),
+            options=(
+                Option(
+                    name="batch",
+                    kind="int",
+                    default=32,
+                    minimum=1,
+                    maximum=65536,
+                    help="images per network call for which tile sizes are chosen; others are "
+                    "correct too, only slower",
+                ),
+            ),
+        )
+    ]

@@ -1,0 +1,116 @@
+"""Each kernel against exact integers, on this machine, before it is used.
+
+The expected values come from `reference`, whose sums are float64 on the CPU: exact below 2^53,
+where no sum of int8 products comes near. All scales are 1 and there is no bias, so a result is its
+sum, rounded once to the output's type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tfq_bench.api import LoweringError
+from tfq_bench_cuda.borders import border_sums, positions
+from tfq_bench_cuda.reference import ReferenceKernels
+from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
+
+if TYPE_CHECKING:
+    from tfq_bench_cuda.kernels import Kernels
+
+__all__ = ["check"]
+
+_REFERENCE = ReferenceKernels()
+_ROWS = 70
+"""Rows of a trial: more than the 64 that one instruction multiplies, and no multiple of a tile."""
+
+
+def check(kernels: Kernels, spec: ProductSpec | QuantizeSpec, device: torch.device) -> None:
+    """Nothing when `spec` is computed exactly.
+
+    Raises:
+        LoweringError: names the kernel, and the first value that differs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(spec, QuantizeSpec):
+        _check_quantize(kernels, spec, device, generator)
+    elif isinstance(spec, LinearSpec):
+        for worst in (False, True):
+            code = _bytes((_ROWS, spec.k), worst, generator)
+            weight = _bytes((spec.n, spec.k), worst, generator)
+            sums = weight.sum(1, dtype=torch.int32)
+            _check_product(kernels, spec, device, (code, weight, sums), generator)
+    else:
+        for worst in (False, True):
+            _check_conv(kernels, spec, device, worst, generator)
+
+
+def _check_conv(
+    kernels: Kernels, spec: ConvSpec, device: torch.device, worst: bool, generator: torch.Generator
+) -> None:
+    # Two images, of another height than width, with every border and at least two inner pixels.
+    geometry = spec.geometry
+    reach = [d * (k - 1) + 1 for d, k in zip(geometry.dilation, geometry.kernel, strict=True)]
+    size = (reach[0] + 2 * geometry.stride[0], reach[1] + 3 * geometry.stride[1])
+    code = _bytes((2, *size, spec.c), worst, generator)
+    taps = _bytes((spec.n, *geometry.kernel, spec.c), worst, generator)
+    sums = border_sums(taps.permute(0, 3, 1, 2), geometry, size)
+    operands = (code, taps.reshape(spec.n, -1), sums, positions(geometry, size))
+    _check_product(kernels, spec, device, operands, generator)
+
+
+def _check_product(
+    kernels: Kernels,
+    spec: ProductSpec,
+    device: torch.device,
+    operands: tuple[Tensor, ...],
+    generator: torch.Generator,
+) -> None:
+    ones, zeros = torch.ones(spec.n), torch.zeros(spec.n)
+    scale, zero_point = torch.ones(3), torch.tensor([0, 255, 100], dtype=torch.int32)
+    call = "linear" if isinstance(spec, LinearSpec) else "conv2d"
+    for index in range(3):
+        step = torch.tensor([index])
+        arguments: list[Tensor | None] = [*operands, step, scale, zero_point, ones, zeros, None]
+        if spec.residual:
+            rows = len(getattr(_REFERENCE, call)(spec, *arguments))
+            arguments[-1] = torch.randint(-99, 99, (rows, spec.n), generator=generator).float()
+        expected = getattr(_REFERENCE, call)(spec, *arguments)
+        moved = [None if value is None else value.to(device) for value in arguments]
+        found = getattr(kernels, call)(spec, *moved)
+        _compare(expected, found.cpu(), f"{kernels.name(spec)}, {spec.terms} terms a sum")
+
+
+def _check_quantize(
+    kernels: Kernels, spec: QuantizeSpec, device: torch.device, generator: torch.Generator
+) -> None:
+    shape = (2, spec.total, _ROWS) if spec.planes else (_ROWS, spec.total)
+    x = torch.randn(shape, generator=generator) * 2**spec.bits
+    x.view(-1)[::3] = x.view(-1)[::3].floor() + 0.5  # ties go to the even code
+    x = x.to(getattr(torch, spec.dtype))
+    inverse, zero_point = torch.tensor([1.0, 0.3]), torch.tensor([2 ** (spec.bits - 1), 0])
+    for index in (0, 1):
+        arguments = (x, torch.tensor([index]), inverse, zero_point.to(torch.int32))
+        expected = _REFERENCE.quantize(spec, *arguments)
+        found = kernels.quantize(spec, *(value.to(device) for value in arguments))
+        _compare(expected, found.cpu(), f"quantization of {spec.channels} channels")
+
+
+def _bytes(shape: tuple[int, ...], worst: bool, generator: torch.Generator) -> Tensor:
+    if worst:
+        return torch.full(shape, -128, dtype=torch.int8)
+    return torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
+
+
+def _compare(expected: Tensor, found: Tensor, what: str) -> None:
+    if torch.equal(expected, found):
+        return
+    wrong = (expected != found).nonzero()
+    place = tuple(wrong[0].tolist())
+    raise LoweringError(
+        f"{what}: a kernel is not exact on this machine, {len(wrong)} of {expected.numel()} values "
+        f"differ; at {place} expected {expected[place].item()}, found {found[place].item()}. "
+        "Use backend 'simulate', and report card, driver and TileLang version."
+    )

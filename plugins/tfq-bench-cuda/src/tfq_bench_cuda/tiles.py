@@ -1,0 +1,66 @@
+"""Which tile a product gets: a small table per architecture, and the fewest waves over it.
+
+Work goes out in waves of one thread block per multiprocessor, so a product takes about as long as
+its number of waves times the time of one tile. Widths of 160 are there because the channels of
+SD-XL are multiples of 320: on 132 multiprocessors powers of two leave up to a third of the last
+wave idle.
+"""
+
+from __future__ import annotations
+
+from tfq_bench_cuda.specs import Tile
+
+__all__ = ["ARCHITECTURES", "candidates", "choose_tile"]
+
+ARCHITECTURES = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a"}
+"""Compute capability and what is compiled for it."""
+
+# Rows, outputs and threads. Measured on an H100, see benchmarks/gpu_speed.py.
+_HOPPER = (
+    (256, 160, 256),
+    (128, 160, 256),
+    (256, 128, 256),
+    (128, 256, 256),
+    (128, 128, 256),
+    (128, 64, 128),
+    (64, 64, 128),
+    (64, 32, 128),
+)
+# Not measured: these compile, and leave room for two thread blocks on a multiprocessor.
+_AMPERE = ((128, 128, 256), (128, 64, 128), (64, 64, 128), (64, 32, 128))
+
+_SHARED = {"sm_80": 160, "sm_86": 96, "sm_89": 96, "sm_90a": 208}
+"""KiB of shared memory that the stages of a thread block may fill; a little less than there is."""
+
+_MULTIPROCESSORS = {"sm_80": 108, "sm_86": 84, "sm_89": 128, "sm_90a": 132}
+"""Of A100, RTX 3090 and A10 class, RTX 4090, and H100 SXM. Another number costs time, no digit."""
+
+_EDGE = 48
+"""What a tile costs beside its products, in rows or columns of it: loads, and the epilogue."""
+
+
+def choose_tile(rows: int, outputs: int, inputs: int, arch: str) -> Tile:
+    """The tile for a product of `rows` by `outputs` whose input channels are `inputs`.
+
+    Args:
+        inputs: of one tap of a filter, a multiple of 32. A step must not straddle two taps.
+        arch: a value of `ARCHITECTURES`.
+    """
+    return candidates(rows, outputs, inputs, arch)[0]
+
+
+def candidates(rows: int, outputs: int, inputs: int, arch: str) -> list[Tile]:
+    """All tiles for such a product, the one with the shortest expected time first."""
+    hopper = arch == "sm_90a"
+    depth = next(k for k in ((128, 64, 32) if hopper else (64, 32)) if inputs % k == 0)
+
+    def cost(shape: tuple[int, int, int]) -> tuple[int, int]:
+        m, n, _ = shape
+        blocks = -(-rows // m) * -(-outputs // n)
+        return -(-blocks // _MULTIPROCESSORS[arch]) * (m + _EDGE) * (n + _EDGE), m * n
+
+    tiles = []
+    for m, n, threads in sorted(_HOPPER if hopper else _AMPERE, key=cost):
+        stages = min(_SHARED[arch] * 1024 // ((m + n) * depth), 4 if hopper else 3)
+        tiles.append(Tile(m=m, n=n, k=depth, stages=stages, threads=threads))
+    return tiles

@@ -1,0 +1,142 @@
+"""Whole networks, the kernels' arithmetic in plain torch: the bits of the simulation; fallbacks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from tfq_bench.api import LoweringError
+from tfq_bench.border import Scheme
+from tfq_bench.pipeline.lower import lowering_facts
+from tfq_bench.quant.parity import layer_parities, network_parity
+from tfq_bench.quant.simulate import KERNEL, simulate
+from tfq_bench.testing.inputs import tiny_state
+from tfq_bench.testing.tiny import load_tiny
+from tfq_bench_cuda.backend import CudaBackend, _original_reason
+from tfq_bench_cuda.reference import ReferenceKernels
+
+
+def backend() -> CudaBackend:
+    """The backend without a GPU."""
+    return CudaBackend(kernels=ReferenceKernels())
+
+
+@pytest.mark.parametrize(("wbits", "abits"), [(8, 8), (6, 8), (4, 8), (6, 6)])
+def test_network_gives_the_bits_of_the_simulation(loaded, images, make_state, wbits, abits):
+    """A U-Net of diffusers with a split layer, at every step."""
+    state = make_state(wbits=wbits, abits=abits)
+    lowered, simulated = backend().lower(loaded, state), simulate(loaded, state)
+    outputs = []
+    for index in range(3):
+        lowered.step.set(index)
+        simulated.step.set(index)
+        t = torch.full((2,), 500)
+        expected = loaded.model.predict(simulated.network, images, t, {})
+        found = loaded.model.predict(lowered.network, images, t, {})
+        assert torch.equal(expected, found)
+        outputs.append(found)
+    assert not torch.equal(outputs[0], outputs[2])
+    left = [m for m in lowered.network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert left == []
+
+
+def test_a_code_that_is_off_by_one_is_seen(loaded, images, make_state):
+    """The comparison above has teeth: one weight code of one layer changes the output."""
+    state = make_state()
+    name = "mid_block.resnets.0.conv1"
+    part = state.layers[name].parts[0]
+    weight = part.weight.clone()
+    weight[0, 0, 1, 1] += 1 if weight[0, 0, 1, 1] < 255 else -1
+    layer = dataclasses.replace(
+        state.layers[name], parts=(dataclasses.replace(part, weight=weight),)
+    )
+    other = dataclasses.replace(state, layers={**state.layers, name: layer})
+    t = torch.full((2,), 500)
+    expected = loaded.model.predict(simulate(loaded, state).network, images, t, {})
+    found = loaded.model.predict(backend().lower(loaded, other).network, images, t, {})
+    assert not torch.equal(expected, found)
+
+
+def test_lowered_tiny_model_passes_the_lower_stage():
+    """Every kernel that is listed runs; parity is 0 for each layer and the network."""
+    loaded = load_tiny()
+    state = tiny_state(loaded, Scheme(wbits=8, abits=8))
+    lowered, simulated = backend().lower(loaded, state), simulate(loaded, state)
+    facts = lowering_facts(loaded, lowered, simulated)
+    assert 0.0 == facts["parity"]["max_abs"]
+    assert len(state.layers) == sum(facts["executed"].values())
+    assert {0.0} == {p.max_abs for p in layer_parities(loaded, simulated, lowered).values()}
+    assert 0.0 == network_parity(loaded, simulated, lowered).max_abs
+
+
+def test_layer_without_a_kernel_is_simulated_and_says_why(loaded, images, make_state):
+    """Float activations fall back; the entry has the reason and its share of the work."""
+    state = make_state()
+    name = "conv_in"
+    part = dataclasses.replace(state.layers[name].parts[0], activation=None)
+    layer = dataclasses.replace(state.layers[name], parts=(part,))
+    state = dataclasses.replace(state, layers={**state.layers, name: layer})
+    lowered = backend().lower(loaded, state)
+    loaded.model.predict(lowered.network, images, torch.full((2,), 500), {})
+    (use,) = [use for use in lowered.kernels if use.fallback is not None]
+    assert (name, 32, KERNEL) == (use.layer, use.abits, use.kernel)
+    assert "float activations" in use.fallback
+    assert use.macs == loaded.topology.layer(name).macs
+    assert lowered.executed[KERNEL] == 1
+    assert len(state.layers) == sum(lowered.executed.values())
+
+
+def test_weights_outside_int8_are_refused_with_their_range(quantized):
+    """An asymmetric 8-bit weight minus its zero point may not fit; a 4-bit one always does."""
+    for wbits, expected in ((8, "outside int8"), (4, None)):
+        layer = quantized("linear", nn.Linear(8, 4), wbits=wbits)
+        part = dataclasses.replace(
+            layer.parts[0], zero_point=torch.zeros_like(layer.parts[0].zero_point)
+        )
+        reason = CudaBackend().supports(dataclasses.replace(layer, parts=(part,)))
+        assert expected is reason if expected is None else expected in reason
+
+
+def test_sums_that_may_overflow_are_refused(quantized):
+    """65,793 products of the largest numbers fit an int32, one more may not."""
+    for width, refused in ((65793, False), (65794, True)):
+        layer = quantized("linear", nn.Linear(width, 1))
+        assert refused == (CudaBackend().supports(layer) is not None)
+
+
+@pytest.mark.parametrize(
+    ("original", "reason"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), "padding mode 'reflect'"),
+        (nn.Conv2d(8, 8, 3, padding="same"), "padding 'same' instead of numbers"),
+        (nn.Conv2d(8, 8, 3, groups=4), "a convolution in 4 groups"),
+        (nn.Linear(8, 8).double(), "a network in torch.float64"),
+        (nn.Conv2d(8, 8, 3, padding=1), None),
+        (nn.Linear(8, 8).bfloat16(), None),
+    ],
+)
+def test_what_no_kernel_is_for(original, reason):
+    """The reason names what was found."""
+    assert reason == _original_reason(original)
+
+
+def test_full_precision_network_stays_as_it_was(loaded, images, make_state):
+    """Lowering works on a copy: same modules, same weights, same output."""
+    t = torch.full((2,), 500)
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
+    expected = loaded.model.predict(loaded.network, images, t, {})
+    loaded.model.predict(backend().lower(loaded, make_state()).network, images, t, {})
+    after = loaded.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(expected, loaded.model.predict(loaded.network, images, t, {}))
+
+
+def test_lowering_needs_a_gpu(loaded, make_state, monkeypatch):
+    """Without one there is the message, not a network that fails later."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LoweringError, match="found 'cpu'"):
+        CudaBackend().lower(loaded, make_state())

@@ -1,0 +1,100 @@
+"""What the compiler makes of the kernels, without a GPU: instructions, copies, no fused rounding.
+
+Needs the extra `tilelang` of this distribution (requirements-test.txt installs it).
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tfq_bench_cuda.borders import Geometry
+from tfq_bench_cuda.compiled import compile_ptx, generate, instruction, toolkit
+from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+
+SQUARE = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+HOPPER = Tile(m=128, n=160, k=64, stages=4, threads=256)
+AMPERE = Tile(m=64, n=64, k=64, stages=3, threads=128)
+
+
+def linear(tile: Tile) -> LinearSpec:
+    """A layer of SD-XL's width, the second part of a split one in bfloat16."""
+    return LinearSpec(n=320, k=640, out="bfloat16", residual=True, tile=tile)
+
+
+def conv(tile: Tile, *, gather: bool) -> ConvSpec:
+    """A padded 3x3 convolution."""
+    return ConvSpec(
+        n=320, c=320, geometry=SQUARE, gather=gather, out="float32", residual=False, tile=tile
+    )
+
+
+def products(ptx: str) -> set[str]:
+    """The matrix instructions of a kernel, without their shapes."""
+    found = re.findall(r"\b(wgmma\.mma_async|mma\.sync)[\w.]*\.(s8\.s8[\w.]*)", ptx)
+    return {f"{name} {types}" for name, types in found}
+
+
+def test_the_wheel_of_the_compiler_is_found():
+    """Its version is the one asked for, so no other `nvcc` on the PATH is used."""
+    home = toolkit()
+    assert home is not None
+    assert (home / "bin" / "nvcc").is_file()
+    assert (home / "include" / "cuda_runtime.h").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spec", "copies"),
+    [
+        (linear(HOPPER), {"cp.async.bulk.tensor.2d"}),
+        (conv(HOPPER, gather=False), {"cp.async.bulk.tensor.2d", "cp.async.bulk.tensor.4d"}),
+    ],
+    ids=["linear", "conv2d"],
+)
+def test_hopper_kernels_use_wgmma_and_the_copy_engine(spec, copies):
+    """int8 by int8 into int32, the filter's pixels by TMA in im2col mode."""
+    source, ptx = compile_ptx(spec, "sm_90a")
+    assert instruction(source) == "wgmma"
+    assert {"wgmma.mma_async s8.s8"} == products(ptx)
+    assert copies == set(re.findall(r"cp\.async\.bulk\.tensor\.\dd", ptx))
+    assert ("im2col" in ptx) == isinstance(spec, ConvSpec)
+    assert "fma.rn.f32" not in ptx
+
+
+def test_ampere_kernels_use_mma_sync():
+    """int8 by int8 into int32; pixels are gathered by loads that run ahead."""
+    source, ptx = compile_ptx(conv(AMPERE, gather=True), "sm_80")
+    assert instruction(source) == "mma.sync"
+    assert {"mma.sync s8.s8.s32"} == products(ptx)
+    assert "cp.async.cg" in ptx
+    assert "fma.rn.f32" not in ptx
+
+
+@pytest.mark.parametrize(
+    ("spec", "arch"),
+    [
+        (linear(AMPERE), "sm_86"),
+        (linear(AMPERE), "sm_89"),
+        (conv(AMPERE, gather=True), "sm_90a"),
+    ],
+    ids=["sm_86", "sm_89", "gathered on sm_90a"],
+)
+def test_source_for_other_cards_uses_mma_sync(spec, arch):
+    """What TileLang generates; the compiler's part is that of sm_80."""
+    assert instruction(generate(spec, arch)) == "mma.sync"
+
+
+def test_quantization_reads_and_writes_four_values_at_once():
+    """Rounding is half to even; product and sum round apart, as in the simulation."""
+    spec = QuantizeSpec(planes=False, total=640, start=320, channels=320, dtype="float32", bits=8)
+    _, ptx = compile_ptx(spec, "sm_90a")
+    assert "cvt.rni.f32.f32" in ptx
+    assert re.search(r"ld\.global[\w.]*\.v4\.f32", ptx)
+    assert "fma.rn.f32" not in ptx
+
+
+def test_planes_are_turned_over_in_shared_memory():
+    """`[B, C, L]` to `[B, L, C]`: both sides in long runs."""
+    spec = QuantizeSpec(planes=True, total=320, start=0, channels=320, dtype="bfloat16", bits=8)
+    assert "__syncthreads" in generate(spec, "sm_80")

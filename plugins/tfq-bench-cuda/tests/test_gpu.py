@@ -1,0 +1,260 @@
+"""What only a GPU can show: exact kernels, parity of networks, capture of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import pytest
+import torch
+
+from tfq_bench.api import LoadedModel, Scheme, timestep_tensor
+from tfq_bench.host import discover
+from tfq_bench.pipeline.lower import lowering_facts
+from tfq_bench.quant.cached import TemporalCache
+from tfq_bench.quant.parity import layer_parities, network_parity
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.temporal import temporal_features
+from tfq_bench.seeds import noise
+from tfq_bench.testing.contracts import BackendContract
+from tfq_bench.testing.inputs import tiny_state
+from tfq_bench.testing.tiny import load_tiny
+from tfq_bench_cuda.backend import CudaBackend
+from tfq_bench_cuda.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels import Kernels
+from tfq_bench_cuda.machine import check_machine
+from tfq_bench_cuda.reference import ReferenceKernels
+from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.tiles import choose_tile
+
+pytestmark = pytest.mark.gpu
+
+REFERENCE = ReferenceKernels()
+
+GEOMETRIES = {
+    "3x3": Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1)),
+    "stride 2": Geometry(kernel=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1)),
+    "unpadded": Geometry(kernel=(3, 3), stride=(2, 2), padding=(0, 0), dilation=(1, 1)),
+    "1x1, stride 2": Geometry(kernel=(1, 1), stride=(2, 2), padding=(0, 0), dilation=(1, 1)),
+    "5x5": Geometry(kernel=(5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1)),
+    "dilated": Geometry(kernel=(3, 3), stride=(1, 1), padding=(2, 2), dilation=(2, 2)),
+    "not square": Geometry(kernel=(1, 3), stride=(1, 1), padding=(0, 1), dilation=(1, 1)),
+}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    """Of this machine's GPU."""
+    return Kernels(check_machine("cuda"), "cuda")
+
+
+def tables(outputs, generator):
+    """Scale, zero point, weight scale and bias of a product, three steps."""
+    scale = torch.rand(3, generator=generator) + 0.01
+    zero_point = torch.tensor([0, 255, 77], dtype=torch.int32)
+    return (
+        scale,
+        zero_point,
+        torch.rand(outputs, generator=generator) * 1e-3,
+        torch.randn(outputs, generator=generator),
+    )
+
+
+def run(kernels, call, spec, operands, ending, residual):
+    """The expected and the found result at each step."""
+    for index in range(3):
+        step = torch.tensor([index])
+        arguments = (*operands, step, *ending, residual)
+        expected = getattr(REFERENCE, call)(spec, *arguments)
+        moved = [None if value is None else value.cuda() for value in arguments]
+        yield expected, getattr(kernels, call)(spec, *moved).cpu()
+
+
+@pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("rows", "outputs", "inputs"),
+    [(1, 3, 32), (77, 1280, 2048), (300, 320, 640), (1000, 136, 96), (4096, 640, 640)],
+)
+def test_linear_kernels_give_the_bits_of_the_reference(kernels, rows, outputs, inputs, out):
+    """Sizes that fill no tile, tables at every step, an added residual."""
+    generator = torch.Generator().manual_seed(rows)
+    code = torch.randint(-128, 128, (rows, inputs), generator=generator, dtype=torch.int8)
+    weight = torch.randint(-128, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
+    tile = choose_tile(rows, outputs, inputs, kernels.arch)
+    ending = tables(outputs, generator)
+    operands = (code, weight, weight.sum(1, dtype=torch.int32))
+    for residual in (None, torch.randn(rows, outputs, generator=generator)):
+        spec = LinearSpec(n=outputs, k=inputs, out=out, residual=residual is not None, tile=tile)
+        for expected, found in run(kernels, "linear", spec, operands, ending, residual):
+            assert torch.equal(expected, found)
+
+
+READERS = [
+    *((name, False) for name, geometry in GEOMETRIES.items() if geometry.centred),
+    *((name, True) for name in GEOMETRIES),
+]
+
+
+@pytest.mark.parametrize("size", [(3, 17, 12), (1, 5, 5), (2, 32, 32)])
+@pytest.mark.parametrize(("name", "gather"), READERS)
+def test_convolutions_give_the_bits_of_the_reference(kernels, name, size, gather):
+    """Every border and zero point; odd sizes, one image and more, both ways to read pixels."""
+    geometry = GEOMETRIES[name]
+    gather = gather or kernels.gathers
+    generator = torch.Generator().manual_seed(1)
+    outputs, inputs, (count, *plane) = 72, 96, size
+    code = torch.randint(-128, 128, (count, *plane, inputs), generator=generator, dtype=torch.int8)
+    taps = torch.randint(
+        -128, 128, (outputs, *geometry.kernel, inputs), generator=generator, dtype=torch.int8
+    )
+    sums = border_sums(taps.permute(0, 3, 1, 2), geometry, tuple(plane))
+    operands = (code, taps.reshape(outputs, -1), sums, positions(geometry, tuple(plane)))
+    rows = count * len(operands[3])
+    spec = ConvSpec(
+        n=outputs,
+        c=inputs,
+        geometry=geometry,
+        gather=gather,
+        out="float32",
+        residual=True,
+        tile=Tile(m=128, n=64, k=32, stages=3, threads=128),
+    )
+    residual = torch.randn(rows, outputs, generator=generator)
+    ending = tables(outputs, generator)
+    for expected, found in run(kernels, "conv2d", spec, operands, ending, residual):
+        assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("planes", [False, True], ids=["rows", "planes"])
+@pytest.mark.parametrize(
+    ("total", "start", "channels"), [(320, 0, 320), (384, 128, 256), (3, 0, 3), (50, 13, 37)]
+)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_are_those_of_the_reference(kernels, total, start, channels, planes, dtype, bits):
+    """Ties go to even, ends saturate, channels are filled up with zero codes."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (2, total, 81) if planes else (161, total)
+    x = torch.randn(shape, generator=generator) * 2**bits
+    x.view(-1)[::5] = x.view(-1)[::5].floor() + 0.5
+    x = x.to(getattr(torch, dtype))
+    spec = QuantizeSpec(
+        planes=planes, total=total, start=start, channels=channels, dtype=dtype, bits=bits
+    )
+    inverse = torch.tensor([1.0, 1 / 3])
+    zero_point = torch.tensor([2 ** (bits - 1), 3], dtype=torch.int32)
+    for index in (0, 1):
+        arguments = (x, torch.tensor([index]), inverse, zero_point)
+        found = kernels.quantize(spec, *(value.cuda() for value in arguments))
+        assert torch.equal(REFERENCE.quantize(spec, *arguments), found.cpu())
+
+
+def test_hopper_runs_wgmma(kernels):
+    """On sm_90 a product of usual size is no `mma.sync`."""
+    tile = choose_tile(4096, 640, 640, kernels.arch)
+    spec = LinearSpec(n=640, k=640, out="float32", residual=False, tile=tile)
+    wanted = "wgmma" if kernels.arch == "sm_90a" else "mma.sync"
+    assert kernels.name(spec).endswith(wanted)
+
+
+class TestContract(BackendContract):
+    """What every backend must keep to."""
+
+    schemes: ClassVar = tuple(Scheme(wbits=wbits, abits=8) for wbits in (8, 6, 4))
+    device: ClassVar = "cuda"
+    tolerance: ClassVar = 1e-6
+
+    def make(self):
+        """The backend with its own kernels."""
+        return CudaBackend(batch=4)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> LoadedModel:
+    """The embedded CIFAR-10 U-Net on the GPU, ten DDIM steps."""
+    table = discover()
+    model = table.create(table.get("model", "cifar10"))
+    network = model.load(device="cuda", dtype=torch.float32)
+    return LoadedModel(
+        model=model,
+        network=network,
+        topology=model.topology(network),
+        sampler=model.sampler("ddim", 10),
+        device="cuda",
+    )
+
+
+@pytest.mark.parametrize("wbits", [8, 4])
+def test_every_layer_of_the_embedded_model_is_exact(embedded, wbits):
+    """Given the same input each layer gives the same bits; so does the network."""
+    state = tiny_state(embedded, Scheme(wbits=wbits, abits=8))
+    simulated, lowered = simulate(embedded, state), CudaBackend().lower(embedded, state)
+    facts = lowering_facts(embedded, lowered, simulated)
+    assert 0.0 == facts["parity"]["max_abs"]
+    assert [] == [use.layer for use in lowered.kernels if use.fallback is not None]
+    for step in (0, 9):
+        parities = layer_parities(embedded, simulated, lowered, step=step)
+        assert {} == {name: p for name, p in parities.items() if p.max_abs != 0.0}
+    assert 0.0 == network_parity(embedded, simulated, lowered).max_abs
+
+
+def test_a_captured_step_is_the_eager_one_at_every_step():
+    """One CUDA graph, replayed at steps it was not captured at; tables and a cache per step."""
+    loaded = load_tiny(device="cuda")
+    state = tiny_state(loaded, Scheme(wbits=8, abits=8))
+    features = temporal_features(loaded, loaded.network)
+    mask = torch.tensor([True, False, True, False])
+    cache = {
+        name: TemporalCache(
+            name=name, bits=16, values=rows.cpu().half(), scale=None, zero_point=None, selected=mask
+        )
+        for name, rows in features.items()
+    }
+    layers = {}
+    for name, layer in state.layers.items():
+        parts = []
+        for part in layer.parts:
+            table = part.activation
+            growth = torch.linspace(1, 2, 4) if len(table.scale) == 1 else 1
+            grown = dataclasses.replace(
+                table,
+                scale=table.scale.expand(4) * growth,
+                zero_point=table.zero_point.expand(4).clone(),
+            )
+            parts.append(dataclasses.replace(part, activation=grown))
+        layers[name] = dataclasses.replace(layer, parts=tuple(parts))
+    state = dataclasses.replace(state, layers=layers, cache=cache)
+    lowered = CudaBackend(batch=4).lower(loaded, state)
+    x = noise(0, "graph", range(4), loaded.model.latent_shape, device="cuda")
+    times = [timestep_tensor(t, 4, "cuda") for t in loaded.sampler.timesteps]
+    t = times[0].clone()
+    with torch.no_grad():
+        expected = []
+        for index, time in enumerate(times):
+            lowered.step.set(index)
+            expected.append(loaded.model.predict(lowered.network, x, time, {}))
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            found = loaded.model.predict(lowered.network, x, t, {})
+        for index, time in enumerate(times):
+            lowered.step.set(index)
+            t.copy_(time)
+            graph.replay()
+            assert torch.equal(expected[index], found)
+    assert not torch.equal(expected[0], expected[3])
+
+
+def test_another_batch_size_compiles_nothing():
+    """Number of images, and so of rows, is an argument of a kernel."""
+    loaded = load_tiny(device="cuda")
+    backend = CudaBackend(batch=4)
+    lowered = backend.lower(loaded, tiny_state(loaded, Scheme(wbits=8, abits=8)))
+    module = next(m for m in lowered.network.modules() if hasattr(m, "kernels"))
+    counts = []
+    for images in (4, 1, 7):
+        x = noise(0, "batch", range(images), loaded.model.latent_shape, device="cuda")
+        t = timestep_tensor(loaded.sampler.timesteps[0], images, "cuda")
+        loaded.model.predict(lowered.network, x, t, {})
+        counts.append(len(module.kernels._compiled))
+    assert [counts[0]] * 3 == counts

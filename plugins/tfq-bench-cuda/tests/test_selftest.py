@@ -1,0 +1,83 @@
+"""The test before use: right arithmetic passes, each way to be wrong is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tfq_bench.api import LoweringError
+from tfq_bench_cuda import selftest
+from tfq_bench_cuda.borders import Geometry
+from tfq_bench_cuda.reference import ReferenceKernels
+from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+
+TILE = Tile(m=128, n=64, k=32, stages=3, threads=128)
+CPU = torch.device("cpu")
+SQUARE = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+
+LINEAR = LinearSpec(n=24, k=64, out="float32", residual=True, tile=TILE)
+CONV = ConvSpec(n=24, c=32, geometry=SQUARE, gather=False, out="float32", residual=False, tile=TILE)
+ROWS = QuantizeSpec(planes=False, total=40, start=8, channels=20, dtype="float32", bits=8)
+PLANES = QuantizeSpec(planes=True, total=40, start=0, channels=40, dtype="bfloat16", bits=4)
+
+
+class Saturating(ReferenceKernels):
+    """Sums that stop at 16 bits, as on processors without the right instruction."""
+
+    def linear(self, spec, *arguments):
+        """Right below 32,768."""
+        return super().linear(spec, *arguments).clamp(-32768, 32767)
+
+
+class WithoutBorders(ReferenceKernels):
+    """Takes the zero point off as if every tap were inside of the image."""
+
+    def conv2d(self, spec, code, weight, sums, positions, *rest):
+        """Right in the middle of an image."""
+        middle = positions.clone()
+        middle[:, 2] = 4
+        return super().conv2d(spec, code, weight, sums, middle, *rest)
+
+
+class AwayFromZero(ReferenceKernels):
+    """Rounds halves up instead of to the even code."""
+
+    def quantize(self, spec, x, step, inverse, zero_point):
+        """Right for everything but ties."""
+        moved = x.float() * inverse[step]
+        moved = torch.where(moved.frac().abs() == 0.5, moved + 0.25, moved)
+        return super().quantize(spec, moved / inverse[step], step, inverse, zero_point)
+
+
+class OneStep(ReferenceKernels):
+    """Reads the tables at step 0, wherever the sampler is."""
+
+    def linear(self, spec, code, weight, sums, step, *rest):
+        """Right at the first step."""
+        return super().linear(spec, code, weight, sums, torch.zeros_like(step), *rest)
+
+
+@pytest.mark.parametrize("spec", [LINEAR, CONV, ROWS, PLANES])
+def test_right_arithmetic_passes(spec):
+    """The reference agrees with itself: the trial's operands are ones that a kernel takes."""
+    selftest.check(ReferenceKernels(), spec, CPU)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "spec", "named"),
+    [
+        (Saturating(), LINEAR, "linear 128x64x32, 64 terms a sum"),
+        (OneStep(), LINEAR, "linear 128x64x32"),
+        (WithoutBorders(), CONV, "conv2d 128x64x32, 288 terms a sum"),
+        (AwayFromZero(), ROWS, "quantization of 20 channels"),
+    ],
+    ids=["saturates", "one step", "no borders", "rounds away"],
+)
+def test_wrong_arithmetic_is_refused(kernels, spec, named):
+    """The message names the kernel, the first wrong value, and what to do."""
+    with pytest.raises(LoweringError) as caught:
+        selftest.check(kernels, spec, CPU)
+    message = str(caught.value)
+    assert named in message
+    assert "expected" in message
+    assert "Use backend 'simulate'" in message
