@@ -95,11 +95,12 @@ def test_an_optional_backend_is_not_needed(plugin_host, small_plan):
 
 
 def test_nothing_is_missing_once_it_is_there(small_plan, asset_plugin, asset_folder):
-    """The plan is made, and the pinned file is in no key."""
+    """The plan is made of the bytes that were pinned, and of no others."""
     place(asset_folder, asset_plugin())
-    one = small_plan(metrics=SHARP)
-    place(asset_folder, b"some others")  # a metric that reads it would refuse it
-    assert one.id == small_plan(metrics=SHARP).id
+    assert small_plan(metrics=SHARP).runnable()
+    place(asset_folder, b"some others")
+    with pytest.raises(AssetError, match=r"is not the sharp weights: expected the SHA-256"):
+        small_plan(metrics=SHARP)
 
 
 def test_a_file_that_nobody_pinned_counts_by_its_content(small_plan, asset_plugin, asset_folder):
