@@ -12,7 +12,7 @@ from tfq_bench.api import LoweringError
 from tfq_bench.quant.simulate import KERNEL, simulate
 from tfq_bench_cpu import machine
 from tfq_bench_cpu.backend import CpuBackend
-from tfq_bench_cpu.layers import CONV2D, LINEAR
+from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR
 
 TOLERANCE = 1e-6
 """Relative L2 distance to the simulation. Both form the same integers and scale them in the same
@@ -64,7 +64,10 @@ def test_every_layer_runs_its_kernel_at_every_call(loaded, images, make_state):
         predict(loaded, lowered.network, images)
     convolutions = sum(layer.kind == "conv2d" for layer in loaded.topology.layers)
     linears = len(loaded.topology.layers) - convolutions
-    assert {CONV2D: 2 * convolutions, LINEAR: 2 * linears} == lowered.executed
+    counts = {CONV2D: 0, LINEAR: 0}
+    for kernel, count in lowered.executed.items():
+        counts[kernel.removesuffix(HALVES)] += count
+    assert {CONV2D: 2 * convolutions, LINEAR: 2 * linears} == counts
     assert [None] * (convolutions + linears) == [use.fallback for use in lowered.kernels]
     assert lowered.execution == "lowered"
     left = [m for m in lowered.network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -119,11 +122,24 @@ def test_full_precision_network_stays_as_it_was(loaded, images, make_state):
     assert torch.equal(expected, predict(loaded, loaded.network, images))
 
 
-def test_lowering_needs_the_instructions(loaded, make_state, monkeypatch):
-    """A machine without VNNI gets the message, not wrong sums."""
-    monkeypatch.setattr(machine, "instruction_sets", lambda: frozenset({"avx2"}))
-    with pytest.raises(LoweringError, match="avx512_vnni"):
+def test_lowering_needs_exact_kernels(loaded, make_state, monkeypatch):
+    """A machine whose kernels lose sums gets the message, not wrong sums."""
+    monkeypatch.setattr(machine.kernels, "largest_sum", lambda weight: 0.0)
+    with pytest.raises(LoweringError, match="not exact here"):
         CpuBackend().lower(loaded, make_state())
+
+
+@pytest.mark.parametrize(("wbits", "expected"), [(8, True), (6, False), (4, False)])
+def test_only_eight_bit_weights_are_taken_in_halves(
+    loaded, images, make_state, monkeypatch, wbits, expected
+):
+    """Where pairs of products saturate, the record says which layers cost twice the products."""
+    monkeypatch.setattr(machine.kernels, "_saturates", lambda: True)
+    state = make_state(wbits=wbits)
+    lowered = CpuBackend().lower(loaded, state)
+    found = predict(loaded, lowered.network, images)
+    assert expected == any(use.kernel.endswith(HALVES) for use in lowered.kernels)
+    assert torch.equal(predict(loaded, simulate(loaded, state).network, images), found)
 
 
 def test_four_bit_weights_are_packed_on_disk(make_state, tmp_path):

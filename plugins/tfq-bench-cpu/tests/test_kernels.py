@@ -27,6 +27,13 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@pytest.fixture(params=["as this machine needs it", "in halves"], autouse=True)
+def weights_in_halves(request, monkeypatch):
+    """Every test also with the form that machines without VNNI need, which is exact everywhere."""
+    if request.param == "in halves":
+        monkeypatch.setattr(kernels, "_saturates", lambda: True)
+
+
 @pytest.mark.parametrize("zero_point", [0, 37, 255])
 @pytest.mark.parametrize(
     ("channels", "kernel", "geometry"),
@@ -113,3 +120,19 @@ def test_codes_keep_the_layout_of_their_input(generator):
     expected = torch.round(x * (1 / torch.tensor(0.1))).add(100).clamp(0, 255)
     assert torch.equal(expected, code.float())
     assert code.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "linear"])
+@pytest.mark.parametrize("weight", [127, -128, 65, -65, 64, -64])
+def test_the_worst_sums_are_exact(kind, weight):
+    """All codes 255, all weights the same: where pairs of products are largest."""
+    code = torch.full((1, 96), 255, dtype=torch.uint8)
+    weights = torch.full((4, 96), weight, dtype=torch.int8)
+    if kind == "linear":
+        found = kernels.linear(code, 1.0, 0, kernels.pack_linear(weights), torch.ones(4), None)
+    else:
+        packed = kernels.pack_conv2d(weights[..., None, None], ONE_BY_ONE)
+        found = kernels.conv2d(
+            code[..., None, None], 1.0, 0, packed, torch.ones(4), None, ONE_BY_ONE
+        ).flatten(1)
+    assert [[96 * 255 * weight] * 4] == found.tolist()

@@ -12,7 +12,7 @@ from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
 from tfq_bench_cpu.kernels import Geometry
-from tfq_bench_cpu.layers import CONV2D, LINEAR, Int8Conv2d, Int8Linear, int8_weight
+from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear, int8_weight
 from tfq_bench_cpu.machine import check_machine
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ class CpuBackend:
                 module, kernel = SimulatedLayer(layer, original, step, executed), KERNEL
             elif isinstance(original, nn.Conv2d):
                 module = Int8Conv2d(layer, _geometry(original), step, executed)
-                kernel = CONV2D
+                kernel = module.kernel
             else:
-                module, kernel = Int8Linear(layer, step, executed), LINEAR
+                module = Int8Linear(layer, step, executed)
+                kernel = module.kernel
             replace_layer(network, name, module)
             uses.append(
                 KernelUse(

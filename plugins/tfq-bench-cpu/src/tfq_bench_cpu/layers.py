@@ -19,10 +19,12 @@ from tfq_bench_cpu import kernels
 if TYPE_CHECKING:
     from tfq_bench.quant.state import LayerPart, QuantizedLayer
 
-__all__ = ["CONV2D", "LINEAR", "Int8Conv2d", "Int8Linear", "int8_weight"]
+__all__ = ["CONV2D", "HALVES", "LINEAR", "Int8Conv2d", "Int8Linear", "int8_weight"]
 
 CONV2D = "onednn.qconv2d_pointwise u8s8"
 LINEAR = "onednn.qlinear_pointwise u8s8"
+HALVES = ", weights in halves"
+"""Added to a kernel's name where a part's weights are sums of two: see `kernels`."""
 
 
 def int8_weight(part: LayerPart) -> Tensor:
@@ -34,10 +36,9 @@ def int8_weight(part: LayerPart) -> Tensor:
 class _Part(nn.Module):
     """One slice of the input channels: its packed weight, scales and per-step parameters."""
 
-    packed: Tensor
     weight_scale: Tensor
 
-    def __init__(self, part: LayerPart, packed: Tensor) -> None:
+    def __init__(self, part: LayerPart, packed: kernels.Packed) -> None:
         super().__init__()
         assert part.activation is not None, "`supports` refuses float activations"
         self.channels = (part.start, part.stop)
@@ -45,7 +46,7 @@ class _Part(nn.Module):
         # Numbers, not tensors: the kernels take numbers, and `tolist` keeps float32 exactly.
         self.scales: list[float] = part.activation.scale.tolist()
         self.zero_points: list[int] = part.activation.zero_point.tolist()
-        self.register_buffer("packed", packed, persistent=False)
+        self.packed = packed
         self.register_buffer("weight_scale", part.scale.float().contiguous(), persistent=False)
 
     def quantized(self, x: Tensor, step: StepCursor) -> tuple[Tensor, float, int]:
@@ -67,13 +68,14 @@ class _Int8Layer(nn.Module):
         super().__init__()
         self.step = step
         self.executed = executed
-        self.parts = nn.ModuleList(
-            _Part(part, self._pack(int8_weight(part).to(torch.int8))) for part in layer.parts
-        )
+        parts = [_Part(part, self._pack(int8_weight(part).to(torch.int8))) for part in layer.parts]
+        self.parts = nn.ModuleList(parts)
+        if any(part.packed.halves for part in parts):
+            self.kernel += HALVES
         bias = None if layer.bias is None else layer.bias.float()
         self.register_buffer("bias", bias, persistent=False)
 
-    def _pack(self, weight: Tensor) -> Tensor:
+    def _pack(self, weight: Tensor) -> kernels.Packed:
         raise NotImplementedError
 
     def _run(self, part: _Part, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -116,7 +118,7 @@ class Int8Conv2d(_Int8Layer):
         """`[B, C_out, H', W']` in x's type."""
         return self._forward(x, 1)
 
-    def _pack(self, weight: Tensor) -> Tensor:
+    def _pack(self, weight: Tensor) -> kernels.Packed:
         return kernels.pack_conv2d(weight, self.geometry)
 
     def _run(self, part: _Part, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -135,7 +137,7 @@ class Int8Linear(_Int8Layer):
         """`[..., C_out]` in x's type."""
         return self._forward(x, -1)
 
-    def _pack(self, weight: Tensor) -> Tensor:
+    def _pack(self, weight: Tensor) -> kernels.Packed:
         return kernels.pack_linear(weight)
 
     def _run(self, part: _Part, x: Tensor, bias: Tensor | None) -> Tensor:

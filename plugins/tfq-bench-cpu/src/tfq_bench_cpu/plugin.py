@@ -16,7 +16,7 @@ def tfq_backends() -> Iterable[BackendProvider]:
     return [
         BackendProvider(
             name="cpu",
-            summary="int8 convolutions and linear layers on x86 CPUs with VNNI or AMX (oneDNN)",
+            summary="int8 convolutions and linear layers on x86 CPUs (oneDNN)",
             factory="tfq_bench_cpu.backend:CpuBackend",
             execution="lowered",
             wbits=bits,
