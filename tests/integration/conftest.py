@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,46 @@ from tfq_bench.cli import main
 from tfq_bench.store.run import RunFolder
 
 METRICS = ("paired", "timing", "bits", "temporal", "trajectory", "cost")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    """The temporary folder of the test and its processes, which no other run tidies."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def sabotage(plugin_host, tmp_path, monkeypatch):  # noqa: ARG001  (its PYTHONPATH comes first)
+    """A function that puts source text into every Python process that is started from now on.
+
+    It runs as `sitecustomize`, before anything of tfq-bench does, and finds in `role` where: `run`
+    is the process of the command, `worker` one of `--executor process`, `other` any else, such as
+    the one that tries plugins.
+    """
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+
+    def put(source):
+        (folder / "sitecustomize.py").write_text(ROLE + source, "utf-8")
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+
+    return put
+
+
+ROLE = """
+import sys
+
+_what = sys.orig_argv[1:4]
+role = "other"
+if _what == ["-m", "tfq_bench", "run"]:
+    role = "run"
+if _what == ["-m", "tfq_bench", "cell"] and "--stage" in sys.orig_argv:
+    role = "worker"
+"""
 
 
 @pytest.fixture
@@ -41,7 +82,7 @@ def apart(tiny_suite, tmp_path):
             env={**os.environ, "PYTHONPATH": search, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
         )
 
     return start

@@ -17,7 +17,7 @@ def die():
     DONE.write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
 
-if WHERE and not DONE.exists():
+if WHERE and role in ("run", "worker") and not DONE.exists():
     from tfq_bench.store import artefacts, records
 
     seal, write = artefacts._write_manifest, records._write
@@ -38,9 +38,9 @@ if WHERE and not DONE.exists():
 
 
 @pytest.fixture
-def killer(plugin_host):
-    """A plugin that kills its process once, where KILL_AT says."""
-    plugin_host.install("killer", KILLER, distribution="killer-dist")
+def killer(sabotage):
+    """The process of a run, or of a worker, is killed once, where KILL_AT says."""
+    sabotage(KILLER)
 
 
 def half_written(folder):
@@ -81,21 +81,21 @@ def test_a_worker_that_is_killed(killer, apart, run, facts, tmp_path):
     assert facts(run("quiet")) == facts(run("killed"))
 
 
-def test_workers_end_with_the_run(plugin_host, apart, run, facts, tmp_path):
+def test_workers_end_with_the_run(sabotage, apart, run, facts, tmp_path):
     """A run that is killed while its workers work leaves no process that writes on."""
-    plugin_host.install("parricide", PARRICIDE, distribution="parricide-dist")
+    sabotage(PARRICIDE)
     ended = apart("killed", "--executor", "process", "--slots", "2", env={"KILL_PARENT": "lower"})
     assert -signal.SIGKILL == ended.returncode
     assert facts(run("quiet")) == facts(run("killed"))
 
 
 PARRICIDE = """
-import os, signal, sys, time
+import os, signal, time
 from pathlib import Path
 
 WHERE, DONE = os.environ.get("KILL_PARENT"), Path(__file__).with_suffix(".done")
 
-if WHERE and "--stage" in sys.argv and not DONE.exists():
+if WHERE and role == "worker" and not DONE.exists():
     from tfq_bench.store import artefacts
 
     seal = artefacts._write_manifest

@@ -40,41 +40,36 @@ def counted(real):
     return call
 
 
-import sys
-if COUNT or LIMIT:
-    worker = "--stage" in sys.argv
-    if bool(WORKER) == worker:
-        for name in ("fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "open"):
-            setattr(os, name, counted(getattr(os, name)))
-    if COUNT and not worker:
+if (COUNT or LIMIT) and role == ("worker" if WORKER else "run"):
+    for name in ("fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "open"):
+        setattr(os, name, counted(getattr(os, name)))
+    if COUNT:
         import atexit
         atexit.register(lambda: open(COUNT, "w").write(str(calls)))
 """
 
 
 @pytest.fixture
-def begin(tiny_suite, plugin_host, tmp_path):
+def begin(tiny_suite, sabotage):
     """A function that runs the suite in a process group of its own; its exit code and text."""
-    plugin_host.install("assassin", ASSASSIN, distribution="assassin-dist")
+    sabotage(ASSASSIN)
     suite = tiny_suite(metrics=("paired", "bits"), images=2, steps=2)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
 
     def start(folder, *arguments, **env):
         search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
         command = ["run", str(suite), "--run", str(folder), "--no-report", *arguments]
         process = subprocess.Popen(
             [sys.executable, "-m", "tfq_bench", *command],
-            env={**os.environ, "PYTHONPATH": search, "TMPDIR": str(scratch), **env},
+            env={**os.environ, "PYTHONPATH": search, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        told, _ = process.communicate(timeout=300)
+        told, _ = process.communicate(timeout=400)
         return process.returncode, told, process.pid
 
-    return start, scratch
+    return start
 
 
 def numbers(folder):
@@ -106,10 +101,9 @@ def alive(group):
     return True
 
 
-def test_fuzz_killed_at_any_instant(begin, tmp_path):
+def test_fuzz_killed_at_any_instant(begin, scratch, tmp_path):
     """Equal numbers, nothing finished done twice, no process, lock or scratch left behind."""
-    start, scratch = begin
-    assert 0 == start(tmp_path / "quiet", KILL_COUNT=str(tmp_path / "count"))[0]
+    assert 0 == begin(tmp_path / "quiet", KILL_COUNT=str(tmp_path / "count"))[0]
     expected, calls = numbers(tmp_path / "quiet"), int((tmp_path / "count").read_text())
     assert calls > 100
     source = random.Random(0)
@@ -126,7 +120,7 @@ def test_fuzz_killed_at_any_instant(begin, tmp_path):
             **({"KILL_WORKER": "1"} if worker else {}),
         }
         before = sealed(folder)
-        code, told, group = start(folder, *process, **env)
+        code, told, group = begin(folder, *process, **env)
         done = tmp_path / "done"
         killed = done.exists()
         done.unlink(missing_ok=True)
@@ -137,7 +131,7 @@ def test_fuzz_killed_at_any_instant(begin, tmp_path):
         if killed and source.random() < 0.7:
             continue  # killed again in the same folder
         held = sealed(folder)
-        code, told, _ = start(folder)
+        code, told, _ = begin(folder)
         assert 0 == code, told
         assert held.items() <= sealed(folder).items(), "a finished stage was done again"
         assert expected == numbers(folder)
