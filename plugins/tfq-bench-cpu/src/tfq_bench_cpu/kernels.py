@@ -13,8 +13,8 @@ What the operators ask for, and what is easy to get wrong:
 - A convolution pads with the zero point `z`, that is with real 0.
 - Without VNNI or AMX, x86 adds pairs of products in 16 bits and saturates: 255 * 127 twice is
   64,770 and becomes 32,767. Weights of at most 64 are exact all the same (255 * 64 twice makes
-  32,640), and a larger one is the sum of two such: then every input channel stands twice, beside the halves
-  of its weights, and the int32 sum is the same. It costs twice the products.
+  32,640), and a larger one is the sum of two such: then every input channel stands twice, beside
+  the halves of its weights, and the int32 sum is the same. It costs twice the products.
 - Which scale is multiplied first is the library's choice for each instruction set, and shows in the
   last bit. Where it is not `s` before `s_w`, as in the simulation, `s_w` and the bias are applied
   after the kernel, so that both give the same bits everywhere.
