@@ -26,7 +26,7 @@ def scratch(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sabotage(plugin_host, tmp_path, monkeypatch):  # noqa: ARG001  (its PYTHONPATH comes first)
+def sabotage(plugin_host, tmp_path, monkeypatch):
     """A function that puts source text into every Python process that is started from now on.
 
     It runs as `sitecustomize`, before anything of tfq-bench does, and finds in `role` where: `run`
