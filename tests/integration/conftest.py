@@ -31,7 +31,7 @@ def sabotage(plugin_host, tmp_path, monkeypatch):
 
     It runs as `sitecustomize`, before anything of tfq-bench does, and finds in `role` where: `run`
     is the process of the command, `worker` one of `--executor process`, `other` any else, such as
-    the one that tries plugins.
+    the one that tries plugins. `plugin_host` is asked for because its PYTHONPATH must stand behind.
     """
     folder = tmp_path / "sabotage"
     folder.mkdir()
