@@ -1,7 +1,11 @@
 """The captured environment is stable, JSON-able and free of secrets."""
 
 import copy
+import importlib.metadata
 import json
+import sys
+
+import pytest
 
 from tfq_bench.environment import capture, environment_id, hardware_fingerprint
 
@@ -22,6 +26,30 @@ def test_capture_is_stable_json_with_the_plugins(plugin_host):
     } in environment["plugins"]
     assert environment["hardware"]["cores"] >= 1
     assert environment["hardware"]["memory_bytes"] > 2**20
+
+
+@pytest.mark.parametrize(
+    ("metadata", "version"),
+    [
+        (b"\xff\xfe", "unknown"),
+        (b"", "unknown"),
+        (None, "unknown"),
+        (b"Name: numpy\nVersion:\n", "unknown"),
+        (b"Name: numpy\nVersion: 1.0\x1b[31m\n", r"1.0\x1b[31m"),
+    ],
+    ids=["binary", "empty", "none", "no-version", "control"],
+)
+def test_damaged_metadata_of_a_library_is_an_unknown_version(
+    plugin_host, tmp_path, monkeypatch, metadata, version
+):
+    """A half-finished installation is recorded as such and ends no run."""
+    (tmp_path / "numpy-1.0.dist-info").mkdir()
+    if metadata is not None:
+        (tmp_path / "numpy-1.0.dist-info" / "METADATA").write_bytes(metadata)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    versions = capture(plugin_host.discover())["versions"]
+    assert version == versions["numpy"]
+    assert importlib.metadata.version("torch") == versions["torch"]
 
 
 def test_capture_holds_no_environment_variables_but_thread_settings(plugin_host, monkeypatch):

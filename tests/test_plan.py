@@ -36,13 +36,14 @@ def test_json_is_the_whole_plan(project):
     assert (2, plan.id) == (found["schema"], found["id"])
     assert {"name": "tiny", "summary": "", "device": "cpu", "threads": 1} == found["suite"]
     assert [[0, 2], [2, 4], [4, 5]] == found["shards"]
-    assert ["bits", "timing"] == [metric["name"] for metric in found["metrics"]]
+    # The host's own checks are in every plan, last.
+    assert ["bits", "timing", "sanity"] == [metric["name"] for metric in found["metrics"]]
     for name in ("sampling", "calibration", "timing"):
         assert dict(getattr(plan.spec, name)) == found[name]
     for planned, cell in zip(plan.cells, found["cells"], strict=True):
         assert (planned.cell.key, planned.cell.label) == (cell["key"], cell["label"])
         assert ("planned", None) == (cell["status"], cell["reason"])
-        assert (3, 2) == (len(cell["keys"]["sample"]), len(cell["keys"]["evaluate"]))
+        assert (3, 3) == (len(cell["keys"]["sample"]), len(cell["keys"]["evaluate"]))
         assert planned.keys.quantize == cell["keys"]["quantize"]
     assert [None, plan.cells[0].cell.key] == [cell["reference"] for cell in found["cells"]]
     assert [True, False] == [cell["keys"]["calibrate"] is None for cell in found["cells"]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench import __version__
+from tfq_bench.foreign import printable
 from tfq_bench.keys import digest
 
 if TYPE_CHECKING:
@@ -210,10 +211,15 @@ def _gpu_driver() -> str | None:
 
 
 def _versions() -> dict[str, str]:
+    """Of the distributions that are installed; `unknown` where the metadata of one is damaged."""
     versions = {}
     for name in PACKAGES:
         try:
-            versions[name] = importlib.metadata.version(name)
+            found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+        except Exception:  # whatever its bytes bring up
+            found = ""
+        # None where METADATA is lost, whatever the annotation says.
+        versions[name] = printable(found or "", 100) or "unknown"
     return versions

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from tfq_bench.store.run import RunFolder
+
 LONG = b"x" * 10_000_000
 
 
@@ -247,3 +249,14 @@ def test_an_egg_link_counts(machine, tmp_path):
     (sources / "old_one.py").write_text("from tfq_bench import api\n")
     machine.environment["PYTHONPATH"] += os.pathsep + str(sources)
     assert ("ok", "") == listed(machine)["old-style"]
+
+
+def test_damaged_metadata_of_libraries_ends_no_run(machine, suite_text):
+    """A half-finished installation of torch or numpy: the record says the version is unknown."""
+    for name, content in (("numpy", b"\xff\xfe"), ("torch", None)):
+        machine.metadata(f"{name}-1.0", METADATA=content, **points(""))
+    (machine.cwd / "suite.toml").write_text(suite_text)
+    done = machine.run("run", "suite.toml", "--run", "out", "--no-report")
+    assert 0 == done.returncode, done.stderr
+    (environment,) = RunFolder.open(machine.cwd / "out").environments().values()
+    assert {"unknown"} == {environment["versions"][name] for name in ("numpy", "torch")}

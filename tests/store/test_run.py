@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tfq_bench.errors import StoreError
+from tfq_bench.plan import SCHEMA
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
 
@@ -40,12 +41,43 @@ def test_folders_that_are_not_runs_are_refused(tmp_path, plan):
         RunFolder.create(tmp_path, "", plan())
 
 
-def test_a_run_of_another_schema_is_refused(tmp_path, plan):
-    """Until the suite runs in it again, which writes the plan anew."""
-    run = RunFolder.create(tmp_path / "run", "", plan() | {"schema": 1})
-    with pytest.raises(StoreError, match=r"expected schema 2, found 1\. Run the suite again"):
+def test_an_older_plan_is_refused_until_the_suite_runs_again(tmp_path, plan):
+    """It is not read; a run in the folder, which is its own, writes it anew and says so."""
+    run = RunFolder.create(tmp_path / "run", "", plan() | {"schema": SCHEMA - 1})
+    with run.lease():  # which every run takes, and which marks a folder as its own
+        pass
+    words = rf"expected schema {SCHEMA}, found {SCHEMA - 1}\. Run the suite again"
+    with pytest.raises(StoreError, match=words):
         RunFolder.open(run.path)
-    assert [] == RunFolder.create(run.path, "", plan()).plan()["cells"]
+    again = RunFolder.create(run.path, "", plan("c0"))
+    assert [f"plan.json is written anew: expected schema {SCHEMA}, found {SCHEMA - 1}."] == (
+        again.notes
+    )
+    assert ["c0"] == [cell["key"] for cell in RunFolder.open(run.path).plan()["cells"]]
+
+
+def test_a_damaged_plan_is_written_anew(tmp_path, plan):
+    """Bytes that are no JSON, or a change after it was written, lose the plan and nothing else."""
+    run = RunFolder.create(tmp_path / "run", "", plan("c0"))
+    with run.lease():
+        pass
+    path = run.path / "plan.json"
+    for damaged in (b"\xff", path.read_bytes().replace(b'"r"', b'"q"')):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"is no plan that can be used: .*Run the suite again"):
+            RunFolder.open(run.path)
+        again = RunFolder.create(run.path, "", plan("c0"))
+        assert ["plan.json is written anew"] == [note.partition(":")[0] for note in again.notes]
+        assert "r" == RunFolder.open(run.path).plan()["id"]
+
+
+def test_a_later_plan_is_left_as_it_is(tmp_path, plan):
+    """A later version of the program knows better what is in it."""
+    run = RunFolder.create(tmp_path / "run", "", plan() | {"schema": SCHEMA + 1})
+    before = (run.path / "plan.json").read_bytes()
+    with pytest.raises(StoreError, match=f"schema {SCHEMA} at most, found {SCHEMA + 1}"):
+        RunFolder.create(run.path, "", plan())
+    assert before == (run.path / "plan.json").read_bytes()
 
 
 def test_environments_are_stored_once(run):
