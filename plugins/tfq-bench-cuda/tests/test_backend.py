@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tfq_bench.api import LoweringError
 from tfq_bench.border import Scheme
@@ -60,16 +61,39 @@ def test_a_code_that_is_off_by_one_is_seen(loaded, images, make_state):
     assert not torch.equal(expected, found)
 
 
+class OpaqueKernels(ReferenceKernels):
+    """As compiled kernels look from outside: no operator of torch multiplies."""
+
+    def linear(self, *args, **kwargs):
+        with _disable_current_modes():
+            return super().linear(*args, **kwargs)
+
+    def conv2d(self, *args, **kwargs):
+        with _disable_current_modes():
+            return super().conv2d(*args, **kwargs)
+
+
 def test_lowered_tiny_model_passes_the_lower_stage():
-    """Every kernel that is listed runs; parity is 0 for each layer and the network."""
+    """Every listed kernel runs and is checked; parity is 0 for each layer and the network."""
     loaded = load_tiny()
     state = tiny_state(loaded, Scheme(wbits=8, abits=8))
-    lowered, simulated = backend().lower(loaded, state), simulate(loaded, state)
-    facts = lowering_facts(loaded, lowered, simulated)
+    lowered = CudaBackend(kernels=OpaqueKernels()).lower(loaded, state)
+    simulated = simulate(loaded, state)
+    facts = lowering_facts(loaded, state, lowered, simulated, execution="lowered")
     assert 0.0 == facts["parity"]["max_abs"]
+    assert len(state.layers) == facts["layers"]["checked"]
     assert len(state.layers) == sum(facts["executed"].values())
     assert {0.0} == {p.max_abs for p in layer_parities(loaded, simulated, lowered).values()}
     assert 0.0 == network_parity(loaded, simulated, lowered).max_abs
+
+
+def test_the_reference_is_no_kernel():
+    """The lower stage sees that the stand-in of these tests multiplies float64 numbers."""
+    loaded = load_tiny()
+    state = tiny_state(loaded, Scheme(wbits=8, abits=8))
+    lowered = backend().lower(loaded, state)
+    with pytest.raises(LoweringError, match="multiplies in float"):
+        lowering_facts(loaded, state, lowered, simulate(loaded, state), execution="lowered")
 
 
 def test_layer_without_a_kernel_is_simulated_and_says_why(loaded, images, make_state):

@@ -189,7 +189,7 @@ def test_every_layer_of_the_embedded_model_is_exact(embedded, wbits):
     """Given the same input each layer gives the same bits; so does the network."""
     state = tiny_state(embedded, Scheme(wbits=wbits, abits=8))
     simulated, lowered = simulate(embedded, state), CudaBackend().lower(embedded, state)
-    facts = lowering_facts(embedded, lowered, simulated)
+    facts = lowering_facts(embedded, state, lowered, simulated, execution="lowered")
     assert 0.0 == facts["parity"]["max_abs"]
     assert [] == [use.layer for use in lowered.kernels if use.fallback is not None]
     for step in (0, 9):
