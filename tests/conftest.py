@@ -228,3 +228,13 @@ def small_plan(plugin_host, tmp_path):
         return make_plan(replace(spec, **changes), plugin_host.discover())
 
     return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Hostile text that was logged or printed does not stop pytest-xdist, which sends UTF-8."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

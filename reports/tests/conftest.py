@@ -381,3 +381,13 @@ def html(run, tmp_path_factory):
     target = tmp_path_factory.mktemp("report") / "report.html"
     HtmlRenderer().render([run.path], target)
     return target.read_text("utf-8")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Hostile text that was logged or printed does not stop pytest-xdist, which sends UTF-8."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

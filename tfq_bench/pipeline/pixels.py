@@ -88,6 +88,12 @@ def _message(where: str, images: list[int]) -> str:
 class _Pictures(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the last float tensors with three channels that were computed inside."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To keep its compiler away torch would import it, and with it what every installed
+        # package registers for it: one damaged package, and nothing runs.
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.held: deque[Tensor] = deque(maxlen=_KEPT)

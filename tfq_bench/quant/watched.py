@@ -249,6 +249,12 @@ class _Call:
 class _Spy(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees the operators that run inside one layer, and which multiply float by float."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To keep its compiler away torch would import it, and with it what every installed
+        # package registers for it: one damaged package, and nothing runs.
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._layer: str | None = None

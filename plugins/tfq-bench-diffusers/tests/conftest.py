@@ -239,3 +239,13 @@ _FAMILIES = {
     "dit": _dit,
     "pixart": _pixart,
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Hostile text that was logged or printed does not stop pytest-xdist, which sends UTF-8."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
