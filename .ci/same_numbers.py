@@ -1,6 +1,7 @@
 """Whether two runs of one suite hold the same numbers, bit for bit; timings and memory aside.
 
-    python .ci/same_numbers.py RUN RUN
+    tfq-bench run .ci/same_numbers.toml --run before --no-report     # at one commit; after at another
+    python .ci/same_numbers.py before after
 
 Reads the lines of `records.jsonl` as they are, so that runs of different versions (and schemas) can
 be held against each other: what a change of the code did to figures. Exit code 1 when one differs.
