@@ -1,6 +1,6 @@
 """Whether two runs of one suite hold the same numbers, bit for bit; timings and memory aside.
 
-    tfq-bench run .ci/same_numbers.toml --run before --no-report     # at one commit; after at another
+    tfq-bench run .ci/same_numbers.toml --run before --no-report
     python .ci/same_numbers.py before after
 
 Reads the lines of `records.jsonl` as they are, so that runs of different versions (and schemas) can
