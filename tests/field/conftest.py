@@ -1,6 +1,7 @@
 """What the field tests share: distributions on a disk, commands that see them, references."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,11 @@ class Sound:
 def tfq_metrics():
     yield api.MetricProvider(name="{name}", summary="For a test.", factory=__name__ + ":Sound")
 """
+
+
+def as_in_a_terminal():
+    """Lets a child be interrupted, which a session in the background could not hand down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Machine:
@@ -51,6 +57,8 @@ class Machine:
                 (info / filename).write_bytes(content)
         return info
 
+    interruptible = staticmethod(as_in_a_terminal)
+
     def plugin(self, name, source):
         """A sound distribution whose module is `source`."""
         self.metadata(f"{name}-1.0")
@@ -70,6 +78,7 @@ class Machine:
             cwd=self.cwd,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
+            preexec_fn=as_in_a_terminal,
         )
 
 

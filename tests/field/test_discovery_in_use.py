@@ -283,6 +283,7 @@ def test_the_user_s_interruption_stops_the_command(machine, code):
         cwd=machine.cwd,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=machine.interruptible,
     )
     while not (path.exists() and path.read_text()):
         assert process.poll() is None
