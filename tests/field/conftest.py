@@ -68,7 +68,7 @@ class Machine:
         """A plugin with one metric of its name."""
         self.plugin(name, SOUND.format(name=name))
 
-    def run(self, *arguments, timeout=120, **environment):
+    def run(self, *arguments, timeout=400, **environment):
         """`tfq-bench` with these arguments, finished."""
         return subprocess.run(
             [sys.executable, "-m", "tfq_bench", *map(str, arguments)],

@@ -215,7 +215,7 @@ def test_many_commands_at_once_agree(marked):
         )
         for _ in range(6)
     ]
-    outputs = {process.communicate(timeout=120)[0] for process in running}
+    outputs = {process.communicate(timeout=400)[0] for process in running}
     assert [0] * 6 == [process.returncode for process in running]
     assert 1 == len(outputs)
     before = marked.imports()
