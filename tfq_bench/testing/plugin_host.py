@@ -57,8 +57,9 @@ class PluginHost:
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", "utf-8"
         )
         points = info / "entry_points.txt"
-        before = points.read_text("utf-8") if points.exists() else f"[{host.GROUP}]\n"
-        points.write_text(f"{before}{name} = {module}\n", "utf-8")
+        before = points.read_text("utf-8").splitlines() if points.exists() else [f"[{host.GROUP}]"]
+        others = [line for line in before if not line.startswith(f"{name} = ")]
+        points.write_text("\n".join([*others, f"{name} = {module}", ""]), "utf-8")
         importlib.invalidate_caches()
         return module
 
