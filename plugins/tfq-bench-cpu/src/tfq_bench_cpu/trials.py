@@ -24,7 +24,7 @@ POINT = onednn.Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1
 
 
 def largest_sum(weight: int) -> float:
-    """The sum of 64 products of 255 and `weight` that is further from the truth, of both kernels."""
+    """Of 64 products of 255 and `weight`: of both kernels' sums the one further from the truth."""
     code = torch.full((1, TERMS, 1, 1), 255, dtype=torch.uint8)
     weights = torch.full((1, TERMS, 1, 1), weight, dtype=torch.int8)
     one = torch.ones(1)
