@@ -134,14 +134,19 @@ def tfq_metrics():
 
 
 @pytest.fixture
-def begin(tiny_suite, plugin_host):
-    """A function that runs the suite in a process group of its own; its exit code and text."""
+def small_suite(tiny_suite, plugin_host):
+    """A suite of two cells, 9 tasks and little else to wait for."""
     plugin_host.install("likeness", LIKENESS, distribution="likeness-dist")
-    suite = tiny_suite(metrics=("likeness", "bits"), images=2, steps=2)
+    return tiny_suite(metrics=("likeness", "bits"), images=2, steps=2)
+
+
+@pytest.fixture
+def begin(small_suite):
+    """A function that runs the suite in a process group of its own; its exit code and text."""
 
     def start(folder, *arguments, **env):
         search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
-        command = ["run", str(suite), "--run", str(folder), "--no-report", *arguments]
+        command = ["run", str(small_suite), "--run", str(folder), "--no-report", *arguments]
         process = subprocess.Popen(
             [sys.executable, "-m", "tfq_bench", *command],
             env={**os.environ, "PYTHONPATH": search, **env},
