@@ -110,3 +110,83 @@ def facts():
         return found
 
     return reduce
+
+
+LIKENESS = """
+from tfq_bench import api
+
+DEFINITION = api.MetricDefinition(
+    name="likeness", unit="", direction="lower", margin=0.1, summary="Of every pixel, weighted."
+)
+
+
+class Likeness:
+    def definitions(self, inputs):
+        return (DEFINITION,)
+
+    def evaluate(self, inputs):
+        values = [v * n for n, v in enumerate(inputs.images.ravel().tolist(), start=1)]
+        return (api.MetricValue(definition=DEFINITION, value=float(sum(values)), n=2),)
+
+
+@api.hookimpl
+def tfq_metrics():
+    yield api.MetricProvider(name="likeness", summary="", factory=f"{__name__}:Likeness")
+"""
+"""Tells any two sets of images apart, and imports nothing: a start takes half of what it would."""
+
+
+@pytest.fixture
+def small_suite(tiny_suite, plugin_host):
+    """A suite of two cells, 9 tasks and little else to wait for."""
+    plugin_host.install("likeness", LIKENESS, distribution="likeness-dist")
+    return tiny_suite(metrics=("likeness", "bits"), images=2, steps=2)
+
+
+@pytest.fixture
+def begin(small_suite):
+    """A function that runs the suite in a process group of its own; its exit code and text."""
+
+    def start(folder, *arguments, **env):
+        search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
+        command = ["run", str(small_suite), "--run", str(folder), "--no-report", *arguments]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tfq_bench", *command],
+            env={**os.environ, "PYTHONPATH": search, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        told, _ = process.communicate(timeout=400)
+        return process.returncode, told, process.pid
+
+    return start
+
+
+@pytest.fixture
+def numbers():
+    """A function: what a run found, by label and metric."""
+
+    def read(folder):
+        return {
+            (r.label, r.metric.definition.name): r.metric.value
+            for r in RunFolder.open(folder).records()
+            if r.status == "ok" and r.metric is not None
+        }
+
+    return read
+
+
+@pytest.fixture
+def sealed():
+    """A function: when each finished artefact of a run folder was sealed."""
+
+    def read(folder):
+        return {
+            path.relative_to(folder): path.stat().st_mtime_ns
+            for path in folder.glob("artefacts/*/*/manifest.json")
+            if not path.parent.name.startswith(".")
+        }
+
+    return read
