@@ -84,14 +84,14 @@ def test_what_is_installed_must_give_the_same_plan(planned, capsys):
     assert "'tfq-bench run' plans it anew" in capsys.readouterr().err
 
 
-def outcome(planned, tmp_path, *arguments):
+def outcome(planned, *arguments):
     """Exit code and what the executor would read."""
     folder, key = planned
-    report = tmp_path / "outcome.json"
-    parent = str(os.getppid())
-    words = ["--outcome", str(report), "--die-with", parent, *arguments]
+    out, end = os.pipe()
+    words = ["--outcome", str(end), "--die-with", str(os.getppid()), *arguments]
     code = main(["cell", str(folder.path), key, *words])
-    return code, json.loads(report.read_text())
+    with os.fdopen(out) as said:
+        return code, json.load(said)
 
 
 @pytest.fixture(autouse=True)
@@ -100,24 +100,20 @@ def _no_signal_of_the_parent(monkeypatch):
     monkeypatch.setattr("sys.platform", "none")
 
 
-def test_executors_read_the_outcome(planned, tmp_path, monkeypatch):
+def test_executors_read_the_outcome(planned, monkeypatch):
     """Success, a failed task, and a damaged folder are told apart."""
-    assert (0, {"reason": None, "fatal": False}) == outcome(
-        planned, tmp_path, "--stage", "quantize"
-    )
-    assert (0, {"reason": None, "fatal": False}) == outcome(
-        planned, tmp_path, "--stage", "quantize"
-    )
+    assert (0, {"reason": None, "fatal": False}) == outcome(planned, "--stage", "quantize")
+    assert (0, {"reason": None, "fatal": False}) == outcome(planned, "--stage", "quantize")
 
     def broken(*args):
         raise ValueError("boom")
 
     with monkeypatch.context() as patch:
         patch.setitem(stages._STAGES, "lower", broken)
-        code, found = outcome(planned, tmp_path, "--stage", "lower")
+        code, found = outcome(planned, "--stage", "lower")
     assert (3, {"reason": "ValueError: boom", "fatal": False}) == (code, found)
     (RunFolder(planned[0].path).path / "suite.toml").write_text("oops")
-    code, found = outcome(planned, tmp_path, "--stage", "lower")
+    code, found = outcome(planned, "--stage", "lower")
     assert (2, True) == (code, found["fatal"])
 
 

@@ -24,7 +24,12 @@ if name == "silent":
     print("last words", file=sys.stderr)
     sys.exit(9)
 reason = "boom" if name in ("fails", "fatal") else None
-pathlib.Path(report).write_text(json.dumps({"reason": reason, "fatal": name == "fatal"}))
+reason = "x" * 1_000_000 if name == "talkative" else reason
+if name == "half":
+    os.write(int(report), b'{"reason": nu')
+    sys.exit(1)
+with open(int(report), "w") as pipe:
+    json.dump({"reason": reason, "fatal": name == "fatal"}, pipe)
 """
 
 
@@ -69,6 +74,17 @@ def test_a_worker_without_an_outcome(executor, task, life, tmp_path):
     assert "last words" in (tmp_path / "logs" / "silent.log").read_text()
 
 
+def test_half_an_outcome_is_none(executor, task, life):
+    """A worker that was killed while it told how it went."""
+    events = life(executor(), [task("half")])
+    assert "worker lost: its process ended with code 1 and left no outcome" == events[-1][2]
+
+
+def test_an_outcome_of_any_length_comes_through(executor, task, life):
+    """A pipe holds little, and a worker that waits for room would never end."""
+    assert "x" * 1_000_000 == life(executor(), [task("talkative")])[-1][2]
+
+
 def test_a_fatal_outcome_ends_the_run(executor, task, life):
     """A damaged run folder would fail every other task too."""
     with pytest.raises(TfqError, match="boom"):
@@ -106,9 +122,10 @@ def test_children_are_ended_when_the_run_is(executor, task, tmp_path):
         raise KeyboardInterrupt
 
     class Noting(ProcessExecutor):
-        def _spawn(self, task, report):
-            children.append(super()._spawn(task, report))
-            return children[-1]
+        def _spawn(self, task):
+            worker = super()._spawn(task)
+            children.append(worker.process)
+            return worker
 
     with pytest.raises(KeyboardInterrupt):
         Noting(tmp_path, slots=2).run(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfq_bench.cli import main
+from tfq_bench.errors import StoreError
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch, scratch_folder
 from tfq_bench.testing.fuzzing import fuzz
@@ -232,3 +233,16 @@ def test_scratch_of_the_dead_is_removed(tmp_path, monkeypatch):
     assert {"tfq-bench-mydata00", "tfq-bench-data", "tfq-bench-abcdefgh"} == {
         path.name for path in tmp_path.iterdir()
     }
+
+
+def test_no_room_for_scratch_is_a_sentence(monkeypatch):
+    """Python finds no temporary folder to write into: nothing to tidy, and no place to work."""
+
+    def refused():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", refused)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    remove_abandoned_scratch()
+    with pytest.raises(StoreError, match="set TMPDIR to a folder"), scratch_folder():
+        pass

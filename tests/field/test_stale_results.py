@@ -8,12 +8,15 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from tfq_bench import environment
 from tfq_bench.cli import main
 from tfq_bench.errors import AssetError, StoreError
 from tfq_bench.planner import make_plan
+from tfq_bench.running_code import RunningCode
 from tfq_bench.suite import parse_suite
 
 SUITE = """\
@@ -386,6 +389,18 @@ def test_cached_features_are_those_of_the_extractor_that_runs(tmp_path, monkeypa
     Extractor.__module__ = "my_extractors"
     extractor = Extractor()
     assert {__name__, "my_extractors"} == _modules(lambda: extractor.features())
+
+
+def test_cached_features_read_no_source_of_the_library_of_an_array():
+    """Images are data: NumPy counts by its version, like every library, not file by file."""
+    from tfq_bench.pipeline.evaluate import _modules
+
+    images, labels = np.zeros(2), torch.zeros(2)
+    modules = _modules(lambda: (images, labels))
+    assert {__name__} == modules
+    facts = RunningCode().facts({"tfq_bench.pipeline.evaluate"})
+    assert np.__version__ == facts["version of numpy"]
+    assert "code of numpy" not in facts
 
 
 def test_a_pinned_file_with_other_bytes_is_refused(asset_plugin, asset_folder, plugin_host):

@@ -46,18 +46,22 @@ def test_a_worker_with_too_little_memory_fails_its_task(machine, suite_text, meg
     assert 0 == machine.run("run", "suite.toml", "--run", "here", "--no-report").returncode
     (cell, *_) = json.loads((machine.cwd / "here" / "plan.json").read_text())["cells"]
     size = megabytes << 20
+    out, end = os.pipe()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tfq_bench", "cell", "here", cell["key"]),
-            *("--outcome", "outcome.json", "--die-with", str(os.getpid())),
+            *("--outcome", str(end), "--die-with", str(os.getpid())),
         ],
         cwd=machine.cwd,
         env=machine.environment,
         capture_output=True,
         text=True,
+        pass_fds=(end,),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
     )
-    outcome = json.loads((machine.cwd / "outcome.json").read_text())
+    os.close(end)
+    with os.fdopen(out) as said:
+        outcome = json.load(said)
     assert (3, False) == (done.returncode, outcome["fatal"]), done.stderr
     assert "memory ran out before the task began" in outcome["reason"]
     assert "Traceback" not in done.stderr

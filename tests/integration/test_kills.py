@@ -7,14 +7,9 @@ functions that change a disk.
 
 import os
 import random
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-
-from tfq_bench.store.run import RunFolder
 
 KILLS = int(os.environ.get("TFQ_KILLS", "20"))
 
@@ -53,70 +48,11 @@ if (COUNT or LIMIT) and role == ("worker" if WORKER else "run"):
 """
 
 
-LIKENESS = """
-from tfq_bench import api
-
-DEFINITION = api.MetricDefinition(
-    name="likeness", unit="", direction="lower", margin=0.1, summary="Of every pixel, weighted."
-)
-
-
-class Likeness:
-    def definitions(self, inputs):
-        return (DEFINITION,)
-
-    def evaluate(self, inputs):
-        values = [v * n for n, v in enumerate(inputs.images.ravel().tolist(), start=1)]
-        return (api.MetricValue(definition=DEFINITION, value=float(sum(values)), n=2),)
-
-
-@api.hookimpl
-def tfq_metrics():
-    yield api.MetricProvider(name="likeness", summary="", factory=f"{__name__}:Likeness")
-"""
-"""Tells any two sets of images apart, and imports nothing: a start takes half of what it would."""
-
-
 @pytest.fixture
-def begin(tiny_suite, sabotage, plugin_host):
-    """A function that runs the suite in a process group of its own; its exit code and text."""
+def begin(begin, sabotage):
+    """`begin` with a process that is killed where the environment says."""
     sabotage(ASSASSIN)
-    plugin_host.install("likeness", LIKENESS, distribution="likeness-dist")
-    suite = tiny_suite(metrics=("likeness", "bits"), images=2, steps=2)
-
-    def start(folder, *arguments, **env):
-        search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
-        command = ["run", str(suite), "--run", str(folder), "--no-report", *arguments]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tfq_bench", *command],
-            env={**os.environ, "PYTHONPATH": search, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        told, _ = process.communicate(timeout=400)
-        return process.returncode, told, process.pid
-
-    return start
-
-
-def numbers(folder):
-    """What a run found, by label and metric."""
-    return {
-        (r.label, r.metric.definition.name): r.metric.value
-        for r in RunFolder.open(folder).records()
-        if r.status == "ok" and r.metric is not None
-    }
-
-
-def sealed(folder):
-    """When each finished artefact was sealed."""
-    return {
-        path.relative_to(folder): path.stat().st_mtime_ns
-        for path in folder.glob("artefacts/*/*/manifest.json")
-        if not path.parent.name.startswith(".")
-    }
+    return begin
 
 
 def alive(group):
@@ -131,7 +67,7 @@ def alive(group):
 
 
 @pytest.mark.parametrize("stream", [0, 1])
-def test_fuzz_killed_at_any_instant(begin, scratch, tmp_path, stream):
+def test_fuzz_killed_at_any_instant(begin, numbers, sealed, scratch, tmp_path, stream):
     """Equal numbers, nothing finished done twice, no process, lock or scratch left behind."""
     assert 0 == begin(tmp_path / "quiet", KILL_COUNT=str(tmp_path / "count"))[0]
     expected, calls = numbers(tmp_path / "quiet"), int((tmp_path / "count").read_text())

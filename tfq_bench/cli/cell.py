@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this stage",
     )
     parser.add_argument("--shard", type=int, metavar="I", help="only this shard of stage sample")
-    parser.add_argument("--outcome", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--outcome", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--die-with", type=int, metavar="PID", help=argparse.SUPPRESS)
 
 
@@ -154,13 +154,12 @@ def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
 
 
 def _report(
-    path: Path, reason: str | None, *, fatal: bool, metrics: Mapping[str, str] | None = None
+    descriptor: int, reason: str | None, *, fatal: bool, metrics: Mapping[str, str] | None = None
 ) -> None:
-    """What the executor reads; whole or not there."""
-    beside = path.with_suffix(".part")
+    """What the executor reads at the other end of a pipe."""
     content = {"reason": reason, "fatal": fatal, **({"metrics": metrics} if metrics else {})}
-    beside.write_text(json.dumps(content))
-    beside.replace(path)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
+        json.dump(content, pipe)
 
 
 def _die_with(parent: int) -> None:

@@ -116,6 +116,17 @@ def _set_hooks(was: tuple[tuple[Any, ...], ...]) -> None:
         held.update(items)
 
 
+def _numpy_random() -> tuple[Any, ...]:
+    """The state with its 624 numbers as bytes, which compare at once."""
+    name, numbers, *rest = np.random.get_state()
+    return name, np.asarray(numbers).tobytes(), *rest
+
+
+def _set_numpy_random(was: tuple[Any, ...]) -> None:
+    name, numbers, *rest = was
+    np.random.set_state((name, np.frombuffer(numbers, dtype=np.uint32), *rest))
+
+
 def _signals() -> tuple[Any, ...]:
     return tuple(signal.getsignal(number) for number in _SIGNALS)
 
@@ -143,7 +154,7 @@ _RANDOM = ("random", "numpy.random", "torch.random")
 
 _SETTINGS: dict[str, Setting] = {
     "random": (random.getstate, random.setstate),
-    "numpy.random": (np.random.get_state, np.random.set_state),
+    "numpy.random": (_numpy_random, _set_numpy_random),
     "torch.random": (
         lambda: torch.random.get_rng_state().numpy().tobytes(),
         lambda was: torch.random.set_rng_state(torch.frombuffer(bytearray(was), dtype=torch.uint8)),

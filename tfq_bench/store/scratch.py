@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tfq_bench.errors import StoreError
+
 __all__ = ["remove_abandoned_scratch", "scratch_folder"]
 
 _PREFIX = "tfq-bench-"
@@ -28,9 +30,15 @@ def scratch_folder() -> Iterator[Path]:
     """An empty folder, deleted when the block ends.
 
     Raises:
-        OSError: there is no room for it.
+        StoreError: there is no room for it.
     """
-    folder, lock = _locked()
+    try:
+        folder, lock = _locked()
+    except OSError as error:
+        raise StoreError(
+            f"expected a temporary folder with room, found none: {error.strerror}. Make room, or "
+            "set TMPDIR to a folder on a larger disk, then repeat the command."
+        ) from error
     try:
         yield folder
     finally:
@@ -40,7 +48,11 @@ def scratch_folder() -> Iterator[Path]:
 
 def remove_abandoned_scratch() -> None:
     """Deletes the folders of this user whose process is gone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    try:
+        home = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none has room
+        return
+    for folder in home.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if not _NAME.fullmatch(folder.name) or folder.is_symlink():
                 continue
