@@ -15,7 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import CellError, NothingToDo, StoreError, SuiteError, TfqError, UsageError
+from tfq_bench.errors import (
+    CellError,
+    DamagedArtefact,
+    NothingToDo,
+    StoreError,
+    SuiteError,
+    TfqError,
+    UsageError,
+)
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.planner import make_plan
@@ -72,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
         if args.outcome is not None and isinstance(error, TfqError):
             # No other task would fare better: the folder is at fault, or another plan is made.
             stops_the_run = isinstance(error, StoreError | SuiteError)
-            _report(args.outcome, str(error), fatal=stops_the_run)
+            _report(args.outcome, str(error), fatal=stops_the_run, damaged=_damaged(error))
         raise
     if args.outcome is not None:
         _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
@@ -154,12 +162,24 @@ def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
 
 
 def _report(
-    descriptor: int, reason: str | None, *, fatal: bool, metrics: Mapping[str, str] | None = None
+    descriptor: int,
+    reason: str | None,
+    *,
+    fatal: bool,
+    metrics: Mapping[str, str] | None = None,
+    damaged: Mapping[str, str] | None = None,
 ) -> None:
     """What the executor reads at the other end of a pipe."""
-    content = {"reason": reason, "fatal": fatal, **({"metrics": metrics} if metrics else {})}
+    more = {name: found for name, found in (("metrics", metrics), ("damaged", damaged)) if found}
     with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
-        json.dump(content, pipe)
+        json.dump({"reason": reason, "fatal": fatal, **more}, pipe)
+
+
+def _damaged(error: TfqError) -> dict[str, str] | None:
+    """What an executor needs to have an artefact made again."""
+    if not isinstance(error, DamagedArtefact):
+        return None
+    return {"found": error.found, "stage": error.stage, "key": error.key}
 
 
 def _die_with(parent: int) -> None:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import TfqError
+from tfq_bench.errors import DamagedArtefact, TfqError
 from tfq_bench.executors.base import Done, Queue, Start, Work
 from tfq_bench.pipeline.tasks import Outcome
 from tfq_bench.store.disk import explain
@@ -135,6 +135,7 @@ class _Worker:
         """How the process, which has ended, carried its task out.
 
         Raises:
+            DamagedArtefact: what the task needs must be made again.
             TfqError: the run folder is damaged or full, or what is installed has changed, so that
                 no other task would fare better.
         """
@@ -143,6 +144,8 @@ class _Worker:
             found = json.loads(self._said)
         except ValueError:  # nothing, or a part
             return Outcome(task=self.task, reason=_lost(self.process.returncode))
+        if "damaged" in found:
+            raise DamagedArtefact(**found["damaged"])
         if found["fatal"]:
             raise TfqError(found["reason"])
         return Outcome(task=self.task, reason=found["reason"], metrics=found.get("metrics", {}))

@@ -7,7 +7,6 @@ before the next metric gets it.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
 from tfq_bench.seeds import derive
-from tfq_bench.store.records import metric_to_json
+from tfq_bench.store.evaluations import read_values, write_values
 
 if TYPE_CHECKING:
     from tfq_bench.border import Component, MetricValue
@@ -71,7 +70,7 @@ def judge(
         try:
             with own_settings(derive(0, f"evaluate-{key}")):
                 values = _evaluate(bench, metric, keys, inputs)
-            _store(bench, key, values)
+            write_values(bench.store, key, values)
         except (StoreError, KeyboardInterrupt):
             raise
         except (
@@ -131,20 +130,12 @@ def _refuse_taken(
             continue
         names = set(getattr(bench.create("metric", other), "names", ()))
         if bench.store.has("evaluate", key):
-            stored = bench.store.result("evaluate", key)["values"]
-            names |= {value["name"] for value in stored}
+            names |= {value.definition.name for value in read_values(bench.store, key)}
         if taken := sorted(mine & set(map(other.titled, names))):
             raise MetricError(
                 f"'{taken[0]}' is reported by metric '{other.title}' too, and a number needs a "
                 "name of its own; give one of the two [[metric]] tables a label."
             )
-
-
-def _store(bench: Workbench, key: str, values: tuple[MetricValue, ...]) -> None:
-    result = {"values": [metric_to_json(value) for value in values]}
-    text = json.dumps(result, indent=1, sort_keys=True, allow_nan=False)
-    with bench.store.create("evaluate", key) as folder:
-        (folder / "result.json").write_text(f"{text}\n", "utf-8")
 
 
 def _text(error: BaseException) -> str:
