@@ -151,14 +151,15 @@ def tfq_cell_started(cell: Cell) -> None:
 
 @_hookspec
 def tfq_cell_finished(cell: Cell, records: tuple[Record, ...]) -> None:
-    """Every task of a cell is done; `records` has one record per metric.
+    """Every task of a cell is done; `records` are those of its metrics, see `Record`.
 
     Example::
 
         @api.hookimpl
         def tfq_cell_finished(cell, records):
             for record in records:
-                print(cell.label, record.metric.definition.name, record.metric.value)
+                if record.metric is not None:
+                    print(cell.label, record.metric.definition.name, record.metric.value)
     """
 
 

@@ -37,6 +37,7 @@ def numbers(folder):
     return {
         (r.label, r.metric.definition.name): r.metric.value
         for r in RunFolder.open(folder).records()
+        if r.metric is not None
     }
 
 

@@ -93,7 +93,8 @@ def facts():
     """A function that reduces a run to what must not depend on how it was carried out.
 
     The environment is left out, because a process apart sees what is really installed; of times
-    and memory only the definitions are kept.
+    and memory only the definitions are kept. What the shell says of threads is part of the keys of
+    times alone, and so of the run's name.
     """
 
     def reduce(folder):
@@ -102,7 +103,9 @@ def facts():
             metric = record.metric
             if metric is not None and metric.definition.volatile:
                 metric = dataclasses.replace(metric, value=0.0, interval=None, n=0)
-            found.append(repr(dataclasses.replace(record, environment="", metric=metric)))
+                record = dataclasses.replace(record, source="")
+            record = dataclasses.replace(record, run="", environment="", metric=metric)
+            found.append(repr(record))
         assert found
         return found
 

@@ -11,11 +11,15 @@ class Backwards(InlineExecutor):
 
     def run(self, tasks, work, *, start, done):
         """The last of the ready tasks first."""
-        queue = Queue(tasks)
-        while ready := queue.ready():
-            queue.waiting.remove(ready[-1])
+        queue, ready = Queue(tasks), []
+        while True:
+            while (task := queue.take()) is not None:
+                ready.append(task)
+            if not ready:
+                return
+            ready.sort(key=tasks.index)
             start(ready[-1])
-            outcome = work(ready[-1])
+            outcome = work(ready.pop())
             queue.finish(outcome)
             done(outcome)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tfq_bench.api import LoweringError
 from tfq_bench.quant.simulate import KERNEL, simulate
-from tfq_bench_cpu import machine
+from tfq_bench_cpu import kernels, machine
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR
 
@@ -124,7 +124,7 @@ def test_full_precision_network_stays_as_it_was(loaded, images, make_state):
 
 def test_lowering_needs_exact_kernels(loaded, make_state, monkeypatch):
     """A machine whose kernels lose sums gets the message, not wrong sums."""
-    monkeypatch.setattr(machine.kernels, "largest_sum", lambda weight: 0.0)
+    monkeypatch.setattr(machine, "largest_sum", lambda weight: 0.0)
     with pytest.raises(LoweringError, match="not exact here"):
         CpuBackend().lower(loaded, make_state())
 
@@ -134,7 +134,7 @@ def test_only_eight_bit_weights_are_taken_in_halves(
     loaded, images, make_state, monkeypatch, wbits, expected
 ):
     """Where pairs of products saturate, the record says which layers cost twice the products."""
-    monkeypatch.setattr(machine.kernels, "_saturates", lambda: True)
+    monkeypatch.setattr(kernels, "saturates", lambda: True)
     state = make_state(wbits=wbits)
     lowered = CpuBackend().lower(loaded, state)
     found = predict(loaded, lowered.network, images)

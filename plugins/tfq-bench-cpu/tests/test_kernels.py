@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tfq_bench_cpu import kernels
+from tfq_bench_cpu import kernels, onednn
 
-ONE_BY_ONE = kernels.Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
+ONE_BY_ONE = onednn.Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
 
 
 def codes(generator: torch.Generator, *shape: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def generator() -> torch.Generator:
 def weights_in_halves(request, monkeypatch):
     """Every test also with the form that machines without VNNI need, which is exact everywhere."""
     if request.param == "in halves":
-        monkeypatch.setattr(kernels, "_saturates", lambda: True)
+        monkeypatch.setattr(kernels, "saturates", lambda: True)
 
 
 @pytest.mark.parametrize("zero_point", [0, 37, 255])
@@ -39,11 +39,11 @@ def weights_in_halves(request, monkeypatch):
     ("channels", "kernel", "geometry"),
     [
         ((24, 40), 1, ONE_BY_ONE),
-        ((24, 40), 3, kernels.Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)),
-        ((24, 40), 3, kernels.Geometry(stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1)),
-        ((24, 40), 3, kernels.Geometry(stride=(1, 1), padding=(2, 2), dilation=(2, 2), groups=1)),
-        ((32, 32), 3, kernels.Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=4)),
-        ((3, 8), 3, kernels.Geometry(stride=(1, 2), padding=(1, 0), dilation=(1, 1), groups=1)),
+        ((24, 40), 3, onednn.Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)),
+        ((24, 40), 3, onednn.Geometry(stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1)),
+        ((24, 40), 3, onednn.Geometry(stride=(1, 1), padding=(2, 2), dilation=(2, 2), groups=1)),
+        ((32, 32), 3, onednn.Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=4)),
+        ((3, 8), 3, onednn.Geometry(stride=(1, 2), padding=(1, 0), dilation=(1, 1), groups=1)),
     ],
 )
 def test_convolution_sums_are_those_of_integers(generator, channels, kernel, geometry, zero_point):
@@ -110,13 +110,13 @@ def test_codes_are_clamped_to_their_bits_and_ties_go_to_even(bits):
     x = torch.tensor([-1e9, -3.0, -0.5, 0.0, 0.5, 1.5, 2.5, 1e9])
     top = 2**bits - 1
     expected = [0, 0, 2, 2, 2, 4, 4, top]
-    assert expected == kernels.quantize(x, 1.0, 2, bits).tolist()
+    assert expected == onednn.quantize(x, 1.0, 2, bits).tolist()
 
 
 def test_codes_keep_the_layout_of_their_input(generator):
     """A channels-last input gives channels-last codes, so the kernel need not copy them."""
     x = torch.randn(2, 8, 4, 4, generator=generator).to(memory_format=torch.channels_last)
-    code = kernels.quantize(x, 0.1, 100, 8)
+    code = onednn.quantize(x, 0.1, 100, 8)
     expected = torch.round(x * (1 / torch.tensor(0.1))).add(100).clamp(0, 255)
     assert torch.equal(expected, code.float())
     assert code.is_contiguous(memory_format=torch.channels_last)

@@ -9,8 +9,8 @@ from torch import nn
 
 from tfq_bench.api import StepCursor
 from tfq_bench.quant.affine import quantize
-from tfq_bench_cpu.kernels import Geometry
 from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR, Int8Conv2d, Int8Linear
+from tfq_bench_cpu.onednn import Geometry
 
 PLAIN = Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
 PADDED = Geometry(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)

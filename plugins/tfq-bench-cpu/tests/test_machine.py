@@ -30,7 +30,7 @@ def test_torch_without_the_operators_is_refused(monkeypatch):
 
 def test_saturating_kernels_are_refused(monkeypatch):
     """Kernels that lose sums even of weights of 7 bits are refused, whatever the processor is."""
-    monkeypatch.setattr(machine.kernels, "largest_sum", lambda _: 16384.0)
+    monkeypatch.setattr(machine, "largest_sum", lambda _: 16384.0)
     with pytest.raises(LoweringError, match="not exact here: a sum of 1044480 came out as 16384"):
         machine.check_machine("cpu")
 

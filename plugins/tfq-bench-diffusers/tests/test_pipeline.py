@@ -118,7 +118,7 @@ def test_family_runs_from_folder_to_report(make_folder, tmp_path, family, sample
     low_bit = {
         record["axes"]["quantizer"]: record["metric"]["value"]
         for record in records
-        if record["metric"]["name"] == "mac-share-low-bit"
+        if record["metric"] is not None and record["metric"]["name"] == "mac-share-low-bit"
     }
     assert dict.fromkeys(("rtn", "ptq4dm", "qdiffusion", "tfmq"), 1.0) == low_bit
     assert 0 == main(["report", str(run), "--output", str(tmp_path / "report.html")])

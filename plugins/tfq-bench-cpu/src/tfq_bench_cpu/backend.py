@@ -11,9 +11,9 @@ from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
-from tfq_bench_cpu.kernels import Geometry
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear, int8_weight
 from tfq_bench_cpu.machine import check_machine
+from tfq_bench_cpu.onednn import Geometry
 
 if TYPE_CHECKING:
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState

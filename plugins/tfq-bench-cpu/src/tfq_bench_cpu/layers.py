@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.api import StepCursor
-from tfq_bench_cpu import kernels
+from tfq_bench_cpu import kernels, onednn
 
 if TYPE_CHECKING:
     from tfq_bench.quant.state import LayerPart, QuantizedLayer
@@ -53,7 +53,7 @@ class _Part(nn.Module):
         """Codes of `x` with the scale and zero point of the current step."""
         index = 0 if len(self.scales) == 1 else int(step.index)
         scale, zero_point = self.scales[index], self.zero_points[index]
-        return kernels.quantize(x, scale, zero_point, self.bits), scale, zero_point
+        return onednn.quantize(x, scale, zero_point, self.bits), scale, zero_point
 
 
 class _Int8Layer(nn.Module):
@@ -107,7 +107,7 @@ class Int8Conv2d(_Int8Layer):
     def __init__(
         self,
         layer: QuantizedLayer,
-        geometry: kernels.Geometry,
+        geometry: onednn.Geometry,
         step: StepCursor,
         executed: MutableMapping[str, int],
     ) -> None:

@@ -1,8 +1,4 @@
-"""Whether this machine multiplies bytes exactly.
-
-What the processor claims proves nothing: settings such as `ONEDNN_MAX_CPU_ISA` take away what it
-has. So the kernels are tried on the worst case that the backend asks of them.
-"""
+"""Whether this machine multiplies bytes exactly: the worst sums of `kernels` are tried."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ import warnings
 import torch
 
 from tfq_bench.api import LoweringError
-from tfq_bench_cpu import kernels
+from tfq_bench_cpu import onednn
+from tfq_bench_cpu.trials import EXACT_WEIGHT, TERMS, largest_sum
 
 __all__ = ["check_machine"]
 
@@ -50,10 +47,10 @@ def check_machine(device: str) -> None:
         # Torch announces once per process that quantized dtypes will leave in a later release.
         # Nobody who runs a benchmark can act on that; above it says when it has happened.
         warnings.simplefilter("ignore", UserWarning)
-        kernels.quantize(torch.zeros(1), 1.0, 0, 8)
-    for weight in (kernels.EXACT_WEIGHT, -kernels.EXACT_WEIGHT):
-        expected = kernels.TERMS * 255 * weight
-        if (reached := kernels.largest_sum(weight)) != expected:
+        onednn.quantize(torch.zeros(1), 1.0, 0, 8)
+    for weight in (EXACT_WEIGHT, -EXACT_WEIGHT):
+        expected = TERMS * 255 * weight
+        if (reached := largest_sum(weight)) != expected:
             raise LoweringError(
                 f"the int8 kernels of torch {torch.__version__} are not exact here: a sum of "
                 f"{expected} came out as {reached:.0f}; unset ONEDNN_MAX_CPU_ISA if "
