@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from tfq_bench.errors import (
     SuiteError,
     TfqError,
     UsageError,
+    nearest,
 )
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.inspection import cause, out_of_memory
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this stage",
     )
     parser.add_argument("--shard", type=int, metavar="I", help="only this shard of stage sample")
+    parser.add_argument("--metric", metavar="NAME", help="only this metric of stage evaluate")
     parser.add_argument("--outcome", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--die-with", type=int, metavar="PID", help=argparse.SUPPRESS)
 
@@ -63,6 +66,8 @@ def execute(args: argparse.Namespace) -> int:
     """Runs the tasks; 0 when all ended well, 3 when one failed."""
     if args.shard is not None and args.stage != "sample":
         raise UsageError("--shard needs --stage sample.")
+    if args.metric is not None and args.stage != "evaluate":
+        raise UsageError("--metric needs --stage evaluate.")
     if args.die_with is not None:
         _die_with(args.die_with)
     try:
@@ -158,7 +163,14 @@ def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
             f"the cell '{planned.cell.label}' has no such task; it has "
             f"{len(plan.shards)} shards, from 0."
         )
-    return tuple(chosen)
+    return tuple(chosen) if args.metric is None else (_one_metric(chosen[0], args.metric),)
+
+
+def _one_metric(task: Task, metric: str) -> Task:
+    if metric not in task.metrics:
+        raise UsageError(f"unknown metric '{metric}'; {nearest(metric, task.metrics)}")
+    at = task.metrics.index(metric)
+    return replace(task, outputs=(task.outputs[at],), metrics=(metric,))
 
 
 def _report(

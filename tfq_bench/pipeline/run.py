@@ -74,7 +74,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
             log.exception("%s", task.stage)
             raise
         except FailedMetrics as error:
-            return Outcome(task=task, reason=str(error), metrics=error.reasons)
+            return Outcome.of_metrics(task, error.reasons)
         except (Exception, SystemExit) as error:
             log.exception("%s", task.stage)
             reason = str(error) if isinstance(error, TfqError) else _described(error)
