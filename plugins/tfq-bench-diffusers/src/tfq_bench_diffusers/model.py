@@ -257,9 +257,7 @@ class DiffusersModel:
         """Which keys of its scheduler's configuration change nothing under this sampler, if any."""
         if keys := ignored_keys(sampler, self._scheduler):
             told = ", ".join(f"'{key}'" for key in keys)
-            return (
-                f"under sampler '{sampler}' these keys of its scheduler change nothing: {told}",
-            )
+            return (f"its scheduler's {told} change nothing under sampler '{sampler}'",)
         return ()
 
     def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
