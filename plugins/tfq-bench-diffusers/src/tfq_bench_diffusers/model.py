@@ -30,7 +30,7 @@ from tfq_bench_diffusers.folders import UNNAMED, Folder, find_folder, weights_fa
 from tfq_bench_diffusers.loading import check_weights, load_network, random_network
 from tfq_bench_diffusers.networks import forward_arguments
 from tfq_bench_diffusers.pipelines import pipeline_size
-from tfq_bench_diffusers.samplers import make_sampler
+from tfq_bench_diffusers.samplers import ignored_keys, make_sampler
 from tfq_bench_diffusers.text import check_text
 from tfq_bench_diffusers.topology import diffusers_topology
 
@@ -252,6 +252,13 @@ class DiffusersModel:
     def sampler(self, name: str, steps: int) -> api.Sampler:
         """One of `samplers.SAMPLERS`, with the model's own noise schedule."""
         return make_sampler(name, steps, self._scheduler)
+
+    def remarks(self, sampler: str) -> Sequence[str]:
+        """Which keys of its scheduler's configuration change nothing under this sampler, if any."""
+        if keys := ignored_keys(sampler, self._scheduler):
+            told = ", ".join(f"'{key}'" for key in keys)
+            return (f"its scheduler's {told} change nothing under sampler '{sampler}'",)
+        return ()
 
     def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
         """Class labels or embedded prompts of these images, `[B, ...]`."""
