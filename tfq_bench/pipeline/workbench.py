@@ -13,6 +13,7 @@ import torch
 from tfq_bench.errors import CellError, LoweringError
 from tfq_bench.pipeline.calibrate import load_calibration
 from tfq_bench.pipeline.fingerprint import Fingerprint
+from tfq_bench.pipeline.functions import Functions, package_of
 from tfq_bench.pipeline.memory import return_freed_memory
 from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.plan import EAGER
@@ -47,6 +48,7 @@ class Workbench:
         self._loaded: dict[str, LoadedModel] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._lowered: tuple[str, Lowered] | None = None
+        self._functions = Functions()
         store.before_sealing = self._check
         torch.set_num_threads(plan.spec.threads)
         # Full precision means float32: cuDNN would round to TF32's ten bits unasked.
@@ -71,6 +73,7 @@ class Workbench:
             with own_settings(0):
                 self._loaded[key] = self._load(planned)
             self._fingerprints[key] = Fingerprint(self._loaded[key])
+            self._functions.add(_packages(self._loaded[key]))
         return self._loaded[key]
 
     def _load(self, planned: PlannedCell) -> LoadedModel:
@@ -89,12 +92,22 @@ class Workbench:
         )
 
     def check_models(self) -> None:
-        """Nothing, when every loaded model is what it was; else they are loaded again when asked.
+        """Nothing, when every loaded model and what computes it are what they were.
+
+        Models that are not are loaded again when asked for, functions are put back.
 
         Raises:
             CellError: names what was changed.
         """
         changes = [name for held in self._fingerprints.values() for name in held.changes()]
+        replaced = self._functions.restore()
+        if replaced and not changes:
+            self.forget_lowered()  # may hold on to one of them
+            raise CellError(
+                f"functions were replaced ({_some(replaced)}) that other results are computed with "
+                "too. A plugin changes its own layers only; nothing of this was stored, and the "
+                "functions are put back."
+            )
         if not changes:
             return
         for held in self._fingerprints.values():
@@ -102,10 +115,9 @@ class Workbench:
         self._fingerprints.clear()
         self._loaded.clear()
         self._lowered = None  # may share tensors with what was changed
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise CellError(
-            f"the full-precision model was changed ({', '.join(changes[:3])}{more}), which would "
-            "change other results too. A plugin works on a copy; nothing of this was stored, and "
+            f"the full-precision model was changed ({_some(changes)}), which would change other "
+            "results too. A plugin works on a copy; nothing of this was stored, and "
             "the model is loaded again."
         )
 
@@ -158,3 +170,14 @@ class Workbench:
                 f"{type(lowered).__name__}."
             )
         return lowered
+
+
+def _packages(loaded: LoadedModel) -> set[str]:
+    """Whose code computes the model, torch's left out."""
+    parts = (loaded.model, loaded.sampler, *loaded.network.modules())
+    return {package_of(one) for one in parts} - {"torch"}
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
