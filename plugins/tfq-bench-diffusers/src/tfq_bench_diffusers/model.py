@@ -143,6 +143,11 @@ class DiffusersModel:
                 f"model '{self._name}': its configuration states no size of one number (found "
                 f"{native!r}); set option 'resolution'."
             )
+        if not self._asked and (native is True or native is False or native < 1):
+            raise api.SuiteError(
+                f"model '{self._name}': its configuration states sample_size = {native!r}; "
+                "expected a whole number above 0."
+            )
         side = self._asked // self._factor if self._asked else native
         if self._asked % self._factor:
             raise api.SuiteError(
@@ -235,11 +240,11 @@ class DiffusersModel:
             AssetError: diffusers built the network, but cannot run it.
         """
         channels, height, width = self.latent_shape
-        x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
         row = self._conditioning.row(0)
         condition = {name: value[None] for name, value in row.items()}
-        arguments = forward_arguments(self._kind, x, torch.zeros(1), condition)
         try:
+            x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
+            arguments = forward_arguments(self._kind, x, torch.zeros(1), condition)
             return diffusers_topology(network, arguments)
         except api.TfqError:
             raise
