@@ -41,15 +41,17 @@ class Functions:
 
     def __init__(self, packages: Iterable[str] = ()) -> None:
         self._held: dict[int, tuple[Owner, dict[str, Any]]] = {}
-        owners = [*_OTHERS, *_CLASSES, *(sys.modules[name] for name in _MODULES)]
-        for owner in (*owners, *_classes("torch.nn.modules")):
+        owners: list[Owner] = [*_OTHERS, *_CLASSES, *(sys.modules[name] for name in _MODULES)]
+        owners += _classes("torch.nn.modules")
+        for owner in owners:
             self._hold(owner)
         self.add((HOST, *packages))
 
     def add(self, packages: Iterable[str]) -> None:
         """Watches the modules of these packages that are imported, and the classes in them."""
         for package in packages:
-            for owner in (*_modules(package), *_classes(package)):
+            owners: list[Owner] = [*_modules(package), *_classes(package)]
+            for owner in owners:
                 if id(owner) not in self._held:
                     self._hold(owner)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import overrides
+import torch.overrides
+import torch.utils._python_dispatch
 from torch.nn.modules import module as torch_modules
-from torch.utils import _python_dispatch as dispatch
 
 __all__ = ["TORCH", "Setting", "attribute"]
 
@@ -18,6 +18,10 @@ _GLOBAL_HOOKS = (
     "_global_backward_hooks",
     "_global_backward_pre_hooks",
 )
+
+_dispatch: Any = torch.utils._python_dispatch
+_overrides: Any = torch.overrides
+_mkldnn: Any = torch.backends.mkldnn
 
 Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 
@@ -49,20 +53,20 @@ def _denormals() -> bool:
 
 
 def _modes() -> tuple[int, int]:
-    return dispatch._len_torch_dispatch_stack(), overrides._len_torch_function_stack()  # type: ignore[attr-defined]
+    return _dispatch._len_torch_dispatch_stack(), _overrides._len_torch_function_stack()
 
 
 def _set_modes(was: tuple[int, int]) -> None:
     """Leaves the modes that were entered and never left."""
-    while dispatch._len_torch_dispatch_stack() > was[0]:
-        dispatch._pop_mode()  # type: ignore[no-untyped-call]
-    while overrides._len_torch_function_stack() > was[1]:  # type: ignore[attr-defined]
-        overrides._pop_mode()  # type: ignore[no-untyped-call]
+    while _dispatch._len_torch_dispatch_stack() > was[0]:
+        _dispatch._pop_mode()
+    while _overrides._len_torch_function_stack() > was[1]:
+        _overrides._pop_mode()
 
 
 def _attention() -> tuple[bool, ...]:
     """Which kernels of attention may be taken, on the CPU too."""
-    cuda = torch.backends.cuda
+    cuda: Any = torch.backends.cuda
     kinds = (
         cuda.flash_sdp_enabled,
         cuda.mem_efficient_sdp_enabled,
@@ -73,7 +77,7 @@ def _attention() -> tuple[bool, ...]:
 
 
 def _set_attention(was: tuple[bool, ...]) -> None:
-    cuda = torch.backends.cuda
+    cuda: Any = torch.backends.cuda
     cuda.enable_flash_sdp(was[0])
     cuda.enable_mem_efficient_sdp(was[1])
     cuda.enable_math_sdp(was[2])
@@ -81,7 +85,7 @@ def _set_attention(was: tuple[bool, ...]) -> None:
 
 
 def _set_inference(was: bool) -> None:
-    mode = torch.inference_mode(was)
+    mode: Any = torch.inference_mode(was)
     mode.__enter__()
     _kept.append(mode)  # it would end with the object
 
@@ -135,8 +139,8 @@ TORCH: dict[str, Setting] = {
         torch.get_float32_matmul_precision,
         torch.set_float32_matmul_precision,
     ),
-    "mkldnn.matmul precision": attribute(torch.backends.mkldnn.matmul, "fp32_precision"),
-    "mkldnn.conv precision": attribute(torch.backends.mkldnn.conv, "fp32_precision"),
+    "mkldnn.matmul precision": attribute(_mkldnn.matmul, "fp32_precision"),
+    "mkldnn.conv precision": attribute(_mkldnn.conv, "fp32_precision"),
     "cuda.matmul.allow_tf32": attribute(torch.backends.cuda.matmul, "allow_tf32"),
     "cudnn.allow_tf32": attribute(torch.backends.cudnn, "allow_tf32"),
     "cudnn.benchmark": attribute(torch.backends.cudnn, "benchmark"),
