@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tfq_bench.errors import CellError, LoweringError
+from tfq_bench.errors import CellError, LoweringError, StoreError
 from tfq_bench.pipeline.calibrate import load_calibration
 from tfq_bench.pipeline.fingerprint import Fingerprint
 from tfq_bench.pipeline.functions import Functions, package_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData, Component
     from tfq_bench.host import PluginTable
     from tfq_bench.plan import Plan, PlannedCell
-    from tfq_bench.protocols import Quantizer
+    from tfq_bench.protocols import Model, Quantizer
     from tfq_bench.store.artefacts import ArtefactStore
 
 __all__ = ["Workbench"]
@@ -79,6 +79,7 @@ class Workbench:
     def _load(self, planned: PlannedCell) -> LoadedModel:
         model = self.create("model", planned.cell.model)
         network = model.load(device=self.device, dtype=model.dtype)
+        self._check_planned(planned, model)
         return_freed_memory(network)
         sampling = self.plan.spec.sampling
         provider = self.table.get("model", planned.cell.model.name)
@@ -90,6 +91,17 @@ class Workbench:
             sampler=model.sampler(name, int(sampling["steps"])),
             device=self.device,
         )
+
+    def _check_planned(self, planned: PlannedCell, model: Model) -> None:
+        """StoreError when the model on the disk is another by now, as while a training goes on."""
+        facts = (self.plan.ingredients[name] for name in planned.made_of["lower"])
+        digest = next(fact["content"] for fact in facts if "content" in fact)
+        if model.digest != digest:
+            raise StoreError(
+                f"model '{planned.cell.model.name}' is another than when the run was planned: its "
+                "files were changed. Nothing finished is lost; let them be while a run goes on, "
+                "and repeat the command."
+            )
 
     def check_models(self) -> None:
         """Nothing, when every loaded model and what computes it are what they were.

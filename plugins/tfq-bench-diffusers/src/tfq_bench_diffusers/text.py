@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,6 +71,7 @@ class Prompts:
     Args:
         prompts: for image 0, 1, ...; they repeat.
         sizes: what the network is told besides, the same for every image.
+        loaded: called when the text encoders have been loaded.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class Prompts:
         folder: Folder,
         prompts: Sequence[str],
         sizes: Mapping[str, Tensor],
+        loaded: Callable[[], None],
     ) -> None:
         self._kind, self._folder, self._prompts = kind, folder, prompts
         self._pools = config.get("addition_embed_type") == "text_time"
-        self._sizes = sizes
+        self._sizes, self._loaded = sizes, loaded
         self._pipeline: Any = None
         self._known: dict[str, tuple[Row, Row]] = {}
 
@@ -177,6 +179,7 @@ class Prompts:
             for name, encoder in encoders.items():
                 tokenizer = name.replace("text_encoder", "tokenizer")
                 _check_tokenizer(self._folder, getattr(pipeline, tokenizer), tokenizer, encoder)
+            self._loaded()
             self._pipeline = pipeline
         return self._pipeline
 

@@ -143,6 +143,24 @@ def test_broken_index_is_refused(copy_folder, index):
     refused(folder, f"{SAFE}.index.json")
 
 
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_files_that_change_behind_the_digest_are_noticed(copy_folder, part):
+    """Decoder and text encoders are loaded when they are first needed."""
+    folder = copy_folder("sd")
+    model = DiffusersModel(source=str(folder))
+    before = model.digest
+    path = folder / part / ("model.safetensors" if part == "text_encoder" else SAFE)
+    tensors = load_file(path)
+    save_file({name: value * 2 for name, value in tensors.items()}, path, {"format": "pt"})
+    with pytest.raises(api.AssetError, match="were changed while they were in use"):
+        _ = (
+            model.decode(torch.zeros(1, 4, 8, 8))
+            if part == "vae"
+            else model.conditions([0], device="cpu")
+        )
+    assert before != digest(folder)
+
+
 # Tensors that are not the network's.
 
 
