@@ -83,10 +83,12 @@ def _files(root: Path) -> list[Path]:
 
 def definition_id(definition: MetricDefinition) -> str:
     """`name@digest` of a metric's definition; equal ids mean comparable numbers."""
-    content = {
+    content: dict[str, Any] = {
         "name": definition.name,
         "unit": definition.unit,
         "direction": definition.direction,
         "parameters": definition.parameters,
     }
+    if (by := definition.measured_by) is not None:
+        content["measured_by"] = {"metric": by.metric, "options": by.options}
     return f"{definition.name}@{digest(content, 8)}"

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.border import MetricDefinition
 from tfq_bench.environment import hardware_fingerprint
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
@@ -23,7 +22,8 @@ from tfq_bench.store.plan_file import AXES
 from tfq_bench.store.record_json import (
     DEFINITION,
     INTERVAL,
-    MARGIN,
+    LATER,
+    definition_from_json,
     json_number,
     metric_from_json,
     metric_to_json,
@@ -46,8 +46,6 @@ __all__ = ["SCHEMA", "Baseline", "baseline_of", "load_baseline", "run_facts", "s
 
 SCHEMA = 2
 
-_DEFINITION = (*DEFINITION, *MARGIN)
-
 _BASELINE = fields(
     {
         "schema": COUNT,
@@ -55,7 +53,7 @@ _BASELINE = fields(
         "created_from": TEXT,
         "suite": TEXT,
         "environments": mapping(fields({"description": TEXT}, {"hardware": TEXT})),
-        "definitions": mapping(fields(DEFINITION, MARGIN)),
+        "definitions": mapping(fields(DEFINITION, LATER)),
         "values": many(
             fields(
                 {
@@ -154,16 +152,7 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
         for name, measured in cell.values.items():
             metric = metric_to_json(measured.metric)
             definitions[measured.definition] = {
-                field: metric[field]
-                for field in (
-                    "name",
-                    "unit",
-                    "direction",
-                    "summary",
-                    "parameters",
-                    "volatile",
-                    "margin",
-                )
+                field: metric[field] for field in (*DEFINITION, *LATER)
             }
             values.append(
                 {
@@ -222,7 +211,7 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
     environments = content["environments"]
     definitions = content["definitions"]
     for name, definition in definitions.items():
-        found = definition_id(MetricDefinition(**definition))
+        found = definition_id(definition_from_json(definition))
         if found != name:
             raise ValueError(f"the definition '{name}' now has the id '{found}'")
     cells: dict[str, tuple[dict[str, Any], dict[str, Measured]]] = {}
