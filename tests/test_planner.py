@@ -7,6 +7,7 @@ import pytest
 from tfq_bench.errors import AssetError, BrokenPlugin, NothingToDo, PluginConflict, SuiteError
 from tfq_bench.suite import Entry, Exclude
 from tfq_bench.testing import tiny_plugin
+from tfq_bench.testing.tiny import TinyModel
 
 
 def entry(name, *, optional=False, **given):
@@ -285,3 +286,14 @@ def test_files_are_handed_over_as_absolute_paths(small_plan, tmp_path):
     (tmp_path / "a").write_text("a")
     found = small_plan(metrics=(entry("score", file="a"),))
     assert str(tmp_path / "a") == found.metrics[0].options["file"]
+
+
+def test_what_a_model_says_of_how_it_was_read(small_plan, monkeypatch):
+    """One note, however many cells it has, in one line; one that cannot say it is named."""
+    said = ["its 'a' changes nothing\n::error::", "nor does its 'b'"]
+    monkeypatch.setattr(TinyModel, "remarks", lambda model, sampler: said, raising=False)
+    (note,) = (note for note in small_plan().notes if note.startswith("model 'tiny'"))
+    assert "model 'tiny': its 'a' changes nothing ::error::; nor does its 'b'." == note
+    monkeypatch.setattr(TinyModel, "remarks", lambda model, sampler: 1 / 0)
+    sentence = refused(small_plan, BrokenPlugin)
+    assert sentence.startswith("model 'tiny' cannot say how it was read: ZeroDivisionError")

@@ -9,6 +9,7 @@
     │   └── IncompatiblePlugin   it was written for another plugin API
     ├── AssetError               weights or statistics missing or with another digest    exit 2
     ├── StoreError               a run folder or artefact that cannot be read or written exit 2
+    │   └── DamagedArtefact      it is not what was written; a run makes it again
     ├── CellError                one cell cannot go on; the others do                    exit 3
     │   ├── CalibrationError
     │   ├── QuantizationError
@@ -30,6 +31,7 @@ __all__ = [
     "BrokenPlugin",
     "CalibrationError",
     "CellError",
+    "DamagedArtefact",
     "IncompatiblePlugin",
     "LoweringError",
     "MetricError",
@@ -91,6 +93,19 @@ class AssetError(TfqError):
 
 class StoreError(TfqError):
     """A run folder or artefact that cannot be read or written."""
+
+
+class DamagedArtefact(StoreError):
+    """A finished artefact that is not what was written.
+
+    Args:
+        found: what is wrong with it, as a sentence.
+        stage, key: which it is.
+    """
+
+    def __init__(self, found: str, *, stage: str, key: str) -> None:
+        super().__init__(f"{found} 'tfq-bench run' removes it and makes it again.")
+        self.found, self.stage, self.key = found, stage, key
 
 
 class CellError(TfqError):

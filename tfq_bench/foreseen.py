@@ -1,4 +1,4 @@
-"""What a plan knows of metrics before any work: the names of their values, and whether they can.
+"""What a plan knows before any work: metrics' names of values, and whether they can; models' notes.
 
 Two numbers of one cell never share a name: tables, records, baselines and gates go by names. A
 metric that says its names (`NamesValues`) is taken at its word; another is asked for its
@@ -17,13 +17,13 @@ from tfq_bench.border import Component
 from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.inspection import cause
-from tfq_bench.protocols import ChecksImages, NamesValues
+from tfq_bench.protocols import ChecksImages, NamesValues, Remarks
 
 if TYPE_CHECKING:
     from tfq_bench.providers import Provider
     from tfq_bench.suite import SuiteSpec
 
-__all__ = ["Asked", "cautions", "names_of", "refuse_equal"]
+__all__ = ["Asked", "cautions", "names_of", "refuse_equal", "remarks"]
 
 log = logging.getLogger("tfq_bench.plan")
 
@@ -113,6 +113,27 @@ def cautions(asked: tuple[Asked, ...], images: int) -> Iterator[str]:
             ) from error
         if caution:
             yield f"{mine.component.title}: {printable(caution)}"
+
+
+def remarks(model: Any, name: str, sampler: str) -> Iterator[str]:
+    """One sentence for a model that has something to say of how it was read.
+
+    Args:
+        name: of the model. sampler: the one that the suite uses.
+
+    Raises:
+        BrokenPlugin: the model's code raises while it is asked, or answers with something else.
+    """
+    if not isinstance(model, Remarks):
+        return
+    try:
+        found = [printable(str(one)) for one in model.remarks(sampler)]
+    except TfqError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BrokenPlugin(f"model '{name}' cannot say how it was read: {cause(error)}.") from error
+    if found:
+        yield f"model '{name}': {'; '.join(found)}."
 
 
 def _clash(first: Asked, second: Asked, name: str) -> str:

@@ -24,7 +24,7 @@ from tfq_bench.errors import (
     TfqError,
     nearest,
 )
-from tfq_bench.foreseen import Asked, cautions, refuse_equal
+from tfq_bench.foreseen import Asked, cautions, refuse_equal, remarks
 from tfq_bench.grid import matches, schemes, unsupported, variants
 from tfq_bench.inspection import HOST, cause
 from tfq_bench.inventory import require_assets
@@ -85,6 +85,7 @@ class _Planner:
         self.spec = spec
         self.table = table
         self.gmac: dict[str, float] = {}
+        self.remarks: dict[str, None] = {}  # each once, in order
         self.idle = list(spec.excludes)
         images, shard = int(spec.sampling["images"]), int(spec.sampling["shard"])
         _refuse_absurd(spec, shards=-(-images // shard))
@@ -137,7 +138,7 @@ class _Planner:
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
             code=self.keys.code,
-            notes=(*notes, *vain),
+            notes=(*notes, *self.remarks, *vain),
         )
 
     def _controls(self) -> tuple[Entry, ...]:
@@ -246,7 +247,9 @@ class _Planner:
                 f"[sampling]: model '{component.name}' has no sampler '{sampler}'; "
                 f"{nearest(sampler, provider.samplers)}"
             )
-        return self.keys.basis(provider, component, model, sampler)
+        made = self.keys.basis(provider, component, model, sampler)
+        self.remarks |= dict.fromkeys(remarks(model, component.name, sampler))
+        return made
 
     def _drafts(
         self, provider: ModelProvider, model: Component, basis: Made, source: str

@@ -46,6 +46,7 @@ __all__ = [
     "Progress",
     "Prompted",
     "Quantizer",
+    "Remarks",
     "Renderer",
     "Sampler",
     "StepCursor",
@@ -157,6 +158,14 @@ class Prompted(Protocol):
 
     def prompts(self, images: Sequence[int]) -> Sequence[str] | None:
         """What the images with these indices are to show, None when they have no text."""
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """What a `Model` may have in addition: how it was read, for one line of `plan`."""
+
+    def remarks(self, sampler: str) -> Sequence[str]:
+        """Short phrases, such as which keys of its files change nothing when `sampler` is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

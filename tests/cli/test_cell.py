@@ -75,6 +75,19 @@ def test_no_run_folder(plugin_host, tmp_path, capsys):
     assert "'tfq-bench run SUITE' makes one" in capsys.readouterr().err
 
 
+def test_one_metric(planned, capsys):
+    """Only its values are computed; an unknown one is refused with the known ones."""
+    folder, key = planned
+    assert 2 == main(["cell", str(folder.path), key, "--metric", "bits"])
+    assert "--metric needs --stage evaluate" in capsys.readouterr().err
+    assert 2 == main(["cell", str(folder.path), key, "--stage", "evaluate", "--metric", "bit"])
+    assert "unknown metric 'bit'; did you mean 'bits'?" in capsys.readouterr().err
+    for stage in ("quantize", "lower", "sample"):
+        assert 0 == main(["cell", str(folder.path), key, "--stage", stage])
+    assert 0 == main(["cell", str(folder.path), key, "--stage", "evaluate", "--metric", "bits"])
+    assert 1 == len(list((folder.path / "artefacts" / "evaluate").iterdir()))
+
+
 def test_what_is_installed_must_give_the_same_plan(planned, capsys):
     """An edited suite is noticed: results of two plans must not mix."""
     folder, key = planned

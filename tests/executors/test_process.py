@@ -9,6 +9,7 @@ import pytest
 
 from tfq_bench.errors import TfqError
 from tfq_bench.executors.process import ProcessExecutor, cell_command
+from tfq_bench.store.artefacts import ArtefactStore
 
 WORKER = """
 import json, os, pathlib, signal, sys, time
@@ -41,11 +42,17 @@ def executor(tmp_path, monkeypatch):
     real = subprocess.Popen
 
     def popen(command, **options):
-        name, report = command[5], command[command.index("--outcome") + 1]
-        return real([sys.executable, str(script), name, report], **options)
+        report = command[command.index("--outcome") + 1]
+        metrics = [word.removeprefix("--metric=") for word in command if "--metric=" in word]
+        make.started.append(metrics[0] if metrics else command[5])
+        return real([sys.executable, str(script), make.started[-1], report], **options)
 
+    def make(slots=1):
+        return ProcessExecutor(tmp_path, slots=slots)
+
+    make.started = []  # names of cells and metrics
     monkeypatch.setattr(subprocess, "Popen", popen)
-    return lambda slots=1: ProcessExecutor(tmp_path, slots=slots)
+    return make
 
 
 def test_outcomes_come_back(executor, task, life):
@@ -72,6 +79,18 @@ def test_a_worker_without_an_outcome(executor, task, life, tmp_path):
     events = life(executor(), [task("silent")])
     assert "worker lost: its process ended with code 9 and left no outcome" == events[-1][2]
     assert "last words" in (tmp_path / "logs" / "silent.log").read_text()
+
+
+def test_a_crash_costs_one_metric(executor, task, life, monkeypatch):
+    """The worker of an evaluation is lost: each metric without values gets one of its own."""
+    judged = dataclasses.replace(
+        task("killed"), stage="evaluate", outputs=("a", "b", "c"), metrics=("done", "silent", "ok")
+    )
+    monkeypatch.setattr(ArtefactStore, "has", lambda store, stage, key: key == "a")
+    events = life(executor(), [judged])
+    told = "metric 'silent' lost its worker: its process ended with code 9 and left no outcome"
+    assert ("done", "killed", told, None) == events[-1]
+    assert executor.started == ["killed", "silent", "ok"]
 
 
 def test_half_an_outcome_is_none(executor, task, life):
@@ -122,7 +141,7 @@ def test_children_are_ended_when_the_run_is(executor, task, tmp_path):
         raise KeyboardInterrupt
 
     class Noting(ProcessExecutor):
-        def _spawn(self, task):
+        def _spawn(self, task, metric=None):
             worker = super()._spawn(task)
             children.append(worker.process)
             return worker
@@ -144,3 +163,5 @@ def test_the_command_is_what_a_person_would_type(task, tmp_path):
     shard = dataclasses.replace(one, stage="sample", shard=3)
     assert ["cell", "run", "key", "--stage", "lower"] == cell_command("run", one)
     assert ["--stage", "sample", "--shard", "3"] == cell_command("run", shard)[3:]
+    judged = dataclasses.replace(one, stage="evaluate", metrics=("psnr", "--odd"))
+    assert ["--stage", "evaluate", "--metric=--odd"] == cell_command("run", judged, "--odd")[3:]

@@ -21,7 +21,7 @@ from tfq_bench.errors import StoreError
 from tfq_bench.store import records
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.seals import seal
-from tfq_bench.testing.fuzzing import fuzz
+from tfq_bench.testing.fuzzing import changed, damaged, fuzz
 
 RULES = """\
 schema = 1
@@ -282,77 +282,6 @@ def test_a_changed_environment_is_left_out_and_the_rest_goes_on(copy, caplog):
     )
     code, out = gate(copy)
     assert (4, True) == (code, "found unknown" in out)
-
-
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(10**30), 10**30),
-    st.floats(),
-    st.text(st.characters(exclude_categories=()), max_size=20),
-    st.sampled_from(["NaN", "Infinity", "", "../../etc/passwd", "[" * 200, 10**400, -0.0, 1e308]),
-    st.just([]),
-    st.just({}),
-    st.lists(st.integers(), max_size=3),
-)
-
-
-@st.composite
-def damaged(draw, content):
-    """`content` with bytes changed, lost, doubled or moved, or with lines treated so."""
-    kind = draw(
-        st.sampled_from(["flip", "cut", "double", "insert", "digit", "end", "line", "swap"])
-    )
-    at = draw(st.integers(0, len(content) - 1))
-    size = draw(st.integers(1, 400))
-    lines = content.splitlines(keepends=True)
-    one, two = (draw(st.integers(0, len(lines) - 1)) for _ in "ab")
-    if kind == "flip":
-        return content[:at] + bytes([content[at] ^ draw(st.integers(1, 255))]) + content[at + 1 :]
-    if kind == "cut":
-        return content[:at] + content[at + size :]
-    if kind == "double":
-        return content[: at + size] + content[at:]
-    if kind == "insert":
-        return content[:at] + draw(st.binary(min_size=1, max_size=20)) + content[at:]
-    if kind == "digit":
-        digits = [i for i, byte in enumerate(content) if 48 <= byte < 58]
-        where = draw(st.sampled_from(digits))
-        other = b"%d" % ((content[where] - 48 + draw(st.integers(1, 9))) % 10)
-        return content[:where] + other + content[where + 1 :]
-    if kind == "end":
-        return content[:at]
-    if kind == "line":
-        return b"".join(
-            lines[:one] + lines[one + 1 :] if draw(st.booleans()) else lines[:one] + lines[two:]
-        )
-    lines[one], lines[two] = lines[two], lines[one]
-    return b"".join(lines)
-
-
-@st.composite
-def changed(draw, value):
-    """JSON with one field anywhere replaced by something odd, left out, or added."""
-    value = json.loads(json.dumps(value))
-    here = value
-    while True:
-        if isinstance(here, dict) and here:
-            key = draw(st.sampled_from(sorted(here)))
-        elif isinstance(here, list) and here:
-            key = draw(st.integers(0, len(here) - 1))
-        else:
-            return value
-        if isinstance(here[key], dict | list) and here[key] and draw(st.booleans()):
-            here = here[key]
-            continue
-        kind = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
-        if kind == "remove":
-            del here[key]
-        elif kind == "add" and isinstance(here, dict):
-            here[draw(st.text(max_size=5))] = draw(ODD)
-        else:
-            here[key] = draw(ODD)
-        return value
 
 
 def readers(home):

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfq_bench.cli import main
-from tfq_bench.pipeline.evaluate import CACHE
 from tfq_bench.errors import StoreError
+from tfq_bench.pipeline.evaluate import CACHE
+from tfq_bench.store import artefacts
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch, scratch_folder
 from tfq_bench.testing.fuzzing import fuzz
@@ -24,8 +25,8 @@ def runs(tiny_suite, tmp_path, capsys):
     """A finished run's folder, and a function that runs the suite into a folder."""
     suite = tiny_suite(metrics=("paired", "bits"), images=2, steps=2)
 
-    def run(folder):
-        code = main(["run", str(suite), "--run", str(folder), "--no-report"])
+    def run(folder, *more):
+        code = main(["run", str(suite), "--run", str(folder), "--no-report", *more])
         return code, capsys.readouterr()
 
     assert 0 == run(tmp_path / "good")[0]
@@ -97,7 +98,7 @@ def another_key(path, place):
         flip(path, place)
 
 
-@fuzz(3)  # seconds each: whole runs; `tox -e fuzz` does 25 times as many
+@fuzz(3, shrink=False)  # seconds each: whole runs; `tox -e fuzz` does 25 times as many
 @given(
     st.integers(0, 10**6),
     st.floats(0, 0.999),
@@ -244,3 +245,44 @@ def test_no_room_for_scratch_is_a_sentence(monkeypatch):
     remove_abandoned_scratch()
     with pytest.raises(StoreError, match="set TMPDIR to a folder"), scratch_folder():
         pass
+
+
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_damage_that_is_seen_when_it_is_read(runs, tmp_path, monkeypatch, executor):
+    """Of large files only the size is looked at before: a state of equal size is made again."""
+    good, run = runs
+    copy = tmp_path / "copy"
+    shutil.copytree(good, copy)
+    monkeypatch.setattr(artefacts, "_LARGE", 1000)  # a state is
+    (state,) = copy.glob("artefacts/quantize/*/state/*.safetensors")
+    flip(state, 0.9)
+    for sample in copy.glob("artefacts/sample/*"):
+        shutil.rmtree(sample)
+    code, told = run(copy, "--executor", executor)
+    assert 0 == code, told.err
+    assert 1 == told.err.count("note: ")
+    assert f"'{state}' has changed since it was written: expected SHA-256" in told.err
+    assert "It was removed, and is made again" in told.err
+    assert numbers(good) == numbers(copy)
+    assert state.read_bytes() == (good / state.relative_to(copy)).read_bytes()
+
+
+def test_an_artefact_that_is_damaged_again_and_again_ends_the_run(runs, tmp_path, monkeypatch):
+    """A disk that keeps nothing: the sentence, not a run without end."""
+    good, run = runs
+    copy = tmp_path / "copy"
+    shutil.copytree(good, copy)
+    shutil.rmtree(copy / "artefacts" / "evaluate")
+    real = artefacts._sha256
+
+    def rotten(path):
+        return "0" * 64 if path.name == "images.safetensors" and written(path) else real(path)
+
+    def written(path):
+        return not path.parent.name.startswith(".new-")
+
+    monkeypatch.setattr(artefacts, "_sha256", rotten)
+    code, told = run(copy)
+    assert 2 == code
+    assert "'tfq-bench run' removes it and makes it again" in told.err
+    assert "Traceback" not in told.err

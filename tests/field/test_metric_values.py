@@ -6,6 +6,7 @@ let it pass.
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -123,7 +124,11 @@ WRONG = [
     ("[{'score': 1.0}]", "must return a tuple of MetricValue, found dict"),
     (
         "[replace(GOOD, interval=api.Interval(low=0, high=1, level=1.0, method='m'))]",
-        "the interval's level must lie between 0 and 1, found 1.0",
+        "must lie between 0.5 and 1, found 1.0",
+    ),
+    (
+        "[replace(GOOD, interval=api.Interval(low=0, high=1, level=0.05, method='m'))]",
+        "the interval's level, its chance to hold the true value, must lie between 0.5 and 1",
     ),
     (
         "[replace(GOOD, interval=api.Interval(low=2, high=1, level=0.9, method='m'))]",
@@ -217,6 +222,22 @@ def test_a_metric_that_fails_in_a_worker(run, tmp_path, capfd):
     code = main([*command, "--executor", "process"])
     out = capfd.readouterr().out
     only_mine_failed(code, out, RunFolder(tmp_path / "run").records(), "raised SystemExit: 3")
+
+
+def test_a_metric_that_crashes_its_worker(run, tmp_path, capfd):
+    """It costs its own numbers only: what the worker did not come to is done without it."""
+    crash = "import os, sys; '--outcome' in sys.argv and os.kill(os.getpid(), 11); os.oops"
+    text = source(definitions="[GOOD.definition]", body=crash)
+    only_mine_failed(*run(text), "raised AttributeError")
+    plan = RunFolder(tmp_path / "run").plan()
+    at = [metric["name"] for metric in plan["metrics"]].index("bits")
+    lost = plan["cells"][-1]["keys"]["evaluate"][at]  # of one cell, for workers start slowly
+    shutil.rmtree(tmp_path / "run" / "artefacts" / "evaluate" / lost)
+    command = ["run", str(tmp_path / "tiny.toml"), "--run", str(tmp_path / "run"), "--no-report"]
+    code = main([*command, "--executor", "process"])
+    out = capfd.readouterr().out
+    reason = "lost its worker: its process was ended by signal 11"
+    only_mine_failed(code, out, RunFolder(tmp_path / "run").records(), reason)
 
 
 def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, capfd):

@@ -124,7 +124,8 @@ class Worker:
         return self.returncode
 
     def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def answer(arguments, full):

@@ -12,10 +12,20 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import CellError, NothingToDo, StoreError, SuiteError, TfqError, UsageError
+from tfq_bench.errors import (
+    CellError,
+    DamagedArtefact,
+    NothingToDo,
+    StoreError,
+    SuiteError,
+    TfqError,
+    UsageError,
+    nearest,
+)
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.planner import make_plan
@@ -47,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this stage",
     )
     parser.add_argument("--shard", type=int, metavar="I", help="only this shard of stage sample")
+    parser.add_argument("--metric", metavar="NAME", help="only this metric of stage evaluate")
     parser.add_argument("--outcome", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--die-with", type=int, metavar="PID", help=argparse.SUPPRESS)
 
@@ -55,6 +66,8 @@ def execute(args: argparse.Namespace) -> int:
     """Runs the tasks; 0 when all ended well, 3 when one failed."""
     if args.shard is not None and args.stage != "sample":
         raise UsageError("--shard needs --stage sample.")
+    if args.metric is not None and args.stage != "evaluate":
+        raise UsageError("--metric needs --stage evaluate.")
     if args.die_with is not None:
         _die_with(args.die_with)
     try:
@@ -72,7 +85,7 @@ def execute(args: argparse.Namespace) -> int:
         if args.outcome is not None and isinstance(error, TfqError):
             # No other task would fare better: the folder is at fault, or another plan is made.
             stops_the_run = isinstance(error, StoreError | SuiteError)
-            _report(args.outcome, str(error), fatal=stops_the_run)
+            _report(args.outcome, str(error), fatal=stops_the_run, damaged=_damaged(error))
         raise
     if args.outcome is not None:
         _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
@@ -104,7 +117,10 @@ def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
         text = suite.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read '{suite}': {error}. Run the suite again.") from error
-    plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
+    from tfq_bench.pipeline.functions import unreplaced
+
+    with unreplaced():
+        plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
     if plan.id != stored["id"]:
         from tfq_bench.pipeline.changes import differences
 
@@ -150,16 +166,35 @@ def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
             f"the cell '{planned.cell.label}' has no such task; it has "
             f"{len(plan.shards)} shards, from 0."
         )
-    return tuple(chosen)
+    return tuple(chosen) if args.metric is None else (_one_metric(chosen[0], args.metric),)
+
+
+def _one_metric(task: Task, metric: str) -> Task:
+    if metric not in task.metrics:
+        raise UsageError(f"unknown metric '{metric}'; {nearest(metric, task.metrics)}")
+    at = task.metrics.index(metric)
+    return replace(task, outputs=(task.outputs[at],), metrics=(metric,))
 
 
 def _report(
-    descriptor: int, reason: str | None, *, fatal: bool, metrics: Mapping[str, str] | None = None
+    descriptor: int,
+    reason: str | None,
+    *,
+    fatal: bool,
+    metrics: Mapping[str, str] | None = None,
+    damaged: Mapping[str, str] | None = None,
 ) -> None:
     """What the executor reads at the other end of a pipe."""
-    content = {"reason": reason, "fatal": fatal, **({"metrics": metrics} if metrics else {})}
+    more = {name: found for name, found in (("metrics", metrics), ("damaged", damaged)) if found}
     with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
-        json.dump(content, pipe)
+        json.dump({"reason": reason, "fatal": fatal, **more}, pipe)
+
+
+def _damaged(error: TfqError) -> dict[str, str] | None:
+    """What an executor needs to have an artefact made again."""
+    if not isinstance(error, DamagedArtefact):
+        return None
+    return {"found": error.found, "stage": error.stage, "key": error.key}
 
 
 def _die_with(parent: int) -> None:

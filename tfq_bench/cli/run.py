@@ -58,7 +58,10 @@ def execute(args: argparse.Namespace) -> int:
     executor = table.get("executor", args.executor)
     options = _executor_options(executor, args.slots)
     renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
-    plan = make_plan(spec, table)
+    from tfq_bench.pipeline.functions import unreplaced
+
+    with unreplaced():
+        plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
         remove_abandoned_scratch()
@@ -66,14 +69,19 @@ def execute(args: argparse.Namespace) -> int:
         for sentence in (*(f"note: {note}" for note in plan.notes), *_changes(plan, folder)):
             print(sentence)
         folder.write(spec.text, plan.to_json())
-        for note in folder.notes:
-            print(f"note: {printable(note)}", file=sys.stderr)
+        _tell(folder)
         failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
         if renderer is not None:
             target = folder.path / f"report{renderer.suffix}"
             table.create(renderer).render([folder.path], target)
             print(f"\nReport: {target}")
     return EXIT_FAILED_CELLS if failed else 0
+
+
+def _tell(folder: RunFolder) -> None:
+    """Says what was found damaged, once."""
+    while folder.notes:
+        print(f"note: {printable(folder.notes.pop(0))}", file=sys.stderr)
 
 
 def _changes(plan: Plan, folder: RunFolder) -> tuple[str, ...]:
@@ -117,11 +125,13 @@ def _carry_out(
         )
     torch.set_num_threads(plan.spec.threads)
     environment = folder.add_environment(capture(table))
+    _tell(folder)
     watcher = ProgressLines(plan)
     try:
         failed = carry_out(plan, table, folder, executor, environment=environment, watcher=watcher)
     finally:
         watcher.close()
+        _tell(folder)
     records = folder.records()
     print(summary(plan, folder.artefacts, records))
     for planned in plan.cells:

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import TfqError
+from tfq_bench.errors import DamagedArtefact, TfqError
 from tfq_bench.executors.base import Done, Queue, Start, Work
-from tfq_bench.pipeline.tasks import Outcome
+from tfq_bench.pipeline.tasks import LOST, Outcome
 from tfq_bench.store.disk import explain
 from tfq_bench.store.run import RunFolder
 
@@ -31,10 +31,12 @@ __all__ = ["ProcessExecutor", "cell_command"]
 POLL_SECONDS = 0.05
 
 
-def cell_command(run: Path, task: Task) -> list[str]:
-    """The arguments of `tfq-bench` that run one task."""
+def cell_command(run: Path, task: Task, metric: str | None = None) -> list[str]:
+    """The arguments of `tfq-bench` that run one task, or one metric of an evaluation."""
     command = ["cell", str(run), task.cell, "--stage", task.stage]
-    return command if task.shard is None else [*command, "--shard", str(task.shard)]
+    if task.shard is not None:
+        command += ["--shard", str(task.shard)]
+    return command if metric is None else [*command, f"--metric={metric}"]
 
 
 class ProcessExecutor:
@@ -66,16 +68,13 @@ class ProcessExecutor:
                     return
                 for worker in [worker for worker in running if worker.ended()]:
                     running.remove(worker)
-                    outcome = worker.outcome()
+                    outcome = worker.outcome() or self._lost(worker)
                     queue.finish(outcome)
                     done(outcome)
                 time.sleep(POLL_SECONDS)
         finally:
             for worker in running:
-                worker.process.kill()
-            for worker in running:
-                worker.process.wait()
-                worker.close()
+                worker.end()
 
     def _startable(self, queue: Queue, running: list[Task]) -> Task | None:
         task = queue.peek()
@@ -85,9 +84,32 @@ class ProcessExecutor:
             return None  # it is next in line: nothing else starts until the slots are free
         return queue.take()
 
-    def _spawn(self, task: Task) -> _Worker:
+    def _spawn(self, task: Task, metric: str | None = None) -> _Worker:
         log = RunFolder(self.run_folder).log_path(task.cell)
-        return _Worker(task, cell_command(self.run_folder, task), log)
+        return _Worker(task, cell_command(self.run_folder, task, metric), log)
+
+    def _lost(self, worker: _Worker) -> Outcome:
+        """How a task ended whose worker said nothing; of an evaluation each metric gets its own."""
+        task, how = worker.task, worker.how_it_ended()
+        if not task.metrics:
+            return Outcome(task=task, reason=f"worker lost: its process {how}")
+        store = RunFolder(self.run_folder).artefacts
+        reasons: dict[str, str] = {}
+        for metric, key in zip(task.metrics, task.outputs, strict=True):
+            if store.has(task.stage, key):
+                continue
+            alone = self._spawn(task, metric)
+            try:
+                while not alone.ended():
+                    time.sleep(POLL_SECONDS)
+            finally:
+                alone.end()
+            outcome = alone.outcome()
+            if outcome is None:
+                reasons[metric] = f"{LOST}its process {alone.how_it_ended()}"
+            elif outcome.reason is not None:
+                reasons |= outcome.metrics or {metric: outcome.reason}
+        return Outcome.of_metrics(task, reasons)
 
 
 class _Worker:
@@ -104,6 +126,7 @@ class _Worker:
     def __init__(self, task: Task, arguments: list[str], log: Path) -> None:
         self.task = task
         self._said = b""
+        self._pipe: int | None
         self._pipe, end = os.pipe()
         os.set_blocking(self._pipe, False)
         told = ["--outcome", str(end), "--die-with", str(os.getpid())]
@@ -118,47 +141,58 @@ class _Worker:
                     pass_fds=(end,),
                 )
         except OSError as error:
-            self.close()
+            self._close()
             raise explain(error, log) from error
         finally:
             os.close(end)
 
     def ended(self) -> bool:
         """Whether the process is gone; what it says is taken, so that it need not wait."""
+        assert self._pipe is not None
         gone = self.process.poll() is not None
         with contextlib.suppress(BlockingIOError):
             while part := os.read(self._pipe, 2**16):
                 self._said += part
         return gone
 
-    def outcome(self) -> Outcome:
-        """How the process, which has ended, carried its task out.
+    def outcome(self) -> Outcome | None:
+        """How the process, which has ended, carried its task out; None when it did not say.
 
         Raises:
+            DamagedArtefact: what the task needs must be made again.
             TfqError: the run folder is damaged or full, or what is installed has changed, so that
                 no other task would fare better.
         """
-        self.close()
+        self.end()
         try:
             found = json.loads(self._said)
         except ValueError:  # nothing, or a part
-            return Outcome(task=self.task, reason=_lost(self.process.returncode))
+            return None
+        if "damaged" in found:
+            raise DamagedArtefact(**found["damaged"])
         if found["fatal"]:
             raise TfqError(found["reason"])
         return Outcome(task=self.task, reason=found["reason"], metrics=found.get("metrics", {}))
 
-    def close(self) -> None:
-        """Gives the pipe back."""
-        os.close(self._pipe)
+    def how_it_ended(self) -> str:
+        """What the system knows of a process that said nothing."""
+        code = self.process.returncode
+        if code == -signal.SIGKILL:
+            return (
+                f"was ended by signal {-code} (SIGKILL), which is also what the system sends when "
+                "memory runs out"
+            )
+        if code < 0:
+            return f"was ended by signal {-code}"
+        return f"ended with code {code} and left no outcome"
 
+    def end(self) -> None:
+        """Sees to it that the process is gone, and gives the pipe back."""
+        self.process.kill()
+        self.process.wait()
+        self._close()
 
-def _lost(code: int) -> str:
-    how = f"ended with code {code} and left no outcome"
-    if code == -signal.SIGKILL:
-        how = (
-            f"was ended by signal {-code} (SIGKILL), which is also what the system sends when "
-            "memory runs out"
-        )
-    elif code < 0:
-        how = f"was ended by signal {-code}"
-    return f"worker lost: its process {how}"
+    def _close(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None

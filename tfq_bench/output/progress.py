@@ -40,6 +40,7 @@ class ProgressLines:
 
     def begin(self, tasks: tuple[Task, ...], finished: int) -> None:
         """Says how much there is to do."""
+        self._begin, self._finished, self._ended = time.monotonic(), 0.0, 0
         self._total = sum(task.weight for task in tasks)
         self._count = len(tasks)
         if not tasks:

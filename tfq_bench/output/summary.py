@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.foreign import printable
 from tfq_bench.output.terminal import number, table
+from tfq_bench.store.evaluations import read_values
 
 if TYPE_CHECKING:
     from tfq_bench.border import Cell, Record
@@ -50,9 +51,9 @@ def _columns(plan: Plan, store: ArtefactStore) -> list[str]:
     for position, metric in enumerate(plan.metrics):
         for planned in plan.runnable():
             key = planned.keys.evaluate[position]
-            values = store.result("evaluate", key)["values"] if store.has("evaluate", key) else []
+            values = read_values(store, key) if store.has("evaluate", key) else ()
             if values:
-                names.append(metric.titled(values[0]["name"]))
+                names.append(metric.titled(values[0].definition.name))
                 break
     return list(dict.fromkeys(names))
 

@@ -7,7 +7,6 @@ before the next metric gets it.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,11 @@ from tfq_bench.errors import CellError, MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.evaluate import CellInputs
 from tfq_bench.pipeline.settings import own_settings
+from tfq_bench.pipeline.tasks import RAISED
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
 from tfq_bench.seeds import derive
-from tfq_bench.store.records import metric_to_json
+from tfq_bench.store.evaluations import read_values, write_values
 
 if TYPE_CHECKING:
     from tfq_bench.border import Component, MetricValue
@@ -30,9 +30,6 @@ __all__ = ["FailedMetrics", "judge"]
 
 log = logging.getLogger("tfq_bench.cell")
 
-RAISED = "raised "
-"""How the reason begins when it is no sentence of the metric's own."""
-
 
 class FailedMetrics(MetricError):
     """Some metrics of a cell failed; the values of the others are stored.
@@ -42,36 +39,33 @@ class FailedMetrics(MetricError):
     """
 
     def __init__(self, reasons: dict[str, str]) -> None:
-        told = (
-            f"metric '{title}'{'' if why.startswith(RAISED) else ':'} {why}"
-            for title, why in reasons.items()
-        )
-        super().__init__("; ".join(told))
+        super().__init__(", ".join(reasons))
         self.reasons = reasons
 
 
 def judge(
-    bench: Workbench, planned: PlannedCell, keys: tuple[str, ...], progress: Progress
+    bench: Workbench, planned: PlannedCell, wanted: tuple[str, ...], progress: Progress
 ) -> None:
-    """Computes the values of every metric of the plan that has none yet, and stores them.
+    """Computes the values of metrics of the plan that have none yet, and stores them.
 
     Args:
-        keys: where they are stored, in the order of `Plan.metrics`.
+        wanted: under which keys; those of other metrics are left alone.
 
     Raises:
         FailedMetrics: after all others are stored.
         StoreError: the run folder is at fault, no metric.
     """
     inputs = CellInputs(bench, planned)
+    keys = planned.keys.evaluate
     reasons: dict[str, str] = {}
     for number, (metric, key) in enumerate(zip(bench.plan.metrics, keys, strict=True)):
         progress(number / len(keys), f"metric {metric.title}")
-        if bench.store.has("evaluate", key):
+        if key not in wanted or bench.store.has("evaluate", key):
             continue
         try:
             with own_settings(derive(0, f"evaluate-{key}")):
                 values = _evaluate(bench, metric, keys, inputs)
-            _store(bench, key, values)
+            write_values(bench.store, key, values)
         except (StoreError, KeyboardInterrupt):
             raise
         except (
@@ -131,20 +125,12 @@ def _refuse_taken(
             continue
         names = set(getattr(bench.create("metric", other), "names", ()))
         if bench.store.has("evaluate", key):
-            stored = bench.store.result("evaluate", key)["values"]
-            names |= {value["name"] for value in stored}
+            names |= {value.definition.name for value in read_values(bench.store, key)}
         if taken := sorted(mine & set(map(other.titled, names))):
             raise MetricError(
                 f"'{taken[0]}' is reported by metric '{other.title}' too, and a number needs a "
                 "name of its own; give one of the two [[metric]] tables a label."
             )
-
-
-def _store(bench: Workbench, key: str, values: tuple[MetricValue, ...]) -> None:
-    result = {"values": [metric_to_json(value) for value in values]}
-    text = json.dumps(result, indent=1, sort_keys=True, allow_nan=False)
-    with bench.store.create("evaluate", key) as folder:
-        (folder / "result.json").write_text(f"{text}\n", "utf-8")
 
 
 def _text(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from tfq_bench.border import Record
 from tfq_bench.errors import SuiteError
 from tfq_bench.foreign import printable
 from tfq_bench.keys import definition_id
-from tfq_bench.store.records import metric_from_json
+from tfq_bench.store.evaluations import read_values
 
 if TYPE_CHECKING:
     from tfq_bench.border import Component, MetricValue
@@ -41,8 +41,8 @@ def metric_records(
         )
         for component, key in zip(plan.metrics, planned.keys.evaluate, strict=True)
         if store.has("evaluate", key)
-        for values in [store.result("evaluate", key)["values"]]
-        for value in (map(metric_from_json, values) if values else [None])
+        for values in [read_values(store, key)]
+        for value in values or [None]
     ]
     names = [r.metric.definition.name for r in records if r.metric is not None]
     if twice := next((name for name in names if names.count(name) > 1), None):

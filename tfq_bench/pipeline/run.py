@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from tfq_bench.errors import CellError, StoreError, TfqError
+from tfq_bench.errors import CellError, DamagedArtefact, StoreError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.cell import cell_log, run_task
 from tfq_bench.pipeline.judge import FailedMetrics
@@ -49,7 +49,7 @@ class Watcher(Protocol):
     """Who is told how a run goes: the terminal, usually."""
 
     def begin(self, tasks: tuple[Task, ...], finished: int) -> None:
-        """`tasks` are to do; `finished` others were found done."""
+        """`tasks` are to do; `finished` others were found done. Again when one had to be redone."""
 
     def start(self, task: Task) -> None:
         """A task starts."""
@@ -74,7 +74,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
             log.exception("%s", task.stage)
             raise
         except FailedMetrics as error:
-            return Outcome(task=task, reason=str(error), metrics=error.reasons)
+            return Outcome.of_metrics(task, error.reasons)
         except (Exception, SystemExit) as error:
             log.exception("%s", task.stage)
             reason = str(error) if isinstance(error, TfqError) else _described(error)
@@ -108,9 +108,35 @@ def carry_out(
 ) -> tuple[PlannedCell, ...]:
     """Does what is unfinished of `plan` and returns the cells that failed.
 
+    An artefact that turns out to be damaged when it is read is made again, with one of the
+    folder's notes.
+
     Args:
         environment: id of the environment, already stored in `folder`.
+
+    Raises:
+        DamagedArtefact: one is damaged again after it was made again.
+        TfqError: going on would not help.
     """
+    removed: set[tuple[str, str]] = set()
+    while True:
+        try:
+            return _attempt(plan, table, folder, executor, environment, watcher)
+        except DamagedArtefact as error:
+            if (error.stage, error.key) in removed:
+                raise
+            removed.add((error.stage, error.key))
+            folder.notes.append(folder.artefacts.remove(error))
+
+
+def _attempt(
+    plan: Plan,
+    table: PluginTable,
+    folder: RunFolder,
+    executor: Executor,
+    environment: str,
+    watcher: Watcher,
+) -> tuple[PlannedCell, ...]:
     store = folder.artefacts
     tasks = tasks_of(plan)
     todo = unfinished(tasks, store)

@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
-__all__ = ["STAGES", "Outcome", "Stage", "Task", "tasks_of", "tasks_of_cell", "unfinished"]
+__all__ = [
+    "LOST",
+    "RAISED",
+    "STAGES",
+    "Outcome",
+    "Stage",
+    "Task",
+    "tasks_of",
+    "tasks_of_cell",
+    "unfinished",
+]
 
 Stage = Literal["calibrate", "quantize", "lower", "sample", "measure", "evaluate"]
+RAISED, LOST = "raised ", "lost its worker: "
 STAGES: tuple[Stage, ...] = ("calibrate", "quantize", "lower", "sample", "measure", "evaluate")
 
 
@@ -31,6 +42,7 @@ class Task:
         needs: ids of the tasks that must be finished before.
         exclusive: True for timings, beside which nothing else may run.
         weight: expected cost in 1e9 multiply-accumulates; for progress only.
+        metrics: titles of the metrics of `evaluate`, one for each of `outputs`; else empty.
     """
 
     stage: Stage
@@ -40,6 +52,7 @@ class Task:
     needs: tuple[str, ...]
     weight: float
     exclusive: bool = False
+    metrics: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -62,6 +75,18 @@ class Outcome:
     reason: str | None = None
     blocked: Task | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_metrics(cls, task: Task, reasons: Mapping[str, str]) -> Outcome:
+        """How an evaluation ended whose metrics failed for these reasons, by title; all when none.
+
+        A reason that is no sentence of the metric's own begins with `RAISED` or `LOST`.
+        """
+        told = (
+            f"metric '{title}'{'' if why.startswith((RAISED, LOST)) else ':'} {why}"
+            for title, why in reasons.items()
+        )
+        return cls(task=task, reason="; ".join(told) or None, metrics=reasons)
 
 
 def tasks_of(plan: Plan) -> tuple[Task, ...]:
@@ -88,6 +113,7 @@ def tasks_of_cell(plan: Plan, planned: PlannedCell) -> list[Task]:
         weight: float,
         shard: int | None = None,
         exclusive: bool = False,
+        metrics: tuple[str, ...] = (),
     ) -> str:
         task = Task(
             stage=stage,
@@ -97,6 +123,7 @@ def tasks_of_cell(plan: Plan, planned: PlannedCell) -> list[Task]:
             needs=needs,
             weight=weight,
             exclusive=exclusive,
+            metrics=metrics,
         )
         tasks.append(task)
         return task.id
@@ -120,8 +147,9 @@ def tasks_of_cell(plan: Plan, planned: PlannedCell) -> list[Task]:
     if planned.reference is not None:
         full = plan.find(planned.reference).keys
         reference = tuple(f"sample-{key}" for key in full.sample)
-    weight = gmac * 40
-    add("evaluate", keys.evaluate, (*sampled, *measured, *reference), weight)
+    titles = tuple(metric.title for metric in plan.metrics)
+    needs = (*sampled, *measured, *reference)
+    add("evaluate", keys.evaluate, needs, gmac * 40, metrics=titles)
     return tasks
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.errors import StoreError
+from tfq_bench.errors import DamagedArtefact, StoreError
 from tfq_bench.foreign import parse_json, printable
 from tfq_bench.store.disk import explain, is_disk_error, sync_folder, sync_tree
 
@@ -37,6 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TEMPORARY = ".new-"
 _NO_STAGES = ("checkpoints",)
 _LARGE = 64 * 2**20
+_MANIFEST_BYTES = 64 * 2**20
 
 log = logging.getLogger("tfq_bench.store")
 
@@ -104,24 +105,23 @@ class ArtefactStore:
         """The artefact's folder, its files checked against their digests once per store object.
 
         Raises:
-            StoreError: it does not exist, or a file is missing or has another digest.
+            DamagedArtefact: a file is missing or has another digest.
+            StoreError: it does not exist, or cannot be read.
         """
         folder = self.path(stage, key)
         if folder not in self._verified:
             try:
                 _verify(folder, stage, key)
             except _Damaged as error:
-                raise StoreError(
-                    f"{error} 'tfq-bench run' removes it and makes it again."
-                ) from None
+                raise DamagedArtefact(str(error), stage=stage, key=key) from None
             self._verified.add(folder)
         return folder
 
     def remove_damaged(self) -> list[str]:
         """Deletes artefacts that are not what was written, and says why of each.
 
-        Of files beyond 64 MiB only the size is looked at; `open` reads them all. Call it in the
-        process that holds the run.
+        Of files beyond 64 MiB only the size is looked at; `open` reads them all, and what it finds
+        is removed by `remove`. Call it in the process that holds the run.
 
         Raises:
             StoreError: one cannot be read or deleted.
@@ -137,12 +137,18 @@ class ArtefactStore:
                 if _verify(folder, stage, key, below=_LARGE):
                     self._verified.add(folder)
             except _Damaged as error:
-                try:
-                    _remove(folder)
-                except OSError as problem:
-                    raise explain(problem, folder) from problem
-                notes.append(f"{error} It was removed, and is made again when it is needed.")
+                notes.append(self.remove(DamagedArtefact(str(error), stage=stage, key=key)))
         return notes
+
+    def remove(self, damaged: DamagedArtefact) -> str:
+        """Deletes an artefact and says why; StoreError when it cannot be deleted."""
+        folder = self.path(damaged.stage, damaged.key)
+        self._verified.discard(folder)
+        try:
+            _remove(folder)
+        except OSError as error:
+            raise explain(error, folder) from error
+        return f"{damaged.found} It was removed, and is made again when it is needed."
 
     def remove_finished_checkpoints(self) -> None:
         """Deletes checkpoints of states that are finished, which a kill may leave."""
@@ -152,9 +158,12 @@ class ArtefactStore:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def result(self, stage: str, key: str) -> dict[str, Any]:
-        """The artefact's `result.json`; StoreError as for `open`, or when it has none."""
+        """The artefact's `result.json`; DamagedArtefact and StoreError as for `open`."""
         path = self.open(stage, key) / "result.json"
-        return _read_json(path)
+        try:
+            return _read_json(path)
+        except _Damaged as error:
+            raise DamagedArtefact(str(error), stage=stage, key=key) from None
 
     def _publish(self, folder: Path, final: Path) -> None:
         try:
@@ -239,8 +248,8 @@ def _verify(folder: Path, stage: str, key: str, *, below: float = math.inf) -> b
             f"{printable(found[0], 40)} {printable(found[1], 80)}."
         )
     listed = manifest.get("files")
-    if not isinstance(listed, dict):
-        raise _Damaged(f"'{folder / MANIFEST}' lists no files.")
+    if not isinstance(listed, dict) or manifest.keys() != {"schema", "stage", "key", "files"}:
+        raise _Damaged(f"'{folder / MANIFEST}' is no list of files as it was written.")
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -260,21 +269,25 @@ def _verify_file(path: Path, expected: Any, below: float) -> bool:
         raise _Damaged(f"'{path}' is a link, expected a file.")
     try:
         size = path.stat().st_size
-        if not isinstance(expected, dict) or size != expected.get("bytes"):
-            wanted = expected.get("bytes") if isinstance(expected, dict) else None
+        if not isinstance(expected, dict) or expected.keys() != {"bytes", "sha256"}:
+            raise _Damaged(
+                f"'{path}': expected its size and digest in the manifest, found "
+                f"{printable(repr(expected), 80)}."
+            )
+        if size != expected["bytes"]:
             raise _Damaged(
                 f"'{path}' has changed since it was written: expected "
-                f"{printable(wanted, 40)} bytes, found {size}."
+                f"{printable(expected['bytes'], 40)} bytes, found {size}."
             )
         if size >= below:
             return False
         found = _sha256(path)
     except OSError as error:
         raise explain(error, path, "read") from error
-    if found != expected.get("sha256"):
+    if found != expected["sha256"]:
         raise _Damaged(
             f"'{path}' has changed since it was written: expected SHA-256 "
-            f"{printable(expected.get('sha256'), 80)}, found {found}."
+            f"{printable(expected['sha256'], 80)}, found {found}."
         )
     return True
 
@@ -286,7 +299,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"expected '{path}', found no such file. Run the suite again to make it.")
     try:
-        content = parse_json(path.read_bytes(), max_bytes=_LARGE)
+        content = parse_json(path.read_bytes(), max_bytes=_MANIFEST_BYTES)
     except OSError as error:
         raise explain(error, path, "read") from error
     except ValueError as error:
@@ -318,13 +331,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = parse_json(path.read_bytes())
     except FileNotFoundError:
-        raise StoreError(
-            f"expected '{path}', found no such file. Run the suite again to make it."
-        ) from None
+        raise _Damaged(f"expected '{path}', found no such file.") from None
     except OSError as error:
         raise explain(error, path, "read") from error
     except ValueError as error:
-        raise StoreError(f"'{path}' cannot be read: {error}.") from None
+        raise _Damaged(f"'{path}' cannot be read: {error}.") from None
     if not isinstance(content, dict):
-        raise StoreError(f"'{path}': expected a JSON object, found {type(content).__name__}.")
+        raise _Damaged(f"'{path}': expected a JSON object, found {type(content).__name__}.")
     return content

@@ -190,11 +190,20 @@ class RunFolder:
         return found
 
     def add_environment(self, environment: Mapping[str, Any]) -> str:
-        """Stores an environment once and returns its id."""
+        """Stores an environment once and returns its id; a file that was changed is mended."""
         name = environment_id(environment)
         path = self.path / f"env-{name}.json"
-        if not path.exists():
-            write_atomically(path, json.dumps(environment, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(environment, indent=1, sort_keys=True) + "\n"
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            write_atomically(path, text)
+        except OSError as error:
+            raise explain(error, path, "read") from error
+        else:
+            if found != text.encode():
+                write_atomically(path, text)
+                self.notes.append(f"{path.name} is written anew: it was changed or damaged.")
         return name
 
     @cached_property

@@ -194,3 +194,13 @@ def test_packaged_architectures_are_the_published_networks(name):
     assert model.sampler(preset.sampler, 10).timesteps
     row = model.conditions([0], device="cpu")
     assert (preset.tokens > 0) == ("text" in row)
+
+
+def test_keys_of_the_scheduler_that_change_nothing_are_told(make_folder):
+    """In one line a sampler; what the sampler reads is not among them."""
+    model = DiffusersModel(source=str(make_folder("ddpm")))
+    (told,) = model.remarks("euler")
+    assert told.startswith("its scheduler's '")
+    assert "'variance_type'" in told
+    assert told.endswith(" change nothing under sampler 'euler'")
+    assert "beta_start" not in told

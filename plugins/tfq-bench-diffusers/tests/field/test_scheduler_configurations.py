@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tfq_bench import api
 from tfq_bench.testing.fuzzing import fuzz
-from tfq_bench_diffusers.samplers import make_sampler
+from tfq_bench_diffusers.samplers import ignored_keys, make_sampler
 from tfq_bench_diffusers.samplers.classes import CLASSES, HARMLESS, SAMPLER_CLASSES, settings
 
 NAMED = ("ddim", "ddpm", "pndm", "dpm-solver++", "euler")
@@ -353,3 +353,20 @@ def test_harmless_keys_are_known_to_the_tables():
     plain = partial(make_sampler, "euler", 6)
     changed = plain({**config, "sigma_min": 0.3, "sigma_max": 9.0})
     assert torch.equal(ours(plain(config)), ours(changed))
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_ignored_keys_are_told_and_change_nothing(name, kind):
+    """Without them the sampler is the same; what is not told of is a key that it reads."""
+    every = {key: value for keys in CLASSES.values() for key, value in keys.items()}
+    config = {"_class_name": kind, **every, "skip_prk_steps": True, "tensor_format": "pt"}
+    config |= {**CLASSES[kind], "variance_type": "fixed_small", "skip_prk_steps": True}
+    told = ignored_keys(name, config)
+    assert {"tensor_format", "flow_shift"} <= {*told}
+    assert not {"_class_name", "beta_start", "prediction_type"} & {*told}
+    without = {key: value for key, value in config.items() if key not in told}
+    assert () == ignored_keys(name, without)
+    whole, rest = make_sampler(name, 6, config), make_sampler(name, 6, without)
+    assert whole.timesteps == rest.timesteps
+    torch.testing.assert_close(ours(whole), ours(rest), rtol=0, atol=0)

@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfq_bench import api
-from tfq_bench_diffusers.samplers.classes import settings
+from tfq_bench_diffusers.samplers.classes import (
+    CLASSES,
+    HARMLESS,
+    OFF,
+    SAMPLER_CLASSES,
+    settings,
+)
 from tfq_bench_diffusers.samplers.ddim import Ddim, Ddpm
 from tfq_bench_diffusers.samplers.euler import Euler
 from tfq_bench_diffusers.samplers.multistep import DpmSolver, Plms
 from tfq_bench_diffusers.samplers.schedule import Schedule
 
-__all__ = ["SAMPLERS", "make_sampler"]
+__all__ = ["SAMPLERS", "ignored_keys", "make_sampler"]
 
 SAMPLERS: Mapping[str, Callable[[Schedule, int, Mapping[str, Any]], api.Sampler]] = {
     "ddim": lambda schedule, steps, _: Ddim(schedule, steps, "config"),
@@ -23,6 +29,12 @@ SAMPLERS: Mapping[str, Callable[[Schedule, int, Mapping[str, Any]], api.Sampler]
     "dpm-solver++": DpmSolver,
     "euler": lambda schedule, steps, given: Euler(schedule, steps, given["final_sigmas_type"]),
 }
+
+OVERRULED: Mapping[str, frozenset[str]] = {
+    "ddim-quadratic": frozenset({"timestep_spacing", "steps_offset"}),
+    "ddim-compvis": frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}),
+}
+"""Keys of its class that a sampler answers by what it is."""
 
 
 def make_sampler(name: str, steps: int, config: Mapping[str, Any]) -> api.Sampler:
@@ -41,3 +53,13 @@ def make_sampler(name: str, steps: int, config: Mapping[str, Any]) -> api.Sample
         )
     given = settings(config, name)
     return SAMPLERS[name](Schedule(given, name), steps, given)
+
+
+def ignored_keys(name: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a scheduler's configuration that change nothing under the sampler called `name`.
+
+    Args:
+        config: as for `make_sampler`, which has accepted it.
+    """
+    honoured = {*CLASSES[SAMPLER_CLASSES[name]], *OFF} - HARMLESS - OVERRULED.get(name, frozenset())
+    return tuple(key for key in config if key not in honoured and not key.startswith("_"))
