@@ -13,8 +13,8 @@ from torch import nn
 from tfq_bench.api import StepCursor
 from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer
-from tfq_bench_cpu.onednn import Geometry
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
+from tfq_bench_cpu.onednn import Geometry
 
 CONVOLUTIONS = {
     "conv 64-64 3x3 at 32": (64, 64, 3, 32),

@@ -119,7 +119,7 @@ class Plan:
     code: RunningCode = field(default_factory=RunningCode, compare=False, repr=False)
 
     def check_code(self) -> None:
-        """Returns when the code is the one that was planned with.
+        """Returns when code and files that options name are those that were planned with.
 
         Modules are imported when they are first used, so that an edit may or may not be in what a
         process computes.
@@ -131,8 +131,8 @@ class Plan:
         path = self.code.edited()
         if path is not None:
             raise StoreError(
-                f"'{path}' was edited after the run was planned, so that nobody knows which code "
-                "makes a result. Nothing finished is lost; repeat the command."
+                f"'{path}' was edited after the run was planned, so that nobody knows which of its "
+                "states makes a result. Nothing finished is lost; repeat the command."
             )
 
     def to_json(self) -> dict[str, Any]:

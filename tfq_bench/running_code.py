@@ -49,6 +49,9 @@ NO_NUMBERS = frozenset(
 )
 """Libraries that find, fetch and print; no number depends on their version."""
 
+_TOP = re.compile(r'^"?([^/.,"\r\n]+)', re.MULTILINE)
+"""The first part of a file's name in RECORD, or a line of top_level.txt"""
+
 MANY = 400
 """Modules of a package beyond which only the bytes of its files are looked at, not their imports"""
 
@@ -61,6 +64,7 @@ class RunningCode:
         self._specs: dict[str, ModuleSpec | None] = {}
         self._facts: dict[Path, tuple[str, SourceFacts]] = {}
         self._libraries: dict[str, dict[str, str] | None] = {}
+        self._required: dict[str, dict[str, str]] = {}
         self._known: dict[tuple[tuple[str, ...], str], dict[str, str]] = {}
 
     def facts(self, roots: Iterable[str], *, distribution: str = "") -> dict[str, str]:
@@ -78,7 +82,7 @@ class RunningCode:
             walk = _Walk(self, key[0])
             walk.run()
             found = {f"code of {top}": _total(files) for top, files in walk.files.items()}
-            versions = {**_required(distribution), **walk.versions}
+            versions = {**self.required(distribution), **walk.versions}
             found |= {
                 f"version of {name}": version
                 for name, version in versions.items()
@@ -134,6 +138,12 @@ class RunningCode:
             found = {name: version for name, version in versions if version}
             self._libraries[top] = found if found and len(found) == len(versions) else None
         return self._libraries[top]
+
+    def required(self, distribution: str) -> dict[str, str]:
+        """Versions of what a distribution requires, by name."""
+        if distribution not in self._required:
+            self._required[distribution] = _required(distribution)
+        return self._required[distribution]
 
     def _spec(self, name: str) -> ModuleSpec | None:
         parent, _, _ = name.rpartition(".")
@@ -292,11 +302,10 @@ def _setting(value: str) -> str:
 
 def _owners(folder: Path, top: str) -> list[importlib.metadata.Distribution]:
     """The distributions in a folder that say a package there is theirs."""
-    starts = tuple(f"\n{top}{end}" for end in ("/", ".", ",", "\n"))
-    return [one for one, text in _records(folder) if any(start in text for start in starts)]
+    return [one for one, tops in _records(folder) if top in tops]
 
 
-def _records(folder: Path) -> list[tuple[importlib.metadata.Distribution, str]]:
+def _records(folder: Path) -> list[tuple[importlib.metadata.Distribution, frozenset[str]]]:
     try:
         return _records_at(folder, folder.stat().st_mtime_ns)
     except OSError:
@@ -307,14 +316,15 @@ def _records(folder: Path) -> list[tuple[importlib.metadata.Distribution, str]]:
 def _records_at(
     folder: Path,
     mtime: int,  # noqa: ARG001  (part of the cache's key)
-) -> list[tuple[importlib.metadata.Distribution, str]]:
+) -> list[tuple[importlib.metadata.Distribution, frozenset[str]]]:
+    """The distributions in a folder, with the first parts of the names of their files."""
     found = []
     for one in importlib.metadata.distributions(path=[str(folder)]):
         try:
             text = one.read_text("RECORD") or one.read_text("top_level.txt") or ""
         except Exception:  # damaged metadata owns nothing
             text = ""
-        found.append((one, "\n" + text.replace('"', "") + "\n"))
+        found.append((one, frozenset(_TOP.findall(text))))
     return found
 
 

@@ -103,7 +103,7 @@ class KeyMaker:
                 continue
             if path not in self._files:
                 try:
-                    self._files[path] = content_digest(Path(path))
+                    self._files[path] = self._digest(Path(path))
                 except (OSError, ValueError) as error:  # ValueError: a name that none can have
                     raise AssetError(
                         f"{provider.kind} '{provider.name}': option '{option.name}' names {path!r},"
@@ -216,6 +216,10 @@ class KeyMaker:
             samples=digest([made.key for made in samples]),
             reference=None if reference is None else digest([made.key for made in reference]),
         )
+
+    def _digest(self, path: Path) -> str:
+        """Of a file or folder; a file's is looked at again while the run goes on."""
+        return self.code.sha256(path) if path.is_file() else content_digest(path)
 
     @cached_property
     def _everywhere(self) -> tuple[str, str]:

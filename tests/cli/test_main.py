@@ -48,6 +48,8 @@ def test_usage_errors_exit_with_2_and_the_nearest_names(plugin_host, capsys, arg
         (NotComparable("other extractor"), 4, "tfq-bench: other extractor"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "", "run/x"), 2, "'run/x': no space is left"),
+        (OSError(errno.ENAMETOOLONG, "", "x" * 300), 2, "x': the name is too long"),
+        (OSError(errno.ENOTDIR, "", "x/y"), 2, "'x/y': a part of the path is not a folder"),
         (PermissionError(errno.EACCES, "", "run/x"), 2, "'run/x': permission was denied"),
         (OSError(errno.EROFS, "", "run/x"), 2, "'run/x': the file system is read-only"),
         (ValueError("boom"), 70, "unexpected ValueError: boom"),

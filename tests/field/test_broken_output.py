@@ -14,6 +14,7 @@ from tfq_bench.pipeline.sample import draw
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import ActivationTable
+from tfq_bench.store.shapes import LEVEL
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import TinyModel, load_tiny
 
@@ -219,3 +220,10 @@ def test_a_network_that_overflows_while_it_is_observed():
     loaded.network.first.conv1.weight.data.fill_(float("inf"))
     with pytest.raises((CalibrationError, QuantizationError), match="first"):
         quantize(quantizer, loaded, data, seed=0, progress=silent)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-300, 1e-17, 1.0, 1 - 2**-53])
+def test_a_level_that_spans_nothing_is_not_read(level):
+    """Its quantile is zero or infinite, by which a gate would divide."""
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        LEVEL(level, "interval.level")

@@ -124,7 +124,11 @@ WRONG = [
     ("[{'score': 1.0}]", "must return a tuple of MetricValue, found dict"),
     (
         "[replace(GOOD, interval=api.Interval(low=0, high=1, level=1.0, method='m'))]",
-        "the interval's level must lie between 0 and 1, found 1.0",
+        "must lie between 0.5 and 1, found 1.0",
+    ),
+    (
+        "[replace(GOOD, interval=api.Interval(low=0, high=1, level=0.05, method='m'))]",
+        "the interval's level, its chance to hold the true value, must lie between 0.5 and 1",
     ),
     (
         "[replace(GOOD, interval=api.Interval(low=2, high=1, level=0.9, method='m'))]",

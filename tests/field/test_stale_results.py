@@ -8,13 +8,16 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from tfq_bench import environment
 from tfq_bench.cli import main
 from tfq_bench.errors import AssetError, StoreError
 from tfq_bench.planner import make_plan
-from tfq_bench.suite import parse_suite
+from tfq_bench.running_code import RunningCode
+from tfq_bench.suite import Entry, parse_suite
 
 SUITE = """\
 schema = 1
@@ -388,6 +391,18 @@ def test_cached_features_are_those_of_the_extractor_that_runs(tmp_path, monkeypa
     assert {__name__, "my_extractors"} == _modules(lambda: extractor.features())
 
 
+def test_cached_features_read_no_source_of_the_library_of_an_array():
+    """Images are data: NumPy counts by its version, like every library, not file by file."""
+    from tfq_bench.pipeline.evaluate import _modules
+
+    images, labels = np.zeros(2), torch.zeros(2)
+    modules = _modules(lambda: (images, labels))
+    assert {__name__} == modules
+    facts = RunningCode().facts({"tfq_bench.pipeline.evaluate"})
+    assert np.__version__ == facts["version of numpy"]
+    assert "code of numpy" not in facts
+
+
 def test_a_pinned_file_with_other_bytes_is_refused(asset_plugin, asset_folder, plugin_host):
     """Its pin stands for its content in keys, so that other content must not go by it."""
     content = asset_plugin()
@@ -426,6 +441,68 @@ def test_code_that_is_edited_while_a_run_goes_on(project, tmp_path, capsys, monk
     assert [] == list((tmp_path / "run" / "artefacts").glob("calibrate/*"))
     importlib.invalidate_caches()
     assert 0 == main(arguments)
+
+
+CHECKPOINT = """
+import hashlib
+from pathlib import Path
+
+from tfq_bench import api
+from tfq_bench.testing.tiny import TinyModel
+
+
+class Checkpoint(TinyModel):
+    def __init__(self, *, file):
+        super().__init__()
+        self.digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+@api.hookimpl
+def tfq_models():
+    yield api.ModelProvider(
+        name="tiny",
+        summary="",
+        factory=f"{__name__}:Checkpoint",
+        options=(api.Option(name="file", kind="source", default="", help="Weights."),),
+    )
+"""
+
+
+def test_weights_that_are_replaced_while_a_run_goes_on(plugin_host, tmp_path, capsys, monkeypatch):
+    """As by a training that saves: nothing of the new ones is stored under the old one's keys."""
+    from tfq_bench.pipeline import cell as stages
+
+    plugin_host.install("checkpoint", CHECKPOINT, distribution="checkpoint-dist")
+    weights, suite = tmp_path / "weights", tmp_path / "field.toml"
+    weights.write_bytes(b"1")
+    text = SUITE.replace('name = "tiny"', f'name = "tiny", file = "{weights}"')
+    text = text.replace(', {name = "mine", wbits = 8, abits = 8}', "")
+    suite.write_text(text.replace(', {name = "mean"}', ""))
+    arguments = ["run", str(suite), "--run", str(tmp_path / "run"), "--no-report"]
+    lower = stages._STAGES["lower"]
+
+    def replaced(*given):
+        weights.write_bytes(b"2")
+        return lower(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages._STAGES, "lower", replaced)
+        assert 2 == main(arguments)
+    assert "model 'tiny' is another than when the run was planned" in capsys.readouterr().err
+    assert [] == list((tmp_path / "run" / "artefacts").glob("lower/*"))
+    assert 0 == main(arguments)
+
+
+def test_files_that_options_name_are_looked_at_again(small_plan, tmp_path):
+    """Prompts and reference statistics that are edited while a run goes on."""
+    (tmp_path / "file").write_text("1")
+    plan = small_plan(
+        metrics=(Entry(name="bits", given={}), Entry(name="score", given={"file": "file"}))
+    )
+    plan.check_code()
+    (tmp_path / "file").write_text("22")
+    with pytest.raises(StoreError, match=r"'.*file' was edited after the run"):
+        plan.check_code()
 
 
 def test_a_touch_is_no_edit(project, plugin_host, tmp_path):

@@ -1,6 +1,7 @@
 """Whole runs of a tiny suite, in this process or in one that may be killed."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -69,21 +70,69 @@ def run(tiny_suite, tmp_path):
 
 
 @pytest.fixture
-def apart(tiny_suite, tmp_path):
-    """A function that runs the suite in a process of its own and returns how that ended."""
+def run_command(tiny_suite, tmp_path):
+    """A function: the arguments of the command that runs the suite."""
+
+    def command(name):
+        return [
+            "run",
+            str(tiny_suite(metrics=METRICS)),
+            "--run",
+            str(tmp_path / name),
+            "--no-report",
+        ]
+
+    return command
+
+
+@pytest.fixture
+def apart(run_command):
+    """A function that runs the suite in a fresh process and returns how that ended."""
 
     def start(name, *arguments, env=None):
-        suite = tiny_suite(metrics=METRICS)
-        root = Path(__file__).parents[2]
-        search = os.pathsep.join([os.environ["PYTHONPATH"], str(root)])
-        command = ["run", str(suite), "--run", str(tmp_path / name), "--no-report", *arguments]
         return subprocess.run(
-            [sys.executable, "-m", "tfq_bench", *command],
-            env={**os.environ, "PYTHONPATH": search, **(env or {})},
+            [sys.executable, "-m", "tfq_bench", *run_command(name), *arguments],
+            env=_environment(env or {}),
             capture_output=True,
             text=True,
             timeout=400,
         )
+
+    return start
+
+
+def _environment(more):
+    """That of a command, which finds this checkout behind what the test puts before it."""
+    search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
+    return {**os.environ, "PYTHONPATH": search, **more}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A process that has torch and forks for every command; see `forked_commands`."""
+    script = Path(__file__).with_name("forked_commands.py")
+    search = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(script.parents[2])])
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": search},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def fork(server):
+    """A function that runs a command in a fork: its exit code, what it told, its process group."""
+
+    def start(*arguments, **env):
+        order = {"arguments": [str(one) for one in arguments], "environment": _environment(env)}
+        server.stdin.write(json.dumps(order) + "\n")
+        server.stdin.flush()
+        ended = json.loads(server.stdout.readline())
+        return ended["code"], ended["told"], ended["group"]
 
     return start
 
@@ -144,22 +193,11 @@ def small_suite(tiny_suite, plugin_host):
 
 
 @pytest.fixture
-def begin(small_suite):
+def begin(small_suite, fork):
     """A function that runs the suite in a process group of its own; its exit code and text."""
 
     def start(folder, *arguments, **env):
-        search = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[2])])
-        command = ["run", str(small_suite), "--run", str(folder), "--no-report", *arguments]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tfq_bench", *command],
-            env={**os.environ, "PYTHONPATH": search, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        told, _ = process.communicate(timeout=400)
-        return process.returncode, told, process.pid
+        return fork("run", small_suite, "--run", folder, "--no-report", *arguments, **env)
 
     return start
 

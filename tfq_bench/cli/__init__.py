@@ -54,6 +54,9 @@ _DISK = {
     errno.EACCES: "permission was denied",
     errno.EPERM: "permission was denied",
     errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.ELOOP: "links lead back to themselves",
 }
 
 

@@ -117,7 +117,10 @@ def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
         text = suite.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read '{suite}': {error}. Run the suite again.") from error
-    plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
+    from tfq_bench.pipeline.functions import unreplaced
+
+    with unreplaced():
+        plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
     if plan.id != stored["id"]:
         from tfq_bench.pipeline.changes import differences
 

@@ -58,7 +58,10 @@ def execute(args: argparse.Namespace) -> int:
     executor = table.get("executor", args.executor)
     options = _executor_options(executor, args.slots)
     renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
-    plan = make_plan(spec, table)
+    from tfq_bench.pipeline.functions import unreplaced
+
+    with unreplaced():
+        plan = make_plan(spec, table)
     folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
     with folder.lease():
         remove_abandoned_scratch()

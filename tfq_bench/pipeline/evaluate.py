@@ -27,6 +27,10 @@ __all__ = ["CellInputs", "stored_images"]
 CACHE = "features"
 """Stage name of what metrics compute once and share: features of a cell's images."""
 
+DATA = frozenset({"builtins", "numpy", "torch"})
+"""Modules of values that run nothing; as libraries they count by version, where code imports them.
+"""
+
 
 class CellInputs:
     """An `EvaluationInputs` over the artefacts of one finished cell."""
@@ -151,7 +155,8 @@ def _digest(array: np.ndarray) -> str:
 def _modules(compute: Callable[[], np.ndarray]) -> set[str]:
     """Where a function was written, and the classes of what it holds, such as an extractor."""
     held = [cell.cell_contents for cell in getattr(compute, "__closure__", None) or ()]
-    return {getattr(compute, "__module__", None) or "", *(type(one).__module__ for one in held)}
+    modules = {getattr(compute, "__module__", None) or "", *(type(one).__module__ for one in held)}
+    return modules - DATA
 
 
 def stored_images(bench: Workbench, planned: PlannedCell) -> np.ndarray:

@@ -8,9 +8,13 @@ tenths of a second for a gigabyte; version counters would be cheaper, and blind 
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Hashable, Iterator, Mapping
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,12 +88,24 @@ def _rest(loaded: LoadedModel) -> Iterator[tuple[str, Hashable]]:
     """Numbers, tensors and networks that model and sampler hold: decoders, schedules, guidance."""
     seen = {id(loaded.network)}
     for where, value in (("model", loaded.model), ("sampler", loaded.sampler)):
-        yield from _walk(getattr(value, "__dict__", {}), where, seen, _DEPTH)
+        held = getattr(value, "__dict__", {})
+        yield from _walk(held, where, seen, _DEPTH)
+        hidden = {k: v for k, v in held.items() if isinstance(v, FunctionType | MethodType)}
+        # By function: a bound method is another object whenever it is asked for.
+        yield (
+            f"methods of {where}",
+            tuple((k, _Same(getattr(v, "__func__", v))) for k, v in sorted(hidden.items())),
+        )
+    yield "sampler.timesteps", repr(tuple(loaded.sampler.timesteps))
+    yield "model.latent_shape", repr(tuple(loaded.model.latent_shape))
 
 
 def _walk(value: Any, where: str, seen: set[int], depth: int) -> Iterator[tuple[str, Hashable]]:
     if isinstance(value, Tensor):
         yield where, _tensor(value)
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        content = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
+        yield where, (str(value.dtype), value.shape, content)
     elif isinstance(value, bool | float | str):  # a count of calls is no matter
         yield where, repr(value)
     elif depth == 0 or id(value) in seen:
@@ -102,6 +118,11 @@ def _walk(value: Any, where: str, seen: set[int], depth: int) -> Iterator[tuple[
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, one in list(items):
             yield from _walk(one, f"{where}.{key}", seen, depth - 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        seen.add(id(value))
+        for field in dataclasses.fields(value):
+            one = getattr(value, field.name, None)
+            yield from _walk(one, f"{where}.{field.name}", seen, depth - 1)
 
 
 def _tensor(tensor: Tensor) -> Hashable:

@@ -28,6 +28,8 @@ MAX_PARAMETERS = 1 << 20
 """Bytes of a definition's parameters as JSON; every record carries them."""
 MAX_INTEGER = 1 << 63
 MAX_VALUES = 1000
+LEAST_LEVEL = 0.5
+"""Of an interval; the median of two rounds has this one."""
 MAX_NAME = 100
 MAX_TEXT = 1000
 DIRECTIONS = get_args(Direction)
@@ -169,8 +171,13 @@ def _interval(given: object, where: str) -> Interval:
     # always hold it, and say so rightly.
     if low > high:
         raise MetricError(f"{where}: the interval's low end {low} is above its high end {high}.")
-    if not 0 < level < 1:
-        raise MetricError(f"{where}: the interval's level must lie between 0 and 1, found {level}.")
+    # Less is, most likely, the chance of a miss (0.05): the error would be read 16 times too large,
+    # and a gate would find nothing but noise.
+    if not LEAST_LEVEL <= level < 1:
+        raise MetricError(
+            f"{where}: the interval's level, its chance to hold the true value, must lie between "
+            f"{LEAST_LEVEL} and 1, found {level}."
+        )
     method = _text(given.method, f"{where}: the interval's method", MAX_NAME)
     return Interval(low=low, high=high, level=level, method=method)
 

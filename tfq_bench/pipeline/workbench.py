@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tfq_bench.errors import CellError, LoweringError
+from tfq_bench.errors import CellError, LoweringError, StoreError
 from tfq_bench.pipeline.calibrate import load_calibration
 from tfq_bench.pipeline.fingerprint import Fingerprint
+from tfq_bench.pipeline.functions import Functions, package_of
 from tfq_bench.pipeline.memory import return_freed_memory
 from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.plan import EAGER
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData, Component
     from tfq_bench.host import PluginTable
     from tfq_bench.plan import Plan, PlannedCell
-    from tfq_bench.protocols import Quantizer
+    from tfq_bench.protocols import Model, Quantizer
     from tfq_bench.store.artefacts import ArtefactStore
 
 __all__ = ["Workbench"]
@@ -47,6 +48,7 @@ class Workbench:
         self._loaded: dict[str, LoadedModel] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._lowered: tuple[str, Lowered] | None = None
+        self._functions = Functions()
         store.before_sealing = self._check
         torch.set_num_threads(plan.spec.threads)
         # Full precision means float32: cuDNN would round to TF32's ten bits unasked.
@@ -71,11 +73,13 @@ class Workbench:
             with own_settings(0):
                 self._loaded[key] = self._load(planned)
             self._fingerprints[key] = Fingerprint(self._loaded[key])
+            self._functions.add(_packages(self._loaded[key]))
         return self._loaded[key]
 
     def _load(self, planned: PlannedCell) -> LoadedModel:
         model = self.create("model", planned.cell.model)
         network = model.load(device=self.device, dtype=model.dtype)
+        self._check_planned(planned, model)
         return_freed_memory(network)
         sampling = self.plan.spec.sampling
         provider = self.table.get("model", planned.cell.model.name)
@@ -88,13 +92,34 @@ class Workbench:
             device=self.device,
         )
 
+    def _check_planned(self, planned: PlannedCell, model: Model) -> None:
+        """StoreError when the model on the disk is another by now, as while a training goes on."""
+        facts = (self.plan.ingredients[name] for name in planned.made_of["lower"])
+        digest = next(fact["content"] for fact in facts if "content" in fact)
+        if model.digest != digest:
+            raise StoreError(
+                f"model '{planned.cell.model.name}' is another than when the run was planned: its "
+                "files were changed. Nothing finished is lost; let them be while a run goes on, "
+                "and repeat the command."
+            )
+
     def check_models(self) -> None:
-        """Nothing, when every loaded model is what it was; else they are loaded again when asked.
+        """Nothing, when every loaded model and what computes it are what they were.
+
+        Models that are not are loaded again when asked for, functions are put back.
 
         Raises:
             CellError: names what was changed.
         """
         changes = [name for held in self._fingerprints.values() for name in held.changes()]
+        replaced = self._functions.restore()
+        if replaced and not changes:
+            self.forget_lowered()  # may hold on to one of them
+            raise CellError(
+                f"functions were replaced ({_some(replaced)}) that other results are computed with "
+                "too. A plugin changes its own layers only; nothing of this was stored, and the "
+                "functions are put back."
+            )
         if not changes:
             return
         for held in self._fingerprints.values():
@@ -102,10 +127,9 @@ class Workbench:
         self._fingerprints.clear()
         self._loaded.clear()
         self._lowered = None  # may share tensors with what was changed
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise CellError(
-            f"the full-precision model was changed ({', '.join(changes[:3])}{more}), which would "
-            "change other results too. A plugin works on a copy; nothing of this was stored, and "
+            f"the full-precision model was changed ({_some(changes)}), which would change other "
+            "results too. A plugin works on a copy; nothing of this was stored, and "
             "the model is loaded again."
         )
 
@@ -158,3 +182,14 @@ class Workbench:
                 f"{type(lowered).__name__}."
             )
         return lowered
+
+
+def _packages(loaded: LoadedModel) -> set[str]:
+    """Whose code computes the model, torch's left out."""
+    parts = (loaded.model, loaded.sampler, *loaded.network.modules())
+    return {package_of(one) for one in parts} - {"torch"}
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

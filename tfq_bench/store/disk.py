@@ -73,11 +73,17 @@ def sync_tree(folder: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes `path` so that readers see the old text or the new one, never a part.
 
+    What is no regular file (`/dev/stdout`, a pipe) is written into: renaming would replace it.
+
     Raises:
         StoreError: disk full, no permission; the old file is then unchanged.
     """
     temporary = None
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                file.write(text)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(

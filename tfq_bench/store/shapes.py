@@ -86,7 +86,7 @@ AMOUNT = _plain(
 )
 LEVEL = _plain(
     "a number between 0 and 1",
-    lambda value: type(value) is float and 0 < value and 0.5 + value / 2 < 1,
+    lambda value: type(value) is float and 0.5 < 0.5 + value / 2 < 1,
 )
 
 

@@ -5,7 +5,7 @@ Conditions depend on the image index alone, so that the cells of a suite pair.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +46,7 @@ def conditioning(
     prompts: Sequence[str],
     tokens: int,
     pixels: int,
+    loaded: Callable[[], None] = lambda: None,
 ) -> Conditioning:
     """The conditioning of a network.
 
@@ -55,6 +56,7 @@ def conditioning(
         prompts: for image 0, 1, ...; they repeat.
         tokens: length of a random prompt's embedding.
         pixels: side of the image, which SDXL and PixArt are told.
+        loaded: called when text encoders have been loaded.
     """
     if kind == "DiTTransformer2DModel":
         count = int(config["num_embeds_ada_norm"])
@@ -68,7 +70,7 @@ def conditioning(
         return _ClassTokens(embedder)
     if folder is None:
         return _RandomText(kind, config, tokens, sizes)
-    return Prompts(kind, config, folder, prompts, sizes)
+    return Prompts(kind, config, folder, prompts, sizes, loaded)
 
 
 def read_prompts(path: str) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ class Folder:
                 f"{path}: its class is {api.printable(repr(found), 80)}, but model_index.json says "
                 f"{api.printable(repr(stated), 80)}; expected one. Correct the one that is wrong."
             )
-        return {**config, "_class_name": found}
+        return {**_without_defaults(config), "_class_name": found}
 
     def digest(self, *, random: bool) -> str:
         """SHA-256 over all files that are opened: configurations, tokenizers, weights.
@@ -244,6 +244,12 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected a JSON object, found {api.printable(repr(found), 80)}."
         )
     return found
+
+
+def _without_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as diffusers reads it: keys that it lists as left to defaults are none."""
+    left = config.get("_use_default_values") or ()
+    return {key: value for key, value in config.items() if key not in left}
 
 
 def weights_of(folder: Path) -> Weights:

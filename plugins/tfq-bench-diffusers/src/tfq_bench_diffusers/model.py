@@ -143,6 +143,11 @@ class DiffusersModel:
                 f"model '{self._name}': its configuration states no size of one number (found "
                 f"{native!r}); set option 'resolution'."
             )
+        if not self._asked and (native is True or native is False or native < 1):
+            raise api.SuiteError(
+                f"model '{self._name}': its configuration states sample_size = {native!r}; "
+                "expected a whole number above 0."
+            )
         side = self._asked // self._factor if self._asked else native
         if self._asked % self._factor:
             raise api.SuiteError(
@@ -163,10 +168,26 @@ class DiffusersModel:
         if self._folder is None:
             content["scheduler"] = self._scheduler
         else:
-            content["files"] = self._folder.digest(random=self._random)
+            content["files"] = self._files
         if self._speaks:
             content["prompts"] = read_prompts(self._prompts)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _files(self) -> str:
+        assert self._folder is not None
+        return self._folder.digest(random=self._random)
+
+    def _check_unchanged(self) -> None:
+        """AssetError when files are others than those that the digest was made of.
+
+        Decoder and text encoders are loaded long after it, when they are first needed.
+        """
+        if self._folder is not None and self._folder.digest(random=self._random) != self._files:
+            raise api.AssetError(
+                f"{self._folder.path}: its files were changed while they were in use, so that "
+                "nobody knows what is sampled. Let them be while a run goes on, and repeat it."
+            )
 
     def _understand(self) -> None:
         """Nothing, when all that will be loaded is there and understood; loads nothing."""
@@ -210,6 +231,7 @@ class DiffusersModel:
             prompts=read_prompts(self._prompts) if self._speaks else (),
             tokens=tokens or TOKENS,
             pixels=self.latent_shape[1] * self._factor,
+            loaded=self._check_unchanged,
         )
 
     def load(self, *, device: str, dtype: torch.dtype) -> nn.Module:
@@ -235,11 +257,11 @@ class DiffusersModel:
             AssetError: diffusers built the network, but cannot run it.
         """
         channels, height, width = self.latent_shape
-        x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
         row = self._conditioning.row(0)
         condition = {name: value[None] for name, value in row.items()}
-        arguments = forward_arguments(self._kind, x, torch.zeros(1), condition)
         try:
+            x = torch.zeros(1, channels, height, width, dtype=next(network.parameters()).dtype)
+            arguments = forward_arguments(self._kind, x, torch.zeros(1), condition)
             return diffusers_topology(network, arguments)
         except api.TfqError:
             raise
@@ -293,7 +315,9 @@ class DiffusersModel:
         folder = self._decoder_folder
         if folder is None or (self._random and weights_fault(folder)):
             return None
-        return Decoder(folder, self._decoder_config)
+        decoder = Decoder(folder, self._decoder_config)
+        self._check_unchanged()
+        return decoder
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 `[B, H, W, 3]`. Latents without a decoder are shown as they are, three channels.

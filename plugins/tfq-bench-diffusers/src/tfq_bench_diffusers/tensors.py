@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from tfq_bench_diffusers.weights import Weights
 
-__all__ = ["check_tensors", "listed"]
+__all__ = ["check_floats", "check_tensors", "listed"]
 
 Tensors = dict[str, "Tensor"]
 """Tensors on the meta device: shapes and dtypes, no values."""
+
+_PLACES = "position_ids"
+"""What old text encoders saved beside their weights: 0, 1, ..."""
 
 FLOATS = {
     "F64": torch.float64,
@@ -68,6 +71,17 @@ def check_tensors(network: nn.Module, weights: Weights, folder: Path) -> None:
         )
 
 
+def check_floats(weights: Weights, folder: Path) -> None:
+    """Nothing, when all numbers in a text encoder's files are floating point.
+
+    transformers would take codes of 8 bits for the weights themselves.
+
+    Raises:
+        AssetError: they are not (the first tensors are named), or files are damaged.
+    """
+    _headers(weights, folder, but=_PLACES)
+
+
 def listed(names: Iterable[str], shown: int = 4) -> str:
     """The first names, and how many more there are."""
     ordered = sorted(names)
@@ -75,16 +89,16 @@ def listed(names: Iterable[str], shown: int = 4) -> str:
     return ", ".join(f"'{api.printable(name, 120)}'" for name in ordered[:shown]) + more
 
 
-def _headers(weights: Weights, folder: Path) -> Tensors:
+def _headers(weights: Weights, folder: Path, but: str = "") -> Tensors:
     found: Tensors = {}
     for path in weights.files:
-        tensors = _safetensors(path) if weights.safe else _pickled(path)
+        tensors = _safetensors(path, but) if weights.safe else _pickled(path, but)
         twice = found.keys() & tensors.keys()
         if twice:
             raise api.AssetError(f"{folder}: {listed(twice)} are in more than one weight file.")
         if weights.index is not None:
             stated = {name for name, file in weights.names.items() if file == path.name}
-            odd = stated ^ tensors.keys()
+            odd = {name for name in stated ^ tensors.keys() if not _left_out(name, but)}
             if odd:
                 raise api.AssetError(
                     f"{path}: expected the tensors that {weights.index.name} says, but they "
@@ -94,11 +108,16 @@ def _headers(weights: Weights, folder: Path) -> Tensors:
     return found
 
 
-def _safetensors(path: Path) -> Tensors:
+def _left_out(name: str, but: str) -> bool:
+    return bool(but) and name.endswith(but)
+
+
+def _safetensors(path: Path, but: str) -> Tensors:
     try:
         with safe_open(path, framework="pt") as file:
             # An index of slices; no values are read.
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if not _left_out(name, but)]  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in names}
             stated = {name: (one.get_shape(), one.get_dtype()) for name, one in slices.items()}
     except (OSError, SafetensorError) as error:
         raise _damaged(path, "a safetensors file", error) from None
@@ -110,7 +129,7 @@ def _safetensors(path: Path) -> Tensors:
     }
 
 
-def _pickled(path: Path) -> Tensors:
+def _pickled(path: Path, but: str) -> Tensors:
     try:
         found = torch.load(path, map_location="meta", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -128,7 +147,7 @@ def _pickled(path: Path) -> Tensors:
     odd = {
         f"{name} ({value.dtype})"
         for name, value in found.items()
-        if value.dtype not in FLOATS.values()
+        if value.dtype not in FLOATS.values() and not _left_out(name, but)
     }
     _refuse_codes(path, odd)
     return dict(found)

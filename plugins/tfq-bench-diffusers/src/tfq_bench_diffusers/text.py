@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from tfq_bench import api
 from tfq_bench_diffusers.folders import TEXT, Folder, read_json, weights_of
 from tfq_bench_diffusers.quiet import no_bars
-from tfq_bench_diffusers.tensors import listed
+from tfq_bench_diffusers.tensors import check_floats, listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,10 @@ def check_text(folder: Folder) -> None:
         for key, what in OTHERS.items():
             if config.get(key) is not None:
                 raise api.AssetError(f"{path}: it has the key {key}: {what}.")
+        check_floats(weights_of(path.parent), path.parent)
+
+
+_LAYER = re.compile(r"^(text_model\.)?encoder\.(layers|block)\.\d+\.")
 
 
 class Prompts:
@@ -66,6 +71,7 @@ class Prompts:
     Args:
         prompts: for image 0, 1, ...; they repeat.
         sizes: what the network is told besides, the same for every image.
+        loaded: called when the text encoders have been loaded.
     """
 
     def __init__(
@@ -75,10 +81,11 @@ class Prompts:
         folder: Folder,
         prompts: Sequence[str],
         sizes: Mapping[str, Tensor],
+        loaded: Callable[[], None],
     ) -> None:
         self._kind, self._folder, self._prompts = kind, folder, prompts
         self._pools = config.get("addition_embed_type") == "text_time"
-        self._sizes = sizes
+        self._sizes, self._loaded = sizes, loaded
         self._pipeline: Any = None
         self._known: dict[str, tuple[Row, Row]] = {}
 
@@ -172,6 +179,7 @@ class Prompts:
             for name, encoder in encoders.items():
                 tokenizer = name.replace("text_encoder", "tokenizer")
                 _check_tokenizer(self._folder, getattr(pipeline, tokenizer), tokenizer, encoder)
+            self._loaded()
             self._pipeline = pipeline
         return self._pipeline
 
@@ -206,6 +214,7 @@ def _load_encoder(folder: Folder, name: str, kind: Any) -> Any:
                 local_files_only=True,
                 use_safetensors=weights_of(path).safe,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
             )
     except api.TfqError:
         raise
@@ -214,15 +223,17 @@ def _load_encoder(folder: Folder, name: str, kind: Any) -> Any:
             f"{path}: expected the weights of a {kind.__name__}, found another thing: "
             f"{type(error).__name__}: {api.printable(error, 500)}"
         ) from error
+    surplus = set(told["unexpected_keys"])
+    # Whole layers that the configuration does not know; single tensors are left by other tasks.
+    layers = {name for name in surplus if _LAYER.search(name)}
     odd = {str(one[0] if isinstance(one, tuple) else one) for one in told["mismatched_keys"]}
     faults = [
         f"{len(names)} {what}: {listed(names)}"
         for what, names in (("missing", set(told["missing_keys"])), ("of another shape", odd))
         if names
     ]
-    if faults:
-        surplus = set(told["unexpected_keys"])
-        faults += [f"{len(surplus)} unexpected: {listed(surplus)}"] if surplus else []
+    if faults or layers:
+        faults += [f"{len(surplus)} unexpected: {listed(layers or surplus)}"] if surplus else []
         raise api.AssetError(
             f"{path}: expected the tensors of a {kind.__name__}, found {'; '.join(faults)}. Fetch "
             "the folder again."

@@ -143,6 +143,24 @@ def test_broken_index_is_refused(copy_folder, index):
     refused(folder, f"{SAFE}.index.json")
 
 
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_files_that_change_behind_the_digest_are_noticed(copy_folder, part):
+    """Decoder and text encoders are loaded when they are first needed."""
+    folder = copy_folder("sd")
+    model = DiffusersModel(source=str(folder))
+    before = model.digest
+    path = folder / part / ("model.safetensors" if part == "text_encoder" else SAFE)
+    tensors = load_file(path)
+    save_file({name: value * 2 for name, value in tensors.items()}, path, {"format": "pt"})
+    with pytest.raises(api.AssetError, match="were changed while they were in use"):
+        _ = (
+            model.decode(torch.zeros(1, 4, 8, 8))
+            if part == "vae"
+            else model.conditions([0], device="cpu")
+        )
+    assert before != digest(folder)
+
+
 # Tensors that are not the network's.
 
 
@@ -215,6 +233,60 @@ def test_text_encoders_tensors_are_never_made_up(copy_folder):
     model = DiffusersModel(source=str(folder))
     with pytest.raises(api.AssetError, match=r"1 missing: '.*fc1\.weight'"):
         model.conditions([0], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda one: {k: v.to(torch.int8) if "fc1" in k else v for k, v in one.items()},
+         ["fc1.bias", "already quantized"]),
+        (lambda one: {k: v.to(torch.float8_e4m3fn) if "fc2" in k else v for k, v in one.items()},
+         ["fc2.bias", "F8_E4M3"]),
+    ],
+)  # fmt: skip
+def test_codes_of_a_text_encoder_are_no_weights(copy_folder, change, words):
+    """Its library casts them to float and goes on; the plan names them."""
+    folder = copy_folder("sd")
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "text_model.embeddings.position_ids": torch.arange(16)}, path)
+    assert 64 == len(digest(folder))  # as old files have it
+    save_file(change(tensors), path)
+    refused(folder, "model.safetensors", *words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_hidden_layers": 1}, r"unexpected: '.*layers\.1\."),
+        ({"vocab_size": 60}, r"of another shape: '.*token_embedding\.weight'"),
+    ],
+)
+def test_text_encoders_of_another_shape_are_named(copy_folder, change, words):
+    """Fewer layers than the file has, where transformers only warns; other sizes."""
+    folder = copy_folder("sd")
+    edit(folder / "text_encoder" / "config.json", **change)
+    with pytest.raises(api.AssetError, match=words):
+        DiffusersModel(source=str(folder)).conditions([0], device="cpu")
+
+
+def test_keys_that_are_left_to_defaults_are_none(copy_folder):
+    """`_use_default_values`, which diffusers honours wherever it stands."""
+    folder = copy_folder("ddpm")
+    path = folder / "scheduler" / "scheduler_config.json"
+    before = DiffusersModel(source=str(folder)).sampler("ddim", 5).definition
+    edit(path, beta_start=0.00085, _use_default_values=["beta_start"])
+    expected = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler").config.beta_start
+    assert 0.0001 == expected
+    assert before == DiffusersModel(source=str(folder)).sampler("ddim", 5).definition
+
+
+@pytest.mark.parametrize("size", [0, -8, True])
+def test_a_size_that_is_none_is_refused(copy_folder, size):
+    """Before anything is loaded."""
+    folder = copy_folder("ddpm")
+    edit(folder / "unet" / "config.json", sample_size=size)
+    refused(folder, f"sample_size = {size}", "above 0")
 
 
 def test_a_pickle_with_code_is_not_run(copy_folder, tmp_path):

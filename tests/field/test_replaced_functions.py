@@ -1,0 +1,217 @@
+"""Functions, modes and flags that a plugin replaces in its process compute nobody else's results.
+
+Speed-ups are often installed so: `torch.nn.functional.scaled_dot_product_attention = mine`.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tfq_bench.cli import main
+from tfq_bench.errors import BrokenPlugin
+from tfq_bench.pipeline.fingerprint import Fingerprint
+from tfq_bench.pipeline.functions import Functions, unreplaced
+from tfq_bench.pipeline.settings import own_settings
+from tfq_bench.store.run import RunFolder
+from tfq_bench.testing import tiny
+from tfq_bench.testing.tiny import TinyModel, load_tiny
+
+
+def wrapped(owner, name):
+    """Replaces a function by one that copies its names, as decorators do."""
+    old = getattr(owner, name)
+    setattr(owner, name, functools.wraps(old)(lambda *a, **k: old(*a, **k)))
+
+
+def named(path):
+    """The module or class of this name."""
+    return sys.modules.get(path) or getattr(named(path.rpartition(".")[0]), path.rpartition(".")[2])
+
+
+REPLACED = {
+    "torch.nn.functional.scaled_dot_product_attention": lambda: wrapped(
+        functional, "scaled_dot_product_attention"
+    ),
+    "torch.nn.functional.conv2d": lambda: wrapped(functional, "conv2d"),
+    "torch.round": lambda: setattr(torch, "round", torch.floor),
+    "torch.Tensor.round": lambda: setattr(torch.Tensor, "round", torch.Tensor.floor),
+    "torch.nn.modules.module.Module.__call__": lambda: wrapped(torch.nn.Module, "__call__"),
+    "torch.nn.modules.linear.Linear.forward": lambda: wrapped(torch.nn.Linear, "forward"),
+    "torch.nn.modules.conv.Conv2d.__call__": lambda: setattr(
+        torch.nn.Conv2d, "__call__", lambda *_: None
+    ),
+    "math.sqrt": lambda: setattr(math, "sqrt", abs),
+    "numpy.mean": lambda: wrapped(np, "mean"),
+    "tfq_bench.testing.tiny.TinyModel.decode": lambda: wrapped(TinyModel, "decode"),
+    "tfq_bench.testing.tiny.load_tiny": lambda: setattr(tiny, "load_tiny", abs),
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_what_was_replaced_is_named_and_put_back(name):
+    """Functions, methods, and new methods that hide inherited ones."""
+    functions = Functions()
+    owner, _, attribute = name.rpartition(".")
+    before = vars(named(owner)).get(attribute)
+    REPLACED[name]()
+    assert [name] == [found.partition(" ")[0] for found in functions.restore()]
+    assert before is vars(named(owner)).get(attribute)
+    assert [] == functions.restore()
+
+
+def test_libraries_may_wrap_their_own():
+    """Importing torch's compiler wraps `torch.manual_seed`, which changes nothing."""
+    functions = Functions()
+    old = torch.manual_seed
+    namespace = {"__name__": "torch._compile", "old": old}
+    exec("def manual_seed(seed): return old(seed)", namespace)
+    try:
+        torch.manual_seed = namespace["manual_seed"]
+        assert [] == functions.restore()
+        assert torch.manual_seed is namespace["manual_seed"]
+    finally:
+        torch.manual_seed = old
+
+
+def test_an_import_that_replaces_is_told():
+    """Models, metrics and backends are imported while the plan is made."""
+    old = functional.silu
+    with pytest.raises(BrokenPlugin, match=r"torch\.nn\.functional\.silu by "), unreplaced():
+        functional.silu = lambda x: x * 0.5
+    assert functional.silu is old
+
+
+QUANTIZER = """
+import torch.nn.functional as F
+from tfq_bench import api
+from tfq_bench.quant.rtn import RoundToNearest
+
+class Fast(RoundToNearest):
+    def quantize(self, loaded, data, **more):
+        old = F.conv2d
+        F.conv2d = lambda *a, **k: old(*a, **k) * 0.9
+        return super().quantize(loaded, data, **more)
+
+@api.hookimpl
+def tfq_quantizers():
+    yield api.QuantizerProvider(
+        name="fast", summary="", factory=f"{__name__}:Fast", wbits=(8,), abits=(8,)
+    )
+"""
+SUITE = """
+schema = 1
+suite = {{name = "fast", threads = 1}}
+sampling = {{sampler = "ddim", steps = 1, images = 2, batch = 2, shard = 2}}
+calibration = {{images = 1, batch = 1}}
+model = [{{name = "tiny"}}]
+quantizer = [{{name = "fp"}}, {bad}{{name = "rtn", wbits = [4], abits = [8]}}]
+backend = [{{name = "simulate"}}]
+metric = [{{name = "paired"}}]
+"""
+
+
+def test_whoever_replaces_a_function_fails_alone(plugin_host, tmp_path, capsys):
+    """Its cell says which; the cell behind it has the numbers of a run without it."""
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+    plugin_host.install("fast", QUANTIZER, distribution="fast-dist")
+    numbers = {}
+    for name, bad in {"good": "", "bad": '{name = "fast"}, '}.items():
+        (tmp_path / "suite.toml").write_text(SUITE.format(bad=bad))
+        folder = tmp_path / name
+        code = main(["run", str(tmp_path / "suite.toml"), "--run", str(folder), "--no-report"])
+        assert (3 if bad else 0) == code
+        records = RunFolder.open(folder).records()
+        numbers[name] = {
+            (r.label, r.metric.definition.name): r.metric.value for r in records if r.metric
+        }
+        failed = [r for r in records if r.status == "failed"]
+    (failure,) = failed
+    assert " fast " in failure.label
+    assert "functions were replaced (torch.nn.functional.conv2d by " in failure.reason
+    assert numbers["good"] == numbers["bad"]
+
+
+class _Halves(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class _Calls(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def put(owner, name, value):
+    """A function that sets an attribute."""
+    return lambda: setattr(owner, name, value)
+
+
+KEPT = [torch.inference_mode()]
+"""Ends when the object does."""
+
+SETTINGS = {
+    "modes": lambda: _Halves().__enter__(),
+    "modes of functions": lambda: _Calls().__enter__(),
+    "inference mode": lambda: KEPT[-1].__enter__(),
+    "numbers below the smallest normal one": lambda: torch.set_flush_denormal(True),
+    "kernels of attention": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "float32 precision": put(torch.backends, "fp32_precision", "tf32"),
+    "float32 products": lambda: torch.set_float32_matmul_precision("medium"),
+    "mkldnn.matmul precision": put(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    "nnpack.enabled": lambda: torch.backends.nnpack.set_flags(False),
+    "sums of float16 products": put(
+        torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False
+    ),
+    "float16 accumulation": put(torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
+    "engine of quantized operations": put(torch.backends.quantized, "engine", "onednn"),
+    "types of autocast": lambda: torch.set_autocast_dtype("cpu", torch.float16),
+    "umask": lambda: os.umask(0o777),
+    "cores": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_set_back_and_named(name, caplog):
+    """Those that change results, and those that change times."""
+    with own_settings(0):
+        SETTINGS[name]()
+    (told,) = [one.getMessage() for one in caplog.records if "left changed" in one.getMessage()]
+    assert name.removesuffix(" of functions") in told
+    caplog.clear()
+    with own_settings(0):
+        pass
+    assert not caplog.records
+
+
+CHANGES = {
+    "sampler.timesteps": lambda one: setattr(one.sampler, "timesteps", (3, 2, 1)),
+    "methods of model": lambda one: setattr(one.model, "predict", lambda *_: None),
+    "methods of sampler": lambda one: setattr(one.sampler, "step", lambda *_: None),
+    "model.table": lambda one: one.model.table.__setitem__(0, 5.0),
+    "model.given.scale": lambda one: setattr(one.model.given, "scale", 3.0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_model_and_sampler_hold_counts(name):
+    """Whole numbers of the sampler, NumPy's arrays, dataclasses, and methods of one object."""
+
+    @dataclasses.dataclass
+    class Given:
+        scale: float = 2.0
+
+    loaded = load_tiny(steps=2)
+    loaded.model.table, loaded.model.given = np.zeros(3), Given()
+    before = Fingerprint(loaded)
+    assert [] == before.changes()
+    CHANGES[name](loaded)
+    assert [name] == before.changes()

@@ -1,0 +1,164 @@
+"""Functions that every result is computed with, to see whether foreign code has replaced some.
+
+Speed-ups are often installed by assignment (`torch.nn.functional.scaled_dot_product_attention =
+mine`). In one process such a function computes everybody's results after it, under keys that know
+nothing of it. So the functions of torch, of this package and of the model's packages are looked at
+after each piece of foreign code, and put back where they are others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from tfq_bench.errors import BrokenPlugin
+
+__all__ = ["Functions", "package_of", "unreplaced"]
+
+HOST = "tfq_bench"
+_MODULES = ("torch", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft")
+_OTHERS: tuple[ModuleType, ...] = (math, np, np.linalg)
+_CLASSES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter, torch.autograd.Function)
+_MOVES = ("torch.Storage",)
+"""What torch itself sets, here with its default dtype."""
+
+Owner = ModuleType | type
+
+
+class Functions:
+    """Functions, classes and methods at one moment.
+
+    Args:
+        packages: whose modules and classes are watched beside torch's, numpy's and our own.
+    """
+
+    def __init__(self, packages: Iterable[str] = ()) -> None:
+        self._held: dict[int, tuple[Owner, dict[str, Any]]] = {}
+        owners: list[Owner] = [*_OTHERS, *_CLASSES, *(sys.modules[name] for name in _MODULES)]
+        owners += _classes("torch.nn.modules")
+        for owner in owners:
+            self._hold(owner)
+        self.add((HOST, *packages))
+
+    def add(self, packages: Iterable[str]) -> None:
+        """Watches the modules of these packages that are imported, and the classes in them."""
+        for package in packages:
+            owners: list[Owner] = [*_modules(package), *_classes(package)]
+            for owner in owners:
+                if id(owner) not in self._held:
+                    self._hold(owner)
+
+    def restore(self) -> list[str]:
+        """Names of those that were replaced or hidden, with whose code it was; all are put back.
+
+        A library that wraps a function of its own, as torch's compiler does when it is imported, is
+        left alone.
+        """
+        changed = []
+        for owner, before in self._held.values():
+            now = _functions(owner)
+            for name in before.keys() | now.keys():
+                was, found = before.get(name), now.get(name)
+                if found is was or (was is None and not _hides(owner, name)):
+                    continue
+                if was is not None and found is not None and _own_wrapper(owner, was, found):
+                    before[name] = found
+                    continue
+                path = f"{_path(owner)}.{name}"
+                if path not in _MOVES:
+                    changed.append(f"{path}{_by(found)}")
+                if was is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, was)
+        return sorted(changed)
+
+    def _hold(self, owner: Owner) -> None:
+        self._held[id(owner)] = owner, _functions(owner)
+
+
+@contextlib.contextmanager
+def unreplaced() -> Iterator[None]:
+    """For a block that imports plugins: functions are afterwards what they were.
+
+    Raises:
+        BrokenPlugin: they are not; names them and the package whose code took their places.
+    """
+    functions = Functions()
+    try:
+        yield
+    except BaseException:
+        functions.restore()
+        raise
+    if replaced := functions.restore():
+        raise BrokenPlugin(
+            f"importing what the suite uses replaced functions that every result is computed with "
+            f"({', '.join(replaced[:3])}{', ...' if len(replaced) > 3 else ''}). Leave that plugin "
+            "out (--block NAME), or let it replace them in its own layers only."
+        )
+
+
+def package_of(value: object) -> str:
+    """The top package of an object's class."""
+    return type(value).__module__.partition(".")[0]
+
+
+def _modules(package: str) -> Iterator[ModuleType]:
+    for name, module in list(sys.modules.items()):
+        if (name == package or name.startswith(f"{package}.")) and type(module) is ModuleType:
+            yield module
+
+
+def _classes(package: str) -> Iterator[type]:
+    for module in _modules(package):
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                yield value
+
+
+def _functions(owner: Owner) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in list(vars(owner).items())
+        if callable(value) or isinstance(value, property | classmethod | staticmethod)
+    }
+
+
+def _hides(owner: Owner, name: str) -> bool:
+    """Whether a new name of a class takes the place of an inherited one."""
+    return isinstance(owner, type) and any(name in vars(base) for base in owner.__mro__[1:])
+
+
+def _own_wrapper(owner: Owner, was: Any, found: Any) -> bool:
+    name = getattr(found, "__name__", "")
+    return name == getattr(was, "__name__", None) and _author(found) == _package(owner)
+
+
+def _author(found: Any) -> str:
+    """The top package of a function's code; decorators that copy names do not change it."""
+    code = getattr(found, "__globals__", None)
+    name = code.get("__name__") if code is not None else getattr(found, "__module__", None)
+    return str(name or "").partition(".")[0]
+
+
+def _package(owner: Owner) -> str:
+    name = owner.__module__ if isinstance(owner, type) else owner.__name__
+    return name.partition(".")[0]
+
+
+def _path(owner: Owner) -> str:
+    if isinstance(owner, type):
+        return f"{owner.__module__}.{owner.__qualname__}"
+    return owner.__name__
+
+
+def _by(found: Any) -> str:
+    author = _author(found)
+    return f" by {author}" if author else ""
