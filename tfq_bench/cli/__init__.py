@@ -93,6 +93,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (default: the process's) and returns the exit code."""
+    _open_streams()
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     if debug:
         logging.basicConfig(level=logging.DEBUG)
@@ -147,8 +148,6 @@ def _told(code: int, debug: bool) -> int:
     Raises:
         BrokenPipeError: the reader went away; noticed here, not at exit.
     """
-    if sys.stdout is None:  # closed from the start: nobody wants to read
-        return code
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -160,6 +159,20 @@ def _told(code: int, debug: bool) -> int:
         lost = _fail(f"cannot write to standard output: {why}.", UsageError.exit_code, debug)
         return code or lost
     return code
+
+
+def _open_streams() -> None:
+    """Where a standard stream is closed (`>&-`), nothing is read or written instead.
+
+    Its number is taken, because the next file that is opened would get it, and prints with it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
