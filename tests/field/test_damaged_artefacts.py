@@ -1,5 +1,6 @@
 """Run folders that were damaged, or left by a run that was killed: the same command mends them."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tfq_bench.cli import main
 from tfq_bench.errors import StoreError
+from tfq_bench.pipeline.evaluate import CACHE
 from tfq_bench.store import artefacts
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch, scratch_folder
@@ -103,7 +105,8 @@ def another_key(path, place):
     st.floats(0, 0.999),
     st.sampled_from([flip, truncate, remove, link, add, swap, another_key]),
 )
-def _damage_is_mended(runs, number, place, damage):
+def test_fuzz_damaged_artefacts_are_made_again(runs, number, place, damage):
+    """Whatever happened to whichever file: the same command ends with 0 and the same numbers."""
     good, run = runs
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -116,13 +119,9 @@ def _damage_is_mended(runs, number, place, damage):
         assert numbers(good) == numbers(copy)
         for path in files(good):
             same = copy / path.relative_to(good)
-            assert same.is_file()
+            # Features are a cache: made again by the next evaluation that asks for them.
+            assert same.is_file() or path.parts[-3] == CACHE
             assert not same.is_symlink()
-
-
-def test_fuzz_damaged_artefacts_are_made_again(runs):
-    """Whatever happened to whichever file: the same command ends with 0 and the same numbers."""
-    _damage_is_mended(runs)
 
 
 def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
@@ -234,6 +233,30 @@ def test_scratch_of_the_dead_is_removed(tmp_path, monkeypatch):
     assert {"tfq-bench-mydata00", "tfq-bench-data", "tfq-bench-abcdefgh"} == {
         path.name for path in tmp_path.iterdir()
     }
+
+
+def test_what_a_digest_does_not_tell_is_made_again_too(runs):
+    """An environment, which has a name for a checksum, and values whose digests were redone."""
+    good, run = runs
+    before = numbers(good)
+    (environment,) = good.glob("env-*.json")
+    content = environment.read_bytes()
+    environment.write_bytes(content.replace(b'"cores": ', b'"cores": 1'))
+    code, told = run(good)
+    assert 0 == code
+    assert f"note: {environment.name} is written anew" in told.err
+    assert content == environment.read_bytes()
+    for text in ("[]", '{"values": null}', '{"values": [{"name": "psnr"}]}'):
+        result = next(good.glob("artefacts/evaluate/*/result.json"))
+        result.write_text(text)
+        manifest = json.loads((result.parent / "manifest.json").read_text())
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        manifest["files"] = {result.name: {"bytes": len(text), "sha256": digest}}
+        (result.parent / "manifest.json").write_text(json.dumps(manifest))
+        code, told = run(good)
+        assert 0 == code, told.err
+        assert 1 == told.err.count("note: ")
+        assert before == numbers(good)
 
 
 def test_no_room_for_scratch_is_a_sentence(monkeypatch):
