@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.environment import hardware_fingerprint
+from tfq_bench.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured, cell_facts, flaw
@@ -52,7 +52,9 @@ _BASELINE = fields(
         FIELD: TEXT,
         "created_from": TEXT,
         "suite": TEXT,
-        "environments": mapping(fields({"description": TEXT}, {"hardware": TEXT})),
+        "environments": mapping(
+            fields({"description": TEXT}, {"hardware": TEXT, "arithmetic": mapping(TEXT)})
+        ),
         "definitions": mapping(fields(DEFINITION, LATER)),
         "values": many(
             fields(
@@ -82,13 +84,13 @@ class Baseline:
 
     Args:
         created_from: plan id of the run. suite: its name.
-        environments: by id `{"hardware": fingerprint, "description": words}`.
+        environments: by id `{"hardware": fingerprint, "description": words, "arithmetic": facts}`.
         cells: every cell that has numbers.
     """
 
     created_from: str
     suite: str
-    environments: Mapping[str, Mapping[str, str]]
+    environments: Mapping[str, Mapping[str, Any]]
     cells: tuple[CellFacts, ...]
 
 
@@ -231,6 +233,7 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
             definition=value["definition"],
             environment=value["environment"],
             hardware=environments.get(value["environment"], {}).get("hardware"),
+            arithmetic=environments.get(value["environment"], {}).get("arithmetic", {}),
         )
     return Baseline(
         created_from=content["created_from"],
@@ -248,10 +251,14 @@ def _sound(cell: CellFacts) -> CellFacts:
     return replace(cell, values=kept)
 
 
-def _describe(environment: Mapping[str, Any]) -> dict[str, str]:
-    hardware = environment.get("hardware")
+def _describe(environment: Mapping[str, Any]) -> dict[str, Any]:
+    hardware, arithmetic = environment.get("hardware"), stated_arithmetic(environment)
     if hardware is None:
-        return {"description": "unknown hardware"}
+        return {"description": "unknown hardware", "arithmetic": arithmetic}
     gpus = ", ".join(gpu["name"] for gpu in hardware.get("gpus", ())) or "no GPU"
     words = f"{hardware.get('cpu')}, {hardware.get('usable_cores')} cores, {gpus}"
-    return {"hardware": hardware_fingerprint(environment), "description": words}
+    return {
+        "hardware": hardware_fingerprint(environment),
+        "description": words,
+        "arithmetic": arithmetic,
+    }
