@@ -6,6 +6,7 @@ Each test makes a research project as people have them, changes one thing, and a
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -350,6 +351,85 @@ def test_what_changed_is_said(project, tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "5 tasks are done again: NVIDIA_TF32_OVERRIDE none -> 1; code of research" in text
     assert "4 tasks are done again: NVIDIA_TF32_OVERRIDE none -> 1." in text
+
+
+def forget(package):
+    """What a new process would not have: modules of a package as they were before an edit."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize("file", ["metric.py", "method.py"])
+def test_an_edit_reaches_the_gate(project, tmp_path, capsys, file):
+    """The same command computes again, `plan` says why, and a gate sees the new number.
+
+    The package is installed with `pip install -e`, its entry point in another module.
+    """
+    info = project.parent / "research-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: research\nVersion: 1.0\n")
+    (info / "RECORD").write_text("__editable__.research.pth,,\nresearch/__init__.py,,\n")
+    origin = {"url": f"file://{project.parent}", "dir_info": {"editable": True}}
+    (info / "direct_url.json").write_text(json.dumps(origin))
+    metric = METRIC.replace('direction="none"', 'direction="lower"')
+    (project / "metric.py").write_text(metric)
+    suite, run, baseline = (str(tmp_path / name) for name in ("field.toml", "run", "b.json"))
+    (tmp_path / "field.toml").write_text(SUITE)
+    command = ["run", suite, "--run", run, "--no-report"]
+    assert 0 == main(command)
+    assert 0 == main(["baseline", "save", run, "-o", baseline])
+    before = (project / file).read_text()
+    edited = {
+        "metric.py": before.replace("images.mean()", "images.mean() + 50"),
+        "method.py": before.replace("=STEPS", "=STEPS, symmetric_weights=False"),
+    }[file]
+    (project / file).write_text(edited)
+    forget("research")
+    capsys.readouterr()
+    assert 0 == main(["plan", suite, "--run", run])
+    assert "done again: code of research changed." in capsys.readouterr().out
+    assert 0 == main(command)
+    capsys.readouterr()
+    code = main(["gate", run, "--baseline", baseline, "--json"])
+    verdicts = json.loads(capsys.readouterr().out)["verdicts"]
+    moved = [v for v in verdicts if v["metric"] == "mean" and v["value"] != v["baseline"]]
+    cells = {"metric.py": 2, "method.py": 1}[file]  # full precision has no method
+    assert len(moved) == cells
+    if file == "metric.py":
+        assert code == 1
+        assert {"regressed"} == {v["outcome"] for v in moved}
+    (project / file).write_text(before)
+    forget("research")
+    assert 0 == main(command)
+    assert 0 == main(["gate", run, "--baseline", baseline])
+
+
+def test_an_upgrade_of_a_library_computes_again_and_says_so(project, tmp_path, capsys, monkeypatch):
+    """A library that only one method uses: its cells, by name and versions, and no others."""
+    from tfq_bench import running_code
+
+    (project / "ranges.py").write_text("import scipy\nSTEPS = 1\n")
+    (tmp_path / "field.toml").write_text(SUITE)
+    arguments = [str(tmp_path / "field.toml"), "--run", str(tmp_path / "run")]
+    assert 0 == main(["run", *arguments, "--no-report"])
+    version = running_code._version
+
+    def newer(one):
+        name, found = version(one)
+        return name, "9.9" if name == "scipy" else found
+
+    monkeypatch.setattr(running_code, "_version", newer)
+    capsys.readouterr()
+    assert 0 == main(["plan", *arguments])
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if "done again" in line]
+    assert line.startswith("5 tasks are done again: ")
+    assert re.search(r"scipy \S+ -> 9\.9", line)
+    assert 0 == main(["run", *arguments, "--no-report"])
+    assert "5 tasks are done again" in capsys.readouterr().out
+    assert 0 == main(["plan", *arguments])
+    assert "9 of 9 tasks are finished" in capsys.readouterr().out
 
 
 def test_one_more_metric_is_evaluated_alone(project, tmp_path, monkeypatch):

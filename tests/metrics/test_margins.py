@@ -1,7 +1,7 @@
 """How much worse a gate without rules lets each number of the host get.
 
-2 % of a bounded number or of decibels is many times the loss that it shows, so these have margins of
-their own; the README lists them.
+2 % of a bounded number or of decibels is many times the loss that it shows, so these have margins
+of their own; the README lists them.
 """
 
 from dataclasses import replace
