@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tfq_bench import interrupts
 from tfq_bench.border import Component
 from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
 from tfq_bench.foreign import printable
-from tfq_bench.inspection import cause
+from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.protocols import ChecksImages, NamesValues, Remarks
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def cautions(asked: tuple[Asked, ...], images: int) -> Iterator[str]:
             ) from error
         except TfqError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
             raise BrokenPlugin(
                 f"metric {mine.words} cannot say whether it can judge {images} images: "
                 f"{cause(error)}."
@@ -130,7 +133,9 @@ def remarks(model: Any, name: str, sampler: str) -> Iterator[str]:
         found = [printable(str(one)) for one in model.remarks(sampler)]
     except TfqError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if interrupts.asked_for(error) or out_of_memory(error):
+            raise
         raise BrokenPlugin(f"model '{name}' cannot say how it was read: {cause(error)}.") from error
     if found:
         yield f"model '{name}': {'; '.join(found)}."

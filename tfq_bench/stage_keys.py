@@ -24,10 +24,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfq_bench import interrupts
 from tfq_bench.border import Component, Scheme
 from tfq_bench.environment import arithmetic_facts, speed_facts
 from tfq_bench.errors import AssetError, BrokenPlugin, TfqError
-from tfq_bench.inspection import cause
+from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.inventory import asset_identities
 from tfq_bench.keys import canonical, content_digest, digest
 from tfq_bench.plan import EAGER
@@ -134,7 +135,9 @@ class KeyMaker:
             own = self._note(f"model '{provider.name}'", facts)
         except TfqError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
             raise BrokenPlugin(
                 f"model '{component.name}' ({self._table.distribution_of(provider)}) cannot say "
                 f"what it is: {cause(error)}."

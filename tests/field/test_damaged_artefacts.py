@@ -1,5 +1,6 @@
 """Run folders that were damaged, or left by a run that was killed: the same command mends them."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -240,6 +241,30 @@ def test_scratch_of_the_dead_is_removed(tmp_path, monkeypatch):
     assert {"tfq-bench-mydata00", "tfq-bench-data", "tfq-bench-abcdefgh"} == {
         path.name for path in tmp_path.iterdir()
     }
+
+
+def test_what_a_digest_does_not_tell_is_made_again_too(runs):
+    """An environment, which has a name for a checksum, and values whose digests were redone."""
+    good, run = runs
+    before = numbers(good)
+    (environment,) = good.glob("env-*.json")
+    content = environment.read_bytes()
+    environment.write_bytes(content.replace(b'"cores": ', b'"cores": 1'))
+    code, told = run(good)
+    assert 0 == code
+    assert f"note: {environment.name} is written anew" in told.err
+    assert content == environment.read_bytes()
+    for text in ("[]", '{"values": null}', '{"values": [{"name": "psnr"}]}'):
+        result = next(good.glob("artefacts/evaluate/*/result.json"))
+        result.write_text(text)
+        manifest = json.loads((result.parent / "manifest.json").read_text())
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        manifest["files"] = {result.name: {"bytes": len(text), "sha256": digest}}
+        (result.parent / "manifest.json").write_text(json.dumps(manifest))
+        code, told = run(good)
+        assert 0 == code, told.err
+        assert 1 == told.err.count("note: ")
+        assert before == numbers(good)
 
 
 def test_no_room_for_scratch_is_a_sentence(monkeypatch):

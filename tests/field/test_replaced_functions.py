@@ -42,6 +42,7 @@ REPLACED = {
         functional, "scaled_dot_product_attention"
     ),
     "torch.nn.functional.conv2d": lambda: wrapped(functional, "conv2d"),
+    "torch.nn.functional.silu": lambda: setattr(functional, "silu", functional.relu),
     "torch.round": lambda: setattr(torch, "round", torch.floor),
     "torch.Tensor.round": lambda: setattr(torch.Tensor, "round", torch.Tensor.floor),
     "torch.nn.modules.module.Module.__call__": lambda: wrapped(torch.nn.Module, "__call__"),
@@ -73,11 +74,11 @@ def test_libraries_may_wrap_their_own():
     functions = Functions()
     old = torch.manual_seed
     namespace = {"__name__": "torch._compile", "old": old}
-    exec("def manual_seed(seed): return old(seed)", namespace)
+    exec("def inner(seed): return old(seed)", namespace)
     try:
-        torch.manual_seed = namespace["manual_seed"]
+        torch.manual_seed = namespace["inner"]
         assert [] == functions.restore()
-        assert torch.manual_seed is namespace["manual_seed"]
+        assert torch.manual_seed is namespace["inner"]
     finally:
         torch.manual_seed = old
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from tfq_bench import interrupts
 from tfq_bench.errors import CellError, MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.evaluate import CellInputs
@@ -66,11 +67,11 @@ def judge(
             with own_settings(derive(0, f"evaluate-{key}")):
                 values = _evaluate(bench, metric, keys, inputs)
             write_values(bench.store, key, values)
-        except (StoreError, KeyboardInterrupt):
-            raise
         except (
             BaseException
         ) as error:  # SystemExit, CancelledError: it is the metric's all the same
+            if isinstance(error, StoreError) or interrupts.asked_for(error):
+                raise
             log.exception("metric %s", metric.title)
             raised = "" if isinstance(error, TfqError) else f"{RAISED}{type(error).__name__}: "
             reasons[metric.title] = f"{raised}{_text(error)}{_left_behind(bench)}"
