@@ -28,6 +28,7 @@ __all__ = [
     "gpu_names",
     "hardware_fingerprint",
     "speed_facts",
+    "stated_arithmetic",
 ]
 
 SCHEMA = 1
@@ -160,6 +161,28 @@ def speed_facts(device: str) -> dict[str, Any]:
         **{f"setting {name}": os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
     }
     return {**found, "GPUs": _gpus(), "driver": _gpu_driver()} if device == "cuda" else found
+
+
+def stated_arithmetic(environment: Mapping[str, Any]) -> dict[str, str]:
+    """What a stored environment says of the order of sums; what it lacks is left out.
+
+    `arithmetic_facts` says what may share results here; this, of two places, how far to trust the
+    last bits of a difference.
+    """
+    threads, versions, hardware = (
+        part if isinstance(part := environment.get(name), Mapping) else {}
+        for name in ("threads", "versions", "hardware")
+    )
+    sets, gpus = hardware.get("instruction_sets"), hardware.get("gpus")
+    found = {
+        "threads": threads.get("torch"),
+        "torch": versions.get("torch"),
+        "instruction sets": " ".join(map(str, sets)) or "none" if isinstance(sets, list) else None,
+        "GPU": ", ".join(sorted({str(gpu.get("name")) for gpu in gpus})) or "none"
+        if isinstance(gpus, list)
+        else None,
+    }
+    return {name: printable(value, 200) for name, value in found.items() if value is not None}
 
 
 def gpu_names() -> tuple[str, ...]:

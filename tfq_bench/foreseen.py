@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfq_bench import interrupts
-from tfq_bench.border import Component
+from tfq_bench.border import Component, MeasuredBy
+from tfq_bench.discovery.installed import normal
 from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.inspection import cause, out_of_memory
@@ -49,6 +50,22 @@ class Asked:
     def words(self) -> str:
         """For messages."""
         return f"'{self.component.title}' ({self.distribution.partition('+')[0]})"
+
+    @property
+    def measured_by(self) -> MeasuredBy:
+        """What of the metric belongs to the meaning of its numbers."""
+        distribution = normal(self.distribution.partition("==")[0])
+        given = self.component.options
+        return MeasuredBy(
+            metric=f"{distribution}:{self.provider.name}",
+            options={
+                option.name: given[option.name]
+                if self.content[option.name] == given[option.name]
+                else f"sha256:{self.content[option.name][:16]}"
+                for option in self.provider.options
+                if given[option.name] != option.default and not option.in_definition
+            },
+        )
 
 
 def refuse_equal(asked: tuple[Asked, ...], spec: SuiteSpec) -> None:

@@ -136,6 +136,7 @@ class _Planner:
             cells=cells,
             shards=self.shards,
             metrics=metrics,
+            measured_by=tuple(one.measured_by for one in asked),
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
             code=self.keys.code,
