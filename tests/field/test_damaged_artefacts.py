@@ -131,14 +131,18 @@ def test_fuzz_damaged_artefacts_are_made_again(runs, number, place, damage):
             assert not same.is_symlink()
 
 
-def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
+def exchange(folder, one, other):
+    """Two artefacts of a stage, each in the other's place."""
+    one.rename(folder / "kept")
+    other.rename(one)
+    (folder / "kept").rename(other)
+
+
+def test_two_cells_do_not_exchange_their_images(runs, tmp_path):
     """Swapped folders of one stage are told by their keys; readers refuse them until then."""
     good, run = runs
     before = numbers(good)
-    one, other = sorted((good / "artefacts" / "sample").iterdir())[:2]
-    one.rename(tmp_path / "kept")
-    other.rename(one)
-    (tmp_path / "kept").rename(other)
+    exchange(tmp_path, *sorted((good / "artefacts" / "sample").iterdir())[:2])
     folder = RunFolder.open(good)
     with pytest.raises(Exception, match="holds another artefact: expected sample") as caught:
         folder.images(folder.plan()["cells"][0]["key"])
@@ -146,6 +150,21 @@ def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
     code, told = run(good)
     assert 0 == code
     assert 2 == told.err.count("note: ")
+    assert before == numbers(good)
+
+
+def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
+    """Swapped values of the metric `paired`, records lost: none is read as the other cell's."""
+    good, run = runs
+    before = numbers(good)
+    plan = RunFolder.open(good).plan()
+    number = plan["metrics"].index(next(m for m in plan["metrics"] if m["name"] == "paired"))
+    keys = [cell["keys"]["evaluate"][number] for cell in plan["cells"]]
+    exchange(tmp_path, *(good / "artefacts" / "evaluate" / key for key in keys[-2:]))
+    (good / "records.jsonl").unlink()
+    code, told = run(good)
+    assert 0 == code
+    assert 2 == told.err.count("holds another artefact: expected evaluate")
     assert before == numbers(good)
 
 
