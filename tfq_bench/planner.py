@@ -6,8 +6,10 @@ no network.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +66,8 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
         BrokenPlugin: a plugin's code raises while it is asked what it is or where it runs.
         NothingToDo: no cell is left.
     """
-    return _Planner(spec, table).plan()
+    with contextlib.redirect_stdout(sys.stderr):  # plugins are asked, and a plan may be JSON
+        return _Planner(spec, table).plan()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,14 @@ from tfq_bench.store.scratch import remove_abandoned_scratch, scratch_folder
 from tfq_bench.testing.fuzzing import fuzz
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first finished run is kept."""
+    return tmp_path_factory.mktemp("kept") / "good"
+
+
 @pytest.fixture
-def runs(tiny_suite, tmp_path, capsys):
+def runs(tiny_suite, tmp_path, capsys, kept):
     """A finished run's folder, and a function that runs the suite into a folder."""
     suite = tiny_suite(metrics=("paired", "bits"), images=2, steps=2)
 
@@ -30,8 +36,9 @@ def runs(tiny_suite, tmp_path, capsys):
         code = main(["run", str(suite), "--run", str(folder), "--no-report", *more])
         return code, capsys.readouterr()
 
-    assert 0 == run(tmp_path / "good")[0]
-    return tmp_path / "good", run
+    if not kept.exists():
+        assert 0 == run(kept)[0]
+    return shutil.copytree(kept, tmp_path / "good"), run
 
 
 def numbers(folder):
@@ -124,14 +131,18 @@ def test_fuzz_damaged_artefacts_are_made_again(runs, number, place, damage):
             assert not same.is_symlink()
 
 
-def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
+def exchange(folder, one, other):
+    """Two artefacts of a stage, each in the other's place."""
+    one.rename(folder / "kept")
+    other.rename(one)
+    (folder / "kept").rename(other)
+
+
+def test_two_cells_do_not_exchange_their_images(runs, tmp_path):
     """Swapped folders of one stage are told by their keys; readers refuse them until then."""
     good, run = runs
     before = numbers(good)
-    one, other = sorted((good / "artefacts" / "sample").iterdir())[:2]
-    one.rename(tmp_path / "kept")
-    other.rename(one)
-    (tmp_path / "kept").rename(other)
+    exchange(tmp_path, *sorted((good / "artefacts" / "sample").iterdir())[:2])
     folder = RunFolder.open(good)
     with pytest.raises(Exception, match="holds another artefact: expected sample") as caught:
         folder.images(folder.plan()["cells"][0]["key"])
@@ -142,9 +153,25 @@ def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
     assert before == numbers(good)
 
 
+def test_two_cells_do_not_exchange_their_numbers(runs, tmp_path):
+    """Swapped values of the metric `paired`, records lost: none is read as the other cell's."""
+    good, run = runs
+    before = numbers(good)
+    plan = RunFolder.open(good).plan()
+    number = plan["metrics"].index(next(m for m in plan["metrics"] if m["name"] == "paired"))
+    keys = [cell["keys"]["evaluate"][number] for cell in plan["cells"]]
+    exchange(tmp_path, *(good / "artefacts" / "evaluate" / key for key in keys[-2:]))
+    (good / "records.jsonl").unlink()
+    code, told = run(good)
+    assert 0 == code
+    assert 2 == told.err.count("holds another artefact: expected evaluate")
+    assert before == numbers(good)
+
+
 def test_a_damaged_plan_is_written_anew(runs):
     """`run` says so and goes on; nothing is computed again."""
     good, run = runs
+    assert 0 == run(good)[0]  # its plan names the folder of this test's suite
     before = (good / "plan.json").read_bytes()
     stamps = {path: path.stat().st_mtime_ns for path in files(good)}
     for content in (b"", b"{", b"[]", b"\xff\xfe", b'{"schema": null}', b"[" * 10_000):

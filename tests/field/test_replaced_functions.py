@@ -5,6 +5,7 @@ Speed-ups are often installed so: `torch.nn.functional.scaled_dot_product_attent
 
 import dataclasses
 import functools
+import json
 import math
 import os
 import sys
@@ -50,6 +51,7 @@ REPLACED = {
     "torch.nn.modules.conv.Conv2d.__call__": lambda: setattr(
         torch.nn.Conv2d, "__call__", lambda *_: None
     ),
+    "json.dumps": lambda: wrapped(json, "dumps"),
     "math.sqrt": lambda: setattr(math, "sqrt", abs),
     "numpy.mean": lambda: wrapped(np, "mean"),
     "tfq_bench.testing.tiny.TinyModel.decode": lambda: wrapped(TinyModel, "decode"),

@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from tfq_bench import __version__, interrupts
@@ -247,20 +247,35 @@ def _blocking(args: argparse.Namespace) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_silent_end() -> Iterator[None]:
-    """Code of a plugin in use that ends this process with 0 ends it with 70, and a sentence."""
-    leave, own = os._exit, os.getpid()
+    """Code of a plugin in use that ends this process with 0 ends it with 70, and a sentence.
+
+    So does one that puts another program in its place. What C code does is not seen here.
+    """
+    leave, replace, replace_with, own = os._exit, os.execv, os.execve, os.getpid()
+
+    def bug() -> NoReturn:
+        os.write(2, b"tfq-bench: a plugin has ended the process; nothing can be said.\n")
+        leave(EXIT_BUG)
 
     def ended(code: int) -> NoReturn:
         if os.getpid() == own and code == 0:
-            os.write(2, b"tfq-bench: a plugin has ended the process; nothing can be said.\n")
-            code = EXIT_BUG
+            bug()
         leave(code)
 
+    def replaced(instead: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+        def program(*args: object) -> NoReturn:
+            if os.getpid() == own:  # in a forked child it is what one does
+                bug()
+            instead(*args)
+
+        return program
+
     os._exit = ended  # type: ignore[assignment]
+    os.execv, os.execve = replaced(replace), replaced(replace_with)  # the others call them
     try:
         yield
     finally:
-        os._exit = leave
+        os._exit, os.execv, os.execve = leave, replace, replace_with
 
 
 class _Short(logging.Formatter):

@@ -9,6 +9,8 @@ after each piece of foreign code, and put back where they are others.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +26,7 @@ __all__ = ["Functions", "package_of", "unreplaced"]
 
 HOST = "tfq_bench"
 _MODULES = ("torch", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft")
-_OTHERS: tuple[ModuleType, ...] = (math, np, np.linalg)
+_OTHERS: tuple[ModuleType, ...] = (math, json, hashlib, np, np.linalg)
 _CLASSES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter, torch.autograd.Function)
 _MOVES = ("torch.Storage",)
 """What torch itself sets, here with its default dtype."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tfq_bench import interrupts
 from tfq_bench.errors import CellError, MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
-from tfq_bench.pipeline.evaluate import CellInputs
+from tfq_bench.pipeline.evaluate import CellInputs, written_into
 from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.tasks import RAISED
 from tfq_bench.pipeline.values import checked_values
@@ -90,10 +90,7 @@ def _evaluate(
     finally:  # the next metric gets what is stored, whatever became of this one
         changed = inputs.restore()
     if changed:
-        raise MetricError(
-            f"it wrote into the images of the {' and the '.join(changed)}, which other metrics "
-            "read too; they were loaded again. It must work on a copy."
-        )
+        raise MetricError(written_into(changed))
     bench.check_models()
     checked = checked_values(values, definitions, reference=inputs.reference_cell)
     names = [value.definition.name for value in checked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from functools import cache, cached_property
@@ -251,6 +252,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = _MINUS_INFINITY.sub(rb"\1-1e999", path.read_bytes())
+        if content.startswith(codecs.BOM_UTF8):
+            raise ValueError("it begins with a byte order mark, which diffusers does not read")
         found = api.parse_json(content, max_bytes=MAX_CONFIG_BYTES)
     except OSError as error:
         raise api.AssetError(

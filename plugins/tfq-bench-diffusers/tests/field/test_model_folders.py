@@ -436,6 +436,8 @@ def test_a_network_without_a_scheduler_is_refused(copy_folder):
         (" " * (17 << 20), "bytes"),
         ("[1]", "object"),
         ("\udcff", "UTF-8"),
+        ("\ufeff{}", "byte order mark"),
+        ("{\0}\0", "JSON"),
     ],
 )
 def test_hostile_json_is_a_sentence(copy_folder, content, word):
