@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tfq_bench.border import MetricDefinition, MetricValue, Record
+from tfq_bench.border import MeasuredBy, MetricDefinition, MetricValue, Record
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.intervals import median_interval, normal_interval
 from tfq_bench.store import records
@@ -117,6 +117,7 @@ def metric(
         summary=f"Summary of {name}.",
         parameters={"formula": 1, "n": n, **(parameters or {})},
         volatile=volatile,
+        measured_by=MeasuredBy(metric="synthetic:numbers", options={"scale": 2.0}),
     )
     return MetricValue(definition=definition, value=float(value), n=n, **given)
 

@@ -1,5 +1,6 @@
 """Reading a run: what became of each cell, kernels, deltas, glossary."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -104,7 +105,9 @@ def test_kernels_count_what_stayed_float(view):
 
 
 def test_glossary_explains_every_definition(view):
-    """Each id stands once, with its parameters."""
+    """Each id stands once, with its parameters, its metric and the options that were set."""
     used = {i for cell in view.cells for i in cell.definitions.values()}
     assert used == {entry.id for entry in view.glossary}
-    assert '"formula": 1' in view.glossary[0].parameters
+    parameters = json.loads(view.glossary[0].parameters)
+    assert parameters["formula"] == 1
+    assert parameters["measured by"] == {"metric": "synthetic:numbers", "scale": 2.0}
