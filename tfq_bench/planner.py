@@ -6,13 +6,16 @@ no network.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench import interrupts
 from tfq_bench.border import SANITY, Cell, Component, Scheme
 from tfq_bench.components import component_of
 from tfq_bench.errors import (
@@ -26,7 +29,7 @@ from tfq_bench.errors import (
 )
 from tfq_bench.foreseen import Asked, cautions, refuse_equal, remarks
 from tfq_bench.grid import matches, schemes, unsupported, variants
-from tfq_bench.inspection import HOST, cause
+from tfq_bench.inspection import HOST, cause, out_of_memory
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
 from tfq_bench.notes import plan_notes
@@ -63,7 +66,8 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
         BrokenPlugin: a plugin's code raises while it is asked what it is or where it runs.
         NothingToDo: no cell is left.
     """
-    return _Planner(spec, table).plan()
+    with contextlib.redirect_stdout(sys.stderr):  # plugins are asked, and a plan may be JSON
+        return _Planner(spec, table).plan()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class _Planner:
             cells=cells,
             shards=self.shards,
             metrics=metrics,
+            measured_by=tuple(one.measured_by for one in asked),
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
             code=self.keys.code,
@@ -346,7 +351,9 @@ class _Planner:
                     skip = str(error)
                 except TfqError:
                     raise
-                except (Exception, SystemExit) as error:
+                except BaseException as error:
+                    if interrupts.asked_for(error) or out_of_memory(error):
+                        raise
                     raise BrokenPlugin(
                         f"backend '{entry.name}' ({self.table.distribution_of(provider)}) cannot "
                         f"say whether it runs here: {cause(error)}."

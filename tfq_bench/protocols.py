@@ -258,7 +258,8 @@ class Lowered:
 
     A run holds every quantized layer against the state's integers before it samples, see
     `tfq_bench.quant.watched_layers`: the layer is a module under its own name, which the network
-    calls and which gives the layer's own output, sums exact and the epilogue in float32.
+    calls and which gives the layer's own output, sums exact and the epilogue in float32. The
+    whole network is held against the simulation too, at every step and for every size of batch.
 
     Args:
         network: called through `Model.predict`, like the full-precision one.

@@ -29,6 +29,7 @@ FAULTS = (
     "nan", "simulated", "float weights", "float activations", "no bias", "no zero point",
     "saturated", "one scale", "swapped", "one channel", "one image", "rounded down",
     "unclamped", "wraps", "float kernel", "short list", "decoys", "half", "None", "cache left out",
+    "batch", "odd batch", "step", "last step", "kept", "rows", "outside", "full batch outside",
 )
 
 
@@ -37,6 +38,7 @@ class Layer(nn.Module):
         super().__init__()
         self.layer, self.step, self.executed, self.fault = layer, step, executed, fault
         self.held = [original]  # in a list: no parameter of this module
+        self.kept = {}
 
     def forward(self, x):
         self.executed[KERNEL] = self.executed.get(KERNEL, 0) + 1
@@ -60,6 +62,18 @@ class Layer(nn.Module):
             y = torch.cat([y[:1], y[:1].expand(len(y) - 1, *y.shape[1:])])
         if fault == "half":
             y = y.bfloat16().float()
+        step = int(self.step.index)
+        if (
+            (fault == "batch" and len(x) > 2)
+            or (fault == "odd batch" and len(x) % 2)
+            or (fault == "step" and step == 1)
+            or (fault == "last step" and step == 6)
+        ):
+            y = y * 1.5
+        if fault == "rows" and len(x) > 2:
+            y = y.roll(2, dims=0)
+        if fault == "kept":  # as a graph whose inputs are copied for its first call only
+            y = self.kept.setdefault(y.shape, y)
         return y
 
     def part(self, x, part):
@@ -152,6 +166,12 @@ class Backend:
                 type(network).forward(network, x, timestep)
                 return real(x, timestep) * 1.5
             network.forward = forward
+        if fault == "outside":
+            network.register_forward_hook(
+                lambda _, inputs, y: y * 1.5 if int(step.index) == 1 else y)
+        if fault == "full batch outside":
+            network.register_forward_hook(
+                lambda _, inputs, y: torch.cat([y[:3], y[3:] * 1.5]))
         if fault != "cache left out":
             finish_lowering(network, loaded, state, step, executed)
         if fault == "short list":
@@ -172,7 +192,7 @@ def tfq_backends():
 SUITE = """\
 schema = 1
 suite = {{name = "own", threads = 1}}
-sampling = {{sampler = "ddim", steps = 3, images = 2, batch = 2, shard = 2}}
+sampling = {{sampler = "ddim", steps = {steps}, images = {images}, batch = {batch}, shard = 7}}
 calibration = {{images = 2, batch = 2}}
 model = [{{name = "tiny"}}]
 quantizer = [{{name = "fp"}}, {{name = "rtn", wbits = [{wbits}], abits = [{abits}]}}]
@@ -187,15 +207,19 @@ def run(plugin_host, tmp_path, capsys):
     plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
     plugin_host.install("own", BACKEND, distribution="own-dist")
 
-    def start(fault, wbits=4, abits=8):
+    def start(fault, wbits=4, abits=8, steps=3, images=2, batch=2, stage="lower"):
         suite = tmp_path / "own.toml"
-        suite.write_text(SUITE.format(fault=fault, wbits=wbits, abits=abits))
+        suite.write_text(
+            SUITE.format(
+                fault=fault, wbits=wbits, abits=abits, steps=steps, images=images, batch=batch
+            )
+        )
         folder = tmp_path / "run"
         code = main(["run", str(suite), "--run", str(folder), "--no-report"])
         capsys.readouterr()
         run = RunFolder.open(folder)
         reasons = [r for r in run.records() if r.status == "failed"]
-        assert not [r for r in reasons if r.stage != "lower"]
+        assert not [r for r in reasons if r.stage != stage]
         lowers = [
             run.artefacts.result("lower", cell["keys"]["lower"])
             for cell in run.plan()["cells"]
@@ -257,3 +281,32 @@ def test_each_fault_fails_its_cell(run, fault, message):
     assert [] == lowers
     assert 1 == samples
     assert re.search(message, reason), reason
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("batch", "for image 0 of a batch of 3, the network's prediction is .* of its size away"),
+        ("odd batch", "at step 3 .*for image 0 of a batch of 3, .* more than"),
+        ("full batch outside", "at step 3 .*for image 3 of a batch of 4"),
+        ("rows", "of a batch of 3, the network's prediction"),
+        ("step", r"at step 1 \(0 to 6\), for image 0 of a batch of 2, the network's prediction"),
+        ("outside", r"at step 1 \(0 to 6\), for image 0 of a batch of 2"),
+        ("last step", "'time_mlp.0' .*: at step 6, in a call with 2 rows, its output"),
+        ("kept", "'conv_in' does not compute the state's integers"),
+    ],
+)
+def test_what_is_right_for_two_images_at_three_steps_only(run, fault, message):
+    """Seven steps, batches of four and three: the reason says step and batch, nothing is drawn."""
+    code, (reason,), lowers, samples = run(fault, steps=7, images=7, batch=4)
+    assert (3, [], 1) == (code, lowers, samples)
+    assert re.search(message, reason), reason
+
+
+def test_a_batch_that_the_lower_stage_has_not_seen(run):
+    """A later suite finds the lowered network checked for other batches: before it draws."""
+    code, reasons, (facts,), samples = run("batch")
+    assert (0, [], [2], 2) == (code, reasons, facts["calls"]["batches"], samples)
+    code, (reason,), _, more = run("batch", images=4, batch=4, stage="sample")
+    assert (3, samples + 1) == (code, more)
+    assert "for image 0 of a batch of 4, the network's prediction" in reason

@@ -217,16 +217,11 @@ def test_settings_of_the_process_are_set_back(run, expected, fault):
         assert "settings of the process were left changed" in logs
 
 
-CODE = """
-import functools
+RICH = """
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import nn
 from tfq_bench import api
-from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import simulate
-from tfq_bench.testing.tiny import TinyModel, TinyNetwork, TinySampler, _Attention
+from tfq_bench.testing.tiny import TinyModel, TinySampler, _Attention
 
 
 class Schedule:
@@ -274,6 +269,22 @@ class Model(TinyModel):
         return super().decode(self._decoder(latents))
 
 
+@api.hookimpl
+def tfq_models():
+    yield api.ModelProvider(
+        name="rich", summary="", factory=f"{__name__}:Model", samplers=("ddim",), gmac=0.001
+    )
+"""
+OTHERS = """
+import numpy as np
+import torch.nn.functional as F
+from torch import nn
+from tfq_bench import api
+from tfq_bench.quant.rtn import RoundToNearest
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.testing.tiny import TinyModel
+
+
 def decode(loaded):
     old = loaded.model.decode
     loaded.model.decode = lambda x: old(x) // 2
@@ -284,24 +295,26 @@ def step(loaded):
     old = loaded.sampler.step
     loaded.sampler.step = lambda *a: old(*a) * 0.9
 def class_step(loaded):
-    old = Sampler.step
-    Sampler.step = lambda self, *a: old(self, *a) * 0.9
+    kind = type(loaded.sampler)
+    old = kind.step
+    kind.step = lambda self, *a: old(self, *a) * 0.9
 def class_decode(loaded):
-    old = Model.decode
-    Model.decode = lambda self, x: old(self, x) // 2
+    kind = type(loaded.model)
+    old = kind.decode
+    kind.decode = lambda self, x: old(self, x) // 2
 def base_decode(loaded):
     old = TinyModel.decode
     TinyModel.decode = lambda self, x: old(self, x) // 2
 def call(loaded):
     type(loaded.network.first).__call__ = lambda self, *a: nn.Module.__call__(self, *a) * 1.1
-def number_of_class(loaded): Model.gain = 0.5
+def number_of_class(loaded): type(loaded.model).gain = 0.5
 def scale(loaded): loaded.network.attention.scale = 0.5
 def heads(loaded): loaded.network.attention.heads = 2
 def table(loaded): loaded.sampler._table[:] = 0.5
 def schedule(loaded): loaded.sampler._schedule.clip = 0.5
 def timesteps(loaded): loaded.sampler.timesteps = tuple(t - 1 for t in loaded.sampler.timesteps)
 def other_sampler(loaded):
-    class Other(Sampler):
+    class Other(type(loaded.sampler)):
         def step(self, *a): return super().step(*a) * 0.9
     object.__setattr__(loaded, "sampler", Other(2))
 def functional(loaded):
@@ -339,11 +352,6 @@ class Backend:
         return made
 
 @api.hookimpl
-def tfq_models():
-    yield api.ModelProvider(
-        name="rich", summary="", factory=f"{__name__}:Model", samplers=("ddim",), gmac=0.001
-    )
-@api.hookimpl
 def tfq_quantizers():
     yield api.QuantizerProvider(
         name="bad", summary="", factory=f"{__name__}:Bad", wbits=(8,), abits=(8,),
@@ -379,7 +387,8 @@ def together():
 @pytest.fixture
 def run_rich(plugin_host, tmp_path, capsys):
     """A function that runs a suite over a model that counts and caches."""
-    plugin_host.install("rich", CODE, distribution="rich-dist")
+    plugin_host.install("rich", RICH, distribution="rich-dist")
+    plugin_host.install("others", OTHERS, distribution="others-dist")
 
     def start(name, bad="", backends='{name = "simulate"}'):
         text = SUITE.format(bad=bad).replace('{name = "tiny"}', '{name = "rich"}')

@@ -242,12 +242,12 @@ print("{ from the module")
 
 class Loud:
     def __init__(self): print("[ from the object")
-    def definitions(self, inputs): return ()
+    def definitions(self, inputs): print("( from a method"); return ()
     def evaluate(self, inputs): return ()
 """
 
 
-def test_a_factory_that_prints_does_not_break_json(machine, suite_text):
+def test_a_plugin_that_prints_does_not_break_json(machine, suite_text):
     """What it says goes where people read, not where scripts do."""
     source = METRIC.format(name="loud", factory="loud_factory:Loud", more="")
     machine.plugin("loud", source)
@@ -258,10 +258,27 @@ def test_a_factory_that_prints_does_not_break_json(machine, suite_text):
     assert 2 == len(json.loads(done.stdout)["cells"])
     assert "{ from the module" in done.stderr
     assert "[ from the object" in done.stderr
+    assert "( from a method" in done.stderr
 
 
-@pytest.mark.parametrize("where", ["import os; os._exit(0)", "def Loud(): import os; os._exit(0)"])
-def test_a_factory_that_ends_the_process_is_no_success(machine, suite_text, where):
+METHOD = """
+class Loud:
+    def definitions(self, inputs): {0}
+    def evaluate(self, inputs): return ()
+"""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "import os; os._exit(0)",
+        "def Loud(): import os; os._exit(0)",
+        METHOD.format("__import__('os')._exit(0)"),
+        METHOD.format("__import__('os').execv('/bin/true', ['true'])"),
+        METHOD.format("__import__('os').execlp('true', 'true')"),
+    ],
+)
+def test_a_plugin_that_ends_the_process_is_no_success(machine, suite_text, where):
     """No command ends with 0 and no output, also when a plugin in use wants it."""
     machine.plugin("ends", METRIC.format(name="ends", factory="ends_factory:Loud", more=""))
     (machine.folder / "ends_factory.py").write_text(where)
@@ -269,3 +286,21 @@ def test_a_factory_that_ends_the_process_is_no_success(machine, suite_text, wher
     done = machine.run("plan", "suite.toml")
     assert 70 == done.returncode
     assert "a plugin has ended the process" in done.stderr
+
+
+CHILD = """
+import os
+child = os.fork()
+if not child:
+    os.execv("/bin/sh", ["sh", "-c", "exit 5"])
+assert 5 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+
+def test_children_of_a_plugin_run_what_they_want(machine, suite_text):
+    """Only in the command's own process is another program no success."""
+    machine.plugin("forks", METRIC.format(name="forks", factory="forks_factory:Loud", more=""))
+    (machine.folder / "forks_factory.py").write_text(CHILD + METHOD.format("return ()"))
+    (machine.cwd / "suite.toml").write_text(suite_text.replace('"bits"', '"forks"'))
+    done = machine.run("plan", "suite.toml")
+    assert 0 == done.returncode, done.stderr

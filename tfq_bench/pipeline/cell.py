@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.border import CalibrationNeeds
+from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture, save_calibration
 from tfq_bench.pipeline.cost import Meter
 from tfq_bench.pipeline.judge import judge
@@ -101,6 +102,7 @@ def _lower(bench: Workbench, planned: PlannedCell, task: Task, progress: Progres
         lowered,
         simulated,
         execution=planned.execution,
+        batches=_batches(bench, planned),
     )
     with bench.store.create("lower", task.outputs[0]) as folder:
         _write_result(folder, facts)
@@ -110,6 +112,7 @@ def _sample(bench: Workbench, planned: PlannedCell, task: Task, progress: Progre
     assert task.shard is not None
     spec = bench.plan.spec.sampling
     indices = range(*bench.plan.shards[task.shard])
+    _check_unseen(bench, planned, _sizes(len(indices), int(spec["batch"])))
     images = draw(
         bench.loaded(planned),
         bench.lowered(planned),
@@ -124,6 +127,7 @@ def _sample(bench: Workbench, planned: PlannedCell, task: Task, progress: Progre
 
 def _measure(bench: Workbench, planned: PlannedCell, task: Task, progress: Progress) -> None:
     spec = bench.plan.spec.timing
+    _check_unseen(bench, planned, {int(spec["batch"])})
     progress(0.0, "timing")
     facts = measure(
         bench.loaded(planned),
@@ -148,6 +152,42 @@ _STAGES: dict[str, Callable[[Workbench, PlannedCell, Task, Progress], None]] = {
     "measure": _measure,
     "evaluate": _evaluate,
 }
+
+
+def _sizes(images: int, batch: int) -> set[int]:
+    """How many images there are in one call, of a shard of so many."""
+    return {size for size in (min(batch, images), images % batch) if size}
+
+
+def _batches(bench: Workbench, planned: PlannedCell) -> list[int]:
+    """How many images there will be in one call of the cell's network: each number once."""
+    batch = int(bench.plan.spec.sampling["batch"])
+    shards = {stop - start for start, stop in bench.plan.shards}
+    sizes = {size for images in shards for size in _sizes(images, batch)}
+    if planned.keys.measure is not None:
+        sizes.add(int(bench.plan.spec.timing["batch"]))
+    return sorted(sizes)
+
+
+def _check_unseen(bench: Workbench, planned: PlannedCell, sizes: Iterable[int]) -> None:
+    """What `lower` has checked was for the suite of then; here for batches of this one.
+
+    Raises:
+        LoweringError: for a batch of such a size the network is not the state's.
+    """
+    if planned.execution != "lowered":
+        return
+    lowered = bench.store.open("lower", planned.keys.lower) / "result.json"
+    unseen = sorted(set(sizes) - set(json.loads(lowered.read_text())["calls"]["batches"]))
+    if not unseen:
+        return
+    state = bench.state(planned)
+    assert state is not None
+    calls = Agreement(
+        bench.loaded(planned), state, bench.lowered(planned), bench.simulated(planned)
+    )
+    for size in unseen:
+        calls.batch(size)
 
 
 def _write_result(folder: Path, result: Any) -> None:

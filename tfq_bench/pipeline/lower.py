@@ -2,21 +2,23 @@
 
 The lowered network itself is made anew in every process; the artefact holds the facts about it.
 Here it is held against the state before anything is drawn with it: every layer by itself, see
-`watched_layers`, and the whole network against the simulation of the same integers.
+`watched_layers`, and the whole network against the simulation of the same integers, at every step
+of the sampler and for batches as they will be drawn, see `agreement`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tfq_bench.errors import LoweringError
+from tfq_bench.pipeline.agreement import DRIFT, Agreement, largest_difference
 from tfq_bench.protocols import Lowered, StepCursor, timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.quant.parity import Parity, network_parity
+from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import KERNEL
 from tfq_bench.quant.watched import watched_layers
 from tfq_bench.seeds import noise
@@ -28,14 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["lowering_facts"]
 
-DRIFT = 2.0
-"""How far kernels may drift from their simulation, in distances of that from full precision.
-
-Sums of equal integers in another order move a few values across a rounding border, and each flip
-moves more of them later. At worst the two end as independent roundings of one network, which are
-the square root of two of those distances apart.
-"""
-
 
 @torch.no_grad()
 def lowering_facts(
@@ -45,17 +39,19 @@ def lowering_facts(
     simulated: Lowered | None,
     *,
     execution: Execution,
+    batches: Sequence[int] = (),
 ) -> Mapping[str, Any]:
     """The content of the lower stage's `result.json`.
 
     One call of the network proves which kernels run: `executed` counts what the layers really
     called, not what they were meant to. `layers` says how many layers were checked and which was
-    worst, see `LayerCheck`.
+    worst, see `LayerCheck`; `calls` says for which batches the network was, and the worst row.
 
     Args:
         state: None for full precision.
         simulated: the same state simulated, None when `lowered` is not made of kernels.
         execution: what the backend's provider says its networks are.
+        batches: how many images the run will put into one call, each number once.
 
     Raises:
         LoweringError: the network is not what it is said to be: another execution, a layer that
@@ -75,6 +71,7 @@ def lowering_facts(
         "executed": _executed(loaded, lowered),
         "layers": None,
         "parity": None,
+        "calls": None,
     }
     if state is not None:
         full = Lowered(
@@ -85,7 +82,8 @@ def lowering_facts(
         if watch.worst is not None:
             facts["layers"] = {"checked": len(watch.checks), "worst": asdict(watch.worst)}
         if simulated is not None:
-            limit = _limit(loaded, network_parity(loaded, simulated, full))
+            distance = network_parity(loaded, simulated, full).relative
+            limit = largest_difference(loaded, distance)
             facts["parity"] = {**asdict(parity), "limit": limit}
             if parity.relative > limit:
                 raise LoweringError(
@@ -93,12 +91,12 @@ def lowering_facts(
                     f"the simulation of the same integers, more than {limit:.3g}, {DRIFT:g} times "
                     "its own distance from full precision."
                 )
+            calls = Agreement(loaded, state, lowered, simulated)
+            calls.every_step(together=max(batches, default=2))
+            for size in batches:
+                calls.batch(size)
+            facts["calls"] = {"batches": list(batches), "worst": calls.worst}
     return facts
-
-
-def _limit(loaded: LoadedModel, distance: Parity) -> float:
-    """The largest relative difference from the simulation; float rounding where nothing else is."""
-    return max(DRIFT * distance.relative, 2.0**10 * torch.finfo(loaded.model.dtype).eps)
 
 
 def _check_list(loaded: LoadedModel, state: QuantizedState, lowered: Lowered) -> None:

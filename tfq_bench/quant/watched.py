@@ -9,7 +9,7 @@ that computes in full precision is off by many units, since its weights are no c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,11 +74,18 @@ class LayerWatch:
 
 @contextmanager
 def watched_layers(
-    loaded: LoadedModel, state: QuantizedState, lowered: Lowered
+    loaded: LoadedModel,
+    state: QuantizedState,
+    lowered: Lowered,
+    *,
+    layers: Collection[str] | None = None,
 ) -> Iterator[LayerWatch]:
     """While it lasts, calls of `lowered.network` check each layer of `state` that they run.
 
     `lowered.step` must be set as for any call; the network is called eagerly.
+
+    Args:
+        layers: names of those to check, instead of all.
 
     Raises:
         LoweringError: names the layer: it is not in the network, did not run, gave another shape,
@@ -88,7 +95,8 @@ def watched_layers(
     fallbacks = {use.layer: use.fallback for use in lowered.kernels}
     modules = _modules(lowered.network)
     watch, spy, handles = LayerWatch(), _Spy(), []
-    for name in state.layers:
+    chosen = [name for name in state.layers if layers is None or name in layers]
+    for name in chosen:
         module = modules.get(name)
         if module is None:
             raise LoweringError(
@@ -111,7 +119,7 @@ def watched_layers(
     finally:
         for handle in handles:
             handle.remove()
-    silent = [name for name in state.layers if name not in watch.checks]
+    silent = [name for name in chosen if name not in watch.checks]
     if silent:
         raise LoweringError(
             f"layer '{silent[0]}' did not run when the network was called"
@@ -166,6 +174,7 @@ class _Call:
         self, layer: QuantizedLayer, original: WeightedLayer, x: Tensor, step: int, kernel: bool
     ) -> None:
         self._layer, self._kernel, self._geometry = layer, kernel, original
+        self._where = f"at step {step}, in a call with {len(x)} rows"
         self._axis = 1 if layer.kind == "conv2d" else -1
         self._wide = (-1, 1, 1) if layer.kind == "conv2d" else (-1,)
         self._channels = _chosen(layer, original, x)
@@ -230,8 +239,8 @@ class _Call:
         error = _rms(difference) / max(_rms(self.expected), float(limit.min()))
         if share > 1:
             raise LoweringError(
-                f"layer '{name}' does not compute the state's integers: its output is off by "
-                f"{error:.2g} of its size, {share:.3g} times what rounding explains."
+                f"layer '{name}' does not compute the state's integers: {self._where}, its output "
+                f"is off by {error:.2g} of its size, {share:.3g} times what rounding explains."
             )
         return LayerCheck(layer=name, error=error, share=share, kernel=self._kernel)
 
