@@ -63,7 +63,7 @@ class Fingerprint:
         }
         for where, values in told.items():
             snapshot.nodes.setdefault(where, Node(None, {})).held.update(values)
-        parts = {part: Same(getattr(loaded, part)) for part in _PARTS}
+        parts: dict[Hashable, Hashable] = {part: Same(getattr(loaded, part)) for part in _PARTS}
         snapshot.nodes["loaded"] = Node(None, {**parts, "device": loaded.device})
         return snapshot
 

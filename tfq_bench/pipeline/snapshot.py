@@ -138,7 +138,7 @@ class Snapshot:
             node.own = node.lazy = frozenset(node.held)
 
     def _object(self, value: Any, where: str, depth: int) -> Node:
-        kind = type(value)
+        kind: Any = type(value)
         self.classes.update(kind.__mro__)
         state = own_state(kind)
         given = vars(value) if hasattr(value, "__dict__") else {}
