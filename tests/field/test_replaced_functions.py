@@ -3,6 +3,7 @@
 Speed-ups are often installed so: `torch.nn.functional.scaled_dot_product_attention = mine`.
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -197,24 +198,126 @@ def test_settings_are_set_back_and_named(name, caplog):
 
 CHANGES = {
     "sampler.timesteps": lambda one: setattr(one.sampler, "timesteps", (3, 2, 1)),
-    "methods of model": lambda one: setattr(one.model, "predict", lambda *_: None),
-    "methods of sampler": lambda one: setattr(one.sampler, "step", lambda *_: None),
-    "model.table": lambda one: one.model.table.__setitem__(0, 5.0),
+    "sampler.table": lambda one: one.sampler.table.__setitem__(0, 5.0),
+    "sampler.schedule.clip": lambda one: setattr(one.sampler.schedule, "clip", 3.0),
+    "sampler.schedule.times.2": lambda one: one.sampler.schedule.times.pop(),
+    "sampler.step": lambda one: setattr(one.sampler, "step", lambda *_: None),
+    "sampler.final": lambda one: setattr(one.sampler, "final", one.sampler.initial),
+    "model.predict": lambda one: setattr(one.model, "predict", lambda *_: None),
+    "model.dtype": lambda one: setattr(one.model, "dtype", torch.float64),
     "model.given.scale": lambda one: setattr(one.model.given, "scale", 3.0),
+    "model.given.order": lambda one: setattr(one.model.given, "order", 2),
+    "model.given.inner.name": lambda one: setattr(one.model.given.inner, "name", "b"),
+    "model.given.turn": lambda one: setattr(one.model.given, "turn", abs),
+    "model.decoder.weight": lambda one: one.model.decoder.weight.data.mul_(2),
+    "network.attention.scale": lambda one: setattr(one.network.attention, "scale", 2.0),
+    "network.attention.heads": lambda one: setattr(one.network.attention, "heads", 2),
+    "network.attention.processor": lambda one: setattr(one.network.attention, "processor", Slots()),
+    "network.conv_in.stride": lambda one: setattr(one.network.conv_in, "stride", (2, 2)),
+    "network.conv_in.forward_hooks": lambda one: one.network.conv_in.register_forward_hook(print),
+    "network.conv_in.extra": lambda one: one.network.conv_in.register_buffer(
+        "extra", torch.ones(1)
+    ),
+    "loaded.sampler": lambda one: object.__setattr__(one, "sampler", copy.copy(one.sampler)),
 }
 
 
+class Slots:
+    """An object without a `__dict__`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name="a"):
+        self.name = name
+
+
+@dataclasses.dataclass
+class Given:
+    """What a model may hold."""
+
+    scale: float = 2.0
+    order: int = 1
+    inner: Slots = dataclasses.field(default_factory=Slots)
+    turn: object = math.sqrt
+
+
+class Schedule:
+    """What a sampler may hold."""
+
+    def __init__(self):
+        self.clip = 1.0
+        self.times = [3, 2, 1]
+
+
+class Alive(TinyModel):
+    """Counts, caches and loads late, as models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.by_name = {"decode": 0}
+        self.late = None
+        self.known = {}
+
+    @functools.cached_property
+    def table(self):
+        """Made when it is first read."""
+        return torch.ones(3)
+
+    def use(self, index):
+        """Does all that."""
+        self.calls += 1
+        self.by_name["decode"] += 1
+        self.known.clear()
+        self.known[index] = self.table * index
+        if self.late is None:
+            self.late = torch.nn.Linear(2, 2)
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_model_and_sampler_hold_counts(name):
-    """Whole numbers of the sampler, NumPy's arrays, dataclasses, and methods of one object."""
-
-    @dataclasses.dataclass
-    class Given:
-        scale: float = 2.0
-
+def test_all_that_a_model_holds_counts(name):
+    """Whatever it is and however deep, without a list of names."""
     loaded = load_tiny(steps=2)
-    loaded.model.table, loaded.model.given = np.zeros(3), Given()
+    loaded.model.given, loaded.model.decoder = Given(), torch.nn.Linear(2, 2)
+    loaded.sampler.schedule, loaded.sampler.table = Schedule(), np.zeros(3)
+    attention = loaded.network.attention
+    attention.scale, attention.heads, attention.processor = 1.0, 1, None
     before = Fingerprint(loaded)
     assert [] == before.changes()
     CHANGES[name](loaded)
     assert [name] == before.changes()
+
+
+def test_what_a_model_does_itself_is_no_change():
+    """Counts of calls, caches, and what is loaded when first needed; that counts from then on."""
+    loaded = dataclasses.replace(load_tiny(steps=2), model=Alive())
+    before = Fingerprint(loaded)
+    for index in range(3):
+        loaded.model.use(index)
+        assert [] == before.changes()
+    loaded.model.late.weight.data.add_(1)
+    loaded.model.table.add_(1)
+    assert ["model.late.weight", "model.table"] == sorted(before.changes())
+
+
+def test_code_of_classes_is_watched_wherever_they_were_written():
+    """In a function, and with what a class holds besides methods."""
+
+    class Local(TinyModel):
+        factor = 2.0
+
+        @functools.cached_property
+        def table(self):
+            return 1
+
+        def decode(self, latents):
+            return super().decode(latents)
+
+    loaded = dataclasses.replace(load_tiny(steps=2), model=Local())
+    functions = Functions()
+    functions.add_classes(Fingerprint(loaded).classes)
+    before = dict(vars(Local))
+    Local.factor, Local.decode, Local.table = 3.0, TinyModel.decode, property(lambda _: 2)
+    names = [found.partition(" ")[0].rpartition(".")[2] for found in functions.restore()]
+    assert ["decode", "factor", "table"] == names
+    assert before == dict(vars(Local))

@@ -9,6 +9,7 @@ after each piece of foreign code, and put back where they are others.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -22,12 +23,16 @@ import torch
 
 from tfq_bench.errors import BrokenPlugin
 
-__all__ = ["Functions", "package_of", "unreplaced"]
+__all__ = ["Functions", "unreplaced"]
 
 HOST = "tfq_bench"
 _MODULES = ("torch", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft")
 _OTHERS: tuple[ModuleType, ...] = (math, json, hashlib, np, np.linalg)
 _CLASSES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter, torch.autograd.Function)
+_NOT_WHOLE = {"torch", *sys.stdlib_module_names}
+"""Packages of which only some modules are looked at, or none."""
+_CONSTANTS = (float, str, tuple, torch.dtype)
+"""What a class holds beside methods; whole numbers count things."""
 _MOVES = ("torch.Storage",)
 """What torch itself sets, here with its default dtype."""
 
@@ -51,11 +56,19 @@ class Functions:
 
     def add(self, packages: Iterable[str]) -> None:
         """Watches the modules of these packages that are imported, and the classes in them."""
-        for package in packages:
+        for package in set(packages) - _NOT_WHOLE:
             owners: list[Owner] = [*_modules(package), *_classes(package)]
             for owner in owners:
                 if id(owner) not in self._held:
                     self._hold(owner)
+
+    def add_classes(self, classes: Iterable[type]) -> None:
+        """Watches these classes, wherever they were defined, and the packages they come from."""
+        new = [kind for kind in classes if id(kind) not in self._held and kind is not object]
+        self.add(kind.__module__.partition(".")[0] for kind in new)
+        for kind in new:
+            if id(kind) not in self._held:
+                self._hold(kind)
 
     def restore(self) -> list[str]:
         """Names of those that were replaced or hidden, with whose code it was; all are put back.
@@ -69,6 +82,8 @@ class Functions:
             for name in before.keys() | now.keys():
                 was, found = before.get(name), now.get(name)
                 if found is was or (was is None and not _hides(owner, name)):
+                    continue
+                if isinstance(was, _CONSTANTS) and type(found) is type(was) and found == was:
                     continue
                 if was is not None and _own_wrapper(owner, found, before):
                     before[name] = found
@@ -107,11 +122,6 @@ def unreplaced() -> Iterator[None]:
         )
 
 
-def package_of(value: object) -> str:
-    """The top package of an object's class."""
-    return type(value).__module__.partition(".")[0]
-
-
 def _modules(package: str) -> Iterator[ModuleType]:
     for name, module in list(sys.modules.items()):
         if (name == package or name.startswith(f"{package}.")) and type(module) is ModuleType:
@@ -129,7 +139,9 @@ def _functions(owner: Owner) -> dict[str, Any]:
     return {
         name: value
         for name, value in list(vars(owner).items())
-        if callable(value) or isinstance(value, property | classmethod | staticmethod)
+        if callable(value)
+        or isinstance(value, property | classmethod | staticmethod | functools.cached_property)
+        or (isinstance(owner, type) and isinstance(value, _CONSTANTS) and name[:2] != "__")
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from tfq_bench.errors import CellError, LoweringError, StoreError
 from tfq_bench.pipeline.calibrate import load_calibration
 from tfq_bench.pipeline.fingerprint import Fingerprint
-from tfq_bench.pipeline.functions import Functions, package_of
+from tfq_bench.pipeline.functions import Functions
 from tfq_bench.pipeline.memory import return_freed_memory
 from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.plan import EAGER
@@ -48,7 +48,8 @@ class Workbench:
         self._loaded: dict[str, LoadedModel] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._lowered: tuple[str, Lowered] | None = None
-        self._functions = Functions()
+        # Before foreign code ran; more of a model's is seen when it is loaded.
+        self._functions = Functions(plugin.module.partition(".")[0] for plugin in table.plugins)
         store.before_sealing = self._check
         torch.set_num_threads(plan.spec.threads)
         # Full precision means float32: cuDNN would round to TF32's ten bits unasked.
@@ -73,7 +74,7 @@ class Workbench:
             with own_settings(0):
                 self._loaded[key] = self._load(planned)
             self._fingerprints[key] = Fingerprint(self._loaded[key])
-            self._functions.add(_packages(self._loaded[key]))
+            self._functions.add_classes(self._fingerprints[key].classes)
         return self._loaded[key]
 
     def _load(self, planned: PlannedCell) -> LoadedModel:
@@ -113,25 +114,27 @@ class Workbench:
         """
         changes = [name for held in self._fingerprints.values() for name in held.changes()]
         replaced = self._functions.restore()
-        if replaced and not changes:
-            self.forget_lowered()  # may hold on to one of them
-            raise CellError(
+        if not changes and not replaced:
+            for held in self._fingerprints.values():
+                self._functions.add_classes(held.classes)  # of what was loaded meanwhile
+            return
+        self._lowered = None  # may share tensors with what was changed, or hold on to a function
+        reasons = []
+        if changes:
+            self._fingerprints.clear()
+            self._loaded.clear()
+            reasons.append(
+                f"the full-precision model was changed ({_some(changes)}), which would change "
+                "other results too. A plugin works on a copy; nothing of this was stored, and the "
+                "model is loaded again."
+            )
+        if replaced:
+            reasons.append(
                 f"functions were replaced ({_some(replaced)}) that other results are computed with "
                 "too. A plugin changes its own layers only; nothing of this was stored, and the "
                 "functions are put back."
             )
-        if not changes:
-            return
-        for held in self._fingerprints.values():
-            held.restore_classes()
-        self._fingerprints.clear()
-        self._loaded.clear()
-        self._lowered = None  # may share tensors with what was changed
-        raise CellError(
-            f"the full-precision model was changed ({_some(changes)}), which would change other "
-            "results too. A plugin works on a copy; nothing of this was stored, and "
-            "the model is loaded again."
-        )
+        raise CellError(" ".join(reasons))
 
     def quantizer(self, planned: PlannedCell) -> Quantizer:
         """The cell's method at the cell's bits and policy."""
@@ -182,12 +185,6 @@ class Workbench:
                 f"{type(lowered).__name__}."
             )
         return lowered
-
-
-def _packages(loaded: LoadedModel) -> set[str]:
-    """Whose code computes the model, torch's left out."""
-    parts = (loaded.model, loaded.sampler, *loaded.network.modules())
-    return {package_of(one) for one in parts} - {"torch"}
 
 
 def _some(names: list[str]) -> str:
