@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from distributions import ROOT, distributions
 
-TOGETHER = ("--dist", "loadfile", "--no-loadscope-reorder")
+TOGETHER = ("-c", "pyproject.toml", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 class Tally:

@@ -7,7 +7,12 @@ import sys
 
 import pytest
 
-from tfq_bench.environment import capture, environment_id, hardware_fingerprint
+from tfq_bench.environment import (
+    capture,
+    environment_id,
+    hardware_fingerprint,
+    stated_arithmetic,
+)
 
 
 def test_capture_is_stable_json_with_the_plugins(plugin_host):
@@ -81,3 +86,14 @@ def test_fingerprint_ignores_a_few_bytes_of_memory(plugin_host):
     rebooted = copy.deepcopy(environment)
     rebooted["hardware"]["memory_bytes"] -= 4096
     assert hardware_fingerprint(environment) == hardware_fingerprint(rebooted)
+
+
+def test_arithmetic_is_read_of_what_is_stored(plugin_host):
+    """All four facts of a capture; of what lacks them, or holds something else, what there is."""
+    found = stated_arithmetic(capture(plugin_host.discover()))
+    assert {"threads", "torch", "instruction sets", "GPU"} == set(found)
+    assert found["torch"] == importlib.metadata.version("torch")
+    for strange in ({}, {"threads": 1, "versions": [], "hardware": None}, {"threads": {}}):
+        assert {} == stated_arithmetic(strange)
+    hardware = {"instruction_sets": [], "gpus": []}
+    assert {"GPU": "none", "instruction sets": "none"} == stated_arithmetic({"hardware": hardware})

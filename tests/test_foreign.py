@@ -37,7 +37,7 @@ def test_lines_stay_lines_where_they_may():
 
 @fuzz(100)
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_text_can_be_encoded_and_printed(text):
+def test_fuzz_any_text_can_be_encoded_and_printed(text):
     """Whatever it was, it is one line of printable characters in UTF-8."""
     line = printable(text)
 
@@ -80,7 +80,7 @@ def test_what_is_not_plain_json_is_refused_in_words(content, words):
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_plain_json_comes_back_as_it_was(value):
+def test_fuzz_plain_json_comes_back_as_it_was(value):
     """Brackets inside of strings count as text."""
     assert value == parse_json(json.dumps(value))
 

@@ -28,6 +28,7 @@ __all__ = [
     "Interval",
     "Layer",
     "LayerKind",
+    "MeasuredBy",
     "MetricDefinition",
     "MetricValue",
     "Record",
@@ -257,6 +258,20 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredBy:
+    """Which metric gave a number, and how it was set: the host's part of what the number means.
+
+    Args:
+        metric: `distribution:name`. Its version is no part: a gate judges what a new one does.
+        options: those that differ from their default and of which the definition's parameters say
+            nothing (`Option.in_definition`); files by their content.
+    """
+
+    metric: str
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricDefinition:
     """What a number means; numbers of different definitions are never compared.
 
@@ -270,6 +285,8 @@ class MetricDefinition:
         margin: how much worse, in `unit`, a gate without rules lets the number get; None for 2 % of
             the baseline. Decibels and bounded numbers have one: 2 % of an SSIM of 0.999 is twenty
             times the loss that it measures. It is no part of what the number means.
+        measured_by: filled in by the host in records and baselines; None before that, and in files
+            of versions that did not know it.
     """
 
     name: str
@@ -279,6 +296,7 @@ class MetricDefinition:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     volatile: bool = False
     margin: float | None = None
+    measured_by: MeasuredBy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

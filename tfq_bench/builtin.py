@@ -22,18 +22,21 @@ _EXTRACTOR = (
         default="efficientnet-lite0",
         choices=("efficientnet-lite0", "inception"),
         help="Network whose features are compared.",
+        in_definition=True,
     ),
     api.Option(
         name="inception_weights",
         kind="path",
         default="",
         help="File with the Inception weights; empty for the fetched one ('tfq-bench assets').",
+        in_definition=True,
     ),
     api.Option(
         name="inception_sha256",
         kind="str",
         default="",
         help="Expected SHA-256 of that file; empty for the published one.",
+        in_definition=True,
     ),
 )
 _REFERENCE = api.Option(
@@ -41,6 +44,7 @@ _REFERENCE = api.Option(
     kind="path",
     default="",
     help="File with reference statistics; empty for the one that ships with the model.",
+    in_definition=True,
 )
 _REPLICATES = api.Option(
     name="replicates",
@@ -48,6 +52,7 @@ _REPLICATES = api.Option(
     default=200,
     minimum=0,
     help="Bootstrap replicates behind the interval.",
+    in_definition=True,
 )
 
 
@@ -192,7 +197,12 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
             *_EXTRACTOR,
             _REFERENCE,
             api.Option(
-                name="k", kind="int", default=3, minimum=1, help="Neighbours that span a ball."
+                name="k",
+                kind="int",
+                default=3,
+                minimum=1,
+                help="Neighbours that span a ball.",
+                in_definition=True,
             ),
         ),
     )
@@ -212,9 +222,14 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
                 kind="path",
                 default="",
                 help="File with the network's weights; empty for the fetched one.",
+                in_definition=True,
             ),
             api.Option(
-                name="sha256", kind="str", default="", help="Expected SHA-256 of that file."
+                name="sha256",
+                kind="str",
+                default="",
+                help="Expected SHA-256 of that file.",
+                in_definition=True,
             ),
         ),
     )
@@ -229,12 +244,14 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
                 kind="path",
                 default="",
                 help="Folder of a CLIP model in transformers' format; empty to take 'hub'.",
+                in_definition=True,
             ),
             api.Option(
                 name="hub",
                 kind="str",
                 default="openai/clip-vit-large-patch14",
                 help="Hub id of a CLIP model, read from the local cache, never downloaded.",
+                in_definition=True,
             ),
         ),
     )
@@ -254,6 +271,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
                 default=16,
                 minimum=2,
                 help="Images that are sampled again with both networks.",
+                in_definition=True,
             ),
         ),
     )

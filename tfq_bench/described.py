@@ -181,6 +181,7 @@ def _option(value: Any) -> Option:
             choices=_several(_value, "values")(value.choices),
             minimum=_bound(value.minimum),
             maximum=_bound(value.maximum),
+            in_definition=_flag(value.in_definition),
         )
     except _Wrong as wrong:
         raise _Wrong(f"complete ('{name}' needs {wrong} somewhere)") from None

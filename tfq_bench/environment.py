@@ -28,6 +28,7 @@ __all__ = [
     "gpu_names",
     "hardware_fingerprint",
     "speed_facts",
+    "stated_arithmetic",
 ]
 
 SCHEMA = 1
@@ -54,20 +55,32 @@ PACKAGES = (
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")
 ARITHMETIC_SETTINGS = (
     "ATEN_CPU_CAPABILITY",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATION_STRATEGY",
     "CUBLAS_WORKSPACE_CONFIG",
+    "DIFFUSERS_ATTN_BACKEND",
+    "DISABLE_ADDMM_CUDA_LT",
+    "DNNL_CPU_ISA_HINTS",
     "DNNL_DEFAULT_FPMATH_MODE",
     "DNNL_MAX_CPU_ISA",
     "MKL_CBWR",
     "MKL_DEBUG_CPU_TYPE",
     "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NPY_ENABLE_CPU_FEATURES",
     "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_CPU_ISA_HINTS",
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "TORCH_BLAS_PREFER_CUBLASLT",
     "TORCH_CUDNN_V8_API_DISABLED",
+    "TORCH_LINALG_PREFER_CUSOLVER",
+    "TRITON_F32_DEFAULT",
 )
-"""Variables that make torch's libraries take other kernels or fewer bits."""
+"""Variables that make torch, NumPy and their libraries take other kernels or fewer bits."""
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY")
 
@@ -148,6 +161,28 @@ def speed_facts(device: str) -> dict[str, Any]:
         **{f"setting {name}": os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
     }
     return {**found, "GPUs": _gpus(), "driver": _gpu_driver()} if device == "cuda" else found
+
+
+def stated_arithmetic(environment: Mapping[str, Any]) -> dict[str, str]:
+    """What a stored environment says of the order of sums; what it lacks is left out.
+
+    `arithmetic_facts` says what may share results here; this, of two places, how far to trust the
+    last bits of a difference.
+    """
+    threads, versions, hardware = (
+        part if isinstance(part := environment.get(name), Mapping) else {}
+        for name in ("threads", "versions", "hardware")
+    )
+    sets, gpus = hardware.get("instruction_sets"), hardware.get("gpus")
+    found = {
+        "threads": threads.get("torch"),
+        "torch": versions.get("torch"),
+        "instruction sets": " ".join(map(str, sets)) or "none" if isinstance(sets, list) else None,
+        "GPU": ", ".join(sorted({str(gpu.get("name")) for gpu in gpus})) or "none"
+        if isinstance(gpus, list)
+        else None,
+    }
+    return {name: printable(value, 200) for name, value in found.items() if value is not None}
 
 
 def gpu_names() -> tuple[str, ...]:

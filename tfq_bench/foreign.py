@@ -66,7 +66,9 @@ def parse_json(content: bytes | str, *, max_bytes: int = MAX_BYTES) -> Any:
     if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
     try:
-        return json.loads(content, parse_constant=_refuse, object_pairs_hook=_unique)
+        # Decoded here: json would guess UTF-16 and more.
+        text = content.decode("utf-8-sig")
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfq_bench.border import Component
+from tfq_bench import interrupts
+from tfq_bench.border import Component, MeasuredBy
+from tfq_bench.discovery.installed import normal
 from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
 from tfq_bench.foreign import printable
-from tfq_bench.inspection import cause
+from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.protocols import ChecksImages, NamesValues, Remarks
 
 if TYPE_CHECKING:
@@ -48,6 +50,22 @@ class Asked:
     def words(self) -> str:
         """For messages."""
         return f"'{self.component.title}' ({self.distribution.partition('+')[0]})"
+
+    @property
+    def measured_by(self) -> MeasuredBy:
+        """What of the metric belongs to the meaning of its numbers."""
+        distribution = normal(self.distribution.partition("==")[0])
+        given = self.component.options
+        return MeasuredBy(
+            metric=f"{distribution}:{self.provider.name}",
+            options={
+                option.name: given[option.name]
+                if self.content[option.name] == given[option.name]
+                else f"sha256:{self.content[option.name][:16]}"
+                for option in self.provider.options
+                if given[option.name] != option.default and not option.in_definition
+            },
+        )
 
 
 def refuse_equal(asked: tuple[Asked, ...], spec: SuiteSpec) -> None:
@@ -106,7 +124,9 @@ def cautions(asked: tuple[Asked, ...], images: int) -> Iterator[str]:
             ) from error
         except TfqError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
             raise BrokenPlugin(
                 f"metric {mine.words} cannot say whether it can judge {images} images: "
                 f"{cause(error)}."
@@ -130,7 +150,9 @@ def remarks(model: Any, name: str, sampler: str) -> Iterator[str]:
         found = [printable(str(one)) for one in model.remarks(sampler)]
     except TfqError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if interrupts.asked_for(error) or out_of_memory(error):
+            raise
         raise BrokenPlugin(f"model '{name}' cannot say how it was read: {cause(error)}.") from error
     if found:
         yield f"model '{name}': {'; '.join(found)}."

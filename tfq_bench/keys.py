@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfq_bench.border import MetricDefinition
 
-__all__ = ["canonical", "content_digest", "definition_id", "digest"]
+__all__ = ["canonical", "content_digest", "definition_id", "digest", "files_below"]
 
 
 def canonical(value: Any) -> str:
@@ -58,15 +58,21 @@ def content_digest(path: Path) -> str:
             nor folder.
     """
     if path.is_dir():
-        return digest({f.relative_to(path).as_posix(): content_digest(f) for f in _files(path)}, 64)
+        return digest(
+            {f.relative_to(path).as_posix(): content_digest(f) for f in files_below(path)}, 64
+        )
     if path.exists() and not path.is_file():  # a pipe never ends, and neither does /dev/zero
         raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(root: Path) -> list[Path]:
-    """Everything below a folder that is none, through links, each folder once on the way down."""
+def files_below(root: Path) -> list[Path]:
+    """Everything below a folder that is none, through links, each folder once on the way down.
+
+    Raises:
+        OSError: a folder cannot be read, or a link leads back to one that holds it.
+    """
     found: list[Path] = []
 
     def refuse(error: OSError) -> None:
@@ -83,10 +89,12 @@ def _files(root: Path) -> list[Path]:
 
 def definition_id(definition: MetricDefinition) -> str:
     """`name@digest` of a metric's definition; equal ids mean comparable numbers."""
-    content = {
+    content: dict[str, Any] = {
         "name": definition.name,
         "unit": definition.unit,
         "direction": definition.direction,
         "parameters": definition.parameters,
     }
+    if (by := definition.measured_by) is not None:
+        content["measured_by"] = {"metric": by.metric, "options": by.options}
     return f"{definition.name}@{digest(content, 8)}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.border import Cell, Component
+from tfq_bench.border import Cell, Component, MeasuredBy
 from tfq_bench.errors import StoreError, SuiteError
 from tfq_bench.keys import canonical
 from tfq_bench.providers import Execution
@@ -101,6 +101,7 @@ class Plan:
         id: digest of the suite's content and every key; equal ids mean the same work.
         shards: index ranges [start, stop), fixed here so that workers never change a result.
         metrics: components in suite order.
+        measured_by: what of each metric belongs to the meaning of its numbers.
         gmac: 1e9 multiply-accumulates of one network call for one image, by model name.
         code: what `check_code` looks at.
         ingredients: what results are made of, by id: `{"what": "quantizer 'rtn'", fact: value}`.
@@ -113,6 +114,7 @@ class Plan:
     cells: tuple[PlannedCell, ...]
     shards: tuple[tuple[int, int], ...]
     metrics: tuple[Component, ...]
+    measured_by: tuple[MeasuredBy, ...]
     gmac: Mapping[str, float]
     ingredients: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench import interrupts
 from tfq_bench.border import SANITY, Cell, Component, Scheme
 from tfq_bench.components import component_of
 from tfq_bench.errors import (
@@ -28,7 +29,7 @@ from tfq_bench.errors import (
 )
 from tfq_bench.foreseen import Asked, cautions, refuse_equal, remarks
 from tfq_bench.grid import matches, schemes, unsupported, variants
-from tfq_bench.inspection import HOST, cause
+from tfq_bench.inspection import HOST, cause, out_of_memory
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
 from tfq_bench.notes import plan_notes
@@ -138,6 +139,7 @@ class _Planner:
             cells=cells,
             shards=self.shards,
             metrics=metrics,
+            measured_by=tuple(one.measured_by for one in asked),
             gmac=self.gmac,
             ingredients=self.keys.ingredients,
             code=self.keys.code,
@@ -349,7 +351,9 @@ class _Planner:
                     skip = str(error)
                 except TfqError:
                     raise
-                except (Exception, SystemExit) as error:
+                except BaseException as error:
+                    if interrupts.asked_for(error) or out_of_memory(error):
+                        raise
                     raise BrokenPlugin(
                         f"backend '{entry.name}' ({self.table.distribution_of(provider)}) cannot "
                         f"say whether it runs here: {cause(error)}."

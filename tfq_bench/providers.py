@@ -64,6 +64,9 @@ class Option:
         help: one sentence for ``--help`` and the documentation.
         choices: allowed values, empty for any.
         minimum, maximum: inclusive range of a number.
+        in_definition: of a metric's option: its numbers do not depend on it, or the parameters of
+            their definitions say what it changes, such as a file by its digest. Any other that
+            differs from its default is part of what the numbers mean (`MeasuredBy`).
     """
 
     name: str
@@ -73,6 +76,7 @@ class Option:
     choices: tuple[OptionValue, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    in_definition: bool = False
 
     def parse(self, value: object, where: str) -> OptionValue:
         """`value` checked against this option's type, choices and range.

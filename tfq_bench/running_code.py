@@ -27,6 +27,7 @@ from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from tfq_bench.keys import content_digest, digest, files_below
 from tfq_bench.source_facts import SourceFacts, source_facts
 
 __all__ = ["RunningCode"]
@@ -61,6 +62,7 @@ class RunningCode:
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._folders: dict[Path, list[Path]] = {}
         self._specs: dict[str, ModuleSpec | None] = {}
         self._facts: dict[Path, tuple[str, SourceFacts]] = {}
         self._libraries: dict[str, dict[str, str] | None] = {}
@@ -104,6 +106,12 @@ class RunningCode:
                     return path
             except OSError:
                 return path
+        for folder, files in self._folders.items():
+            try:
+                if files_below(folder) != files:
+                    return folder
+            except OSError:
+                return folder
         return None
 
     def sha256(self, path: Path) -> str:
@@ -111,6 +119,20 @@ class RunningCode:
         if path not in self._seen:
             self._seen[path] = _stamp(path), _sha256(path)
         return self._seen[path][1]
+
+    def watch(self, path: Path, sha256: str) -> None:
+        """Remembers for `edited` a file whose SHA-256 is known."""
+        self._seen.setdefault(path, (_stamp(path), sha256))
+
+    def content(self, path: Path) -> str:
+        """`content_digest` of a file or folder, remembered for `edited`; OSError as there."""
+        if not path.is_dir():
+            return self._of_file(path)
+        files = self._folders[path] = files_below(path)
+        return digest({f.relative_to(path).as_posix(): self._of_file(f) for f in files}, 64)
+
+    def _of_file(self, path: Path) -> str:
+        return self.sha256(path) if path.is_file() else content_digest(path)
 
     def spec(self, name: str) -> ModuleSpec | None:
         """Where a module is, None when nowhere. No package is imported to look into it."""

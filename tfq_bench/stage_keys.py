@@ -24,12 +24,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfq_bench import interrupts
+from tfq_bench.assets import sha256_of
 from tfq_bench.border import Component, Scheme
 from tfq_bench.environment import arithmetic_facts, speed_facts
 from tfq_bench.errors import AssetError, BrokenPlugin, TfqError
-from tfq_bench.inspection import cause
+from tfq_bench.inspection import cause, out_of_memory
 from tfq_bench.inventory import asset_identities
-from tfq_bench.keys import canonical, content_digest, digest
+from tfq_bench.keys import canonical, digest
 from tfq_bench.plan import EAGER
 from tfq_bench.providers import (
     BackendProvider,
@@ -103,7 +105,7 @@ class KeyMaker:
                 continue
             if path not in self._files:
                 try:
-                    self._files[path] = self._digest(Path(path))
+                    self._files[path] = self.code.content(Path(path))
                 except (OSError, ValueError) as error:  # ValueError: a name that none can have
                     raise AssetError(
                         f"{provider.kind} '{provider.name}': option '{option.name}' names {path!r},"
@@ -134,7 +136,9 @@ class KeyMaker:
             own = self._note(f"model '{provider.name}'", facts)
         except TfqError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
             raise BrokenPlugin(
                 f"model '{component.name}' ({self._table.distribution_of(provider)}) cannot say "
                 f"what it is: {cause(error)}."
@@ -217,10 +221,6 @@ class KeyMaker:
             reference=None if reference is None else digest([made.key for made in reference]),
         )
 
-    def _digest(self, path: Path) -> str:
-        """Of a file or folder; a file's is looked at again while the run goes on."""
-        return self.code.sha256(path) if path.is_file() else content_digest(path)
-
     @cached_property
     def _everywhere(self) -> tuple[str, str]:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -243,6 +243,9 @@ class KeyMaker:
     def _note_component(self, provider: Provider, component: Component) -> str:
         # Fetched files that nothing pins count by their content, like files that options name.
         assets = asset_identities(self._table, provider, component)
+        for asset in self._table.assets(provider, component.options):
+            if asset.kind == "file" and asset.path is not None:
+                self.code.watch(asset.path, sha256_of(asset.path))
         facts = {
             **self._running(provider),
             **_options(self.content(provider, component)),

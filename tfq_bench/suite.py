@@ -174,7 +174,7 @@ def load_suite(name_or_path: str) -> SuiteSpec:
                 f"{nearest(name_or_path, packaged)} A path to a .toml file works too."
             )
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1).decode("utf-8")
+            text = file.read(MAX_BYTES + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or error
         raise SuiteError(f"cannot read the suite {path}: {cause}.") from error

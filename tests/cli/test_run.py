@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 
 import pytest
 
@@ -63,6 +64,21 @@ def start(tiny_suite, tmp_path, capfd):
         return code, shown.out, shown.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the run of `finished` is kept."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
+@pytest.fixture
+def finished(start, kept, tmp_path):
+    """The folder of a finished run, which is made once and copied."""
+    if not kept.exists():
+        assert 0 == start()[0]
+        (tmp_path / "run").rename(kept)
+    return shutil.copytree(kept, tmp_path / "run")
 
 
 def one_sentence(code, out, err):
@@ -151,12 +167,10 @@ def test_a_skipped_cell_is_told_with_its_reason(plugin_host, start):
 
 
 @pytest.mark.parametrize("file", ["images.safetensors", "manifest.json"])
-def test_a_tampered_artefact(start, tmp_path, file):
+def test_a_tampered_artefact(start, finished, file):
     """Images that changed are told by name and drawn again; the numbers are the same."""
-    start()
-    run = tmp_path / "run"
     for stage in ("sample", "evaluate"):
-        for folder in (run / "artefacts" / stage).iterdir():
+        for folder in (finished / "artefacts" / stage).iterdir():
             for path in folder.iterdir():
                 if stage == "evaluate":
                     path.unlink()  # so that the images are read again
@@ -169,23 +183,22 @@ def test_a_tampered_artefact(start, tmp_path, file):
     assert all(file in note and "is made again" in note for note in notes)
 
 
-def test_a_tampered_result(start, tmp_path):
+def test_a_tampered_result(start, finished):
     """A number that was edited by hand does not reach the records."""
-    start()
-    kept = (tmp_path / "run" / "records.jsonl").read_bytes()
-    for path in (tmp_path / "run" / "artefacts" / "evaluate").rglob("result.json"):
+    records = finished / "records.jsonl"
+    before = records.read_bytes()
+    for path in (finished / "artefacts" / "evaluate").rglob("result.json"):
         path.write_text(path.read_text().replace('"n": ', '"n": 1'))
-    (tmp_path / "run" / "records.jsonl").unlink()
+    records.unlink()
     code, _, err = start()
     assert 0 == code
     assert "has changed since it was written" in err
-    assert kept == (tmp_path / "run" / "records.jsonl").read_bytes()
+    assert before == records.read_bytes()
 
 
-def test_a_run_folder_of_another_schema(start, tmp_path):
+def test_a_run_folder_of_another_schema(start, finished):
     """A run that a later version wrote is left as it is."""
-    start()
-    plan = tmp_path / "run" / "plan.json"
+    plan = finished / "plan.json"
     content = json.dumps({**json.loads(plan.read_text()), "schema": 3})
     plan.write_text(content)
     message = one_sentence(*start())
@@ -193,17 +206,17 @@ def test_a_run_folder_of_another_schema(start, tmp_path):
     assert content == plan.read_text()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 2}'])
-def test_a_damaged_or_older_plan_is_written_anew(start, tmp_path, content, capfd):
+def test_a_damaged_or_older_plan_is_written_anew(start, tmp_path, capfd):
     """Every other command says so; the run then finds everything finished."""
     start()
     plan = tmp_path / "run" / "plan.json"
     before = plan.read_bytes()
-    plan.write_text(content)
-    assert 2 == main(["status", str(tmp_path / "run")])
-    assert "Run the suite again in this folder" in capfd.readouterr().err
-    assert 0 == start()[0]
-    assert before == plan.read_bytes()
+    for content in ("", "{", "[]", '{"schema": 1}', '{"schema": 2}'):
+        plan.write_text(content)
+        assert 2 == main(["status", str(tmp_path / "run")]), content
+        assert "Run the suite again in this folder" in capfd.readouterr().err, content
+        assert 0 == start()[0], content
+        assert before == plan.read_bytes(), content
 
 
 def test_a_folder_with_something_else(start, tmp_path):

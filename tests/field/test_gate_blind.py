@@ -123,6 +123,16 @@ def test_the_verdict_does_not_depend_on_the_terminal(make_run, baseline, tmp_pat
     assert "regressed" in out
 
 
+def test_the_verdict_does_not_need_a_terminal(make_run, baseline, tmp_path):
+    """With all streams closed, as under some daemons: 1, and the files that were asked for."""
+    run = make_run("new", replace(PSNR, value=3.0, replicates=(3.0, 3.1, 3.2)))
+    argv = [sys.executable, "-m", "tfq_bench", "gate", run, "--baseline", baseline]
+    argv += ["--junit", str(tmp_path / "junit.xml")]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], check=False)
+    assert 1 == done.returncode
+    assert "regressed" in (tmp_path / "junit.xml").read_text()
+
+
 def test_a_misspelt_rule_is_exit_code_2_with_the_nearest_name(make_run, baseline, tmp_path, capsys):
     """The table is printed all the same."""
     rules = tmp_path / "rules.toml"

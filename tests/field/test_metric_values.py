@@ -18,6 +18,8 @@ from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.cli import main
 from tfq_bench.errors import MetricError
 from tfq_bench.foreign import printable
+from tfq_bench.metrics.extractors import efficientnet_lite0
+from tfq_bench.metrics.paired import feature_cosine
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.store.records import metric_from_json, metric_to_json
 from tfq_bench.store.run import RunFolder
@@ -349,6 +351,28 @@ def _psnr(tmp_path, mine, other):
     return float(
         np.mean([100.0 if e == 0 else min(100.0, 10 * math.log10(255**2 / e)) for e in errors])
     )
+
+
+def test_features_of_images_that_a_metric_writes_into_are_not_kept(run, tmp_path):
+    """They are shared: the next metric would get features of what was never sampled."""
+    body = (
+        "from tfq_bench.metrics.extractors import efficientnet_lite0\n"
+        "        from tfq_bench.metrics.features import cell_features\n"
+        "        torch.from_numpy(inputs.images).zero_()\n"
+        "        cell_features(inputs, efficientnet_lite0())"
+    )
+    text = source(definitions="[GOOD.definition]", body=body)
+    code, out, records = run(text, steps=1, images=2)
+    only_mine_failed(code, out, records, "it wrote into the images of the cell")
+    (cosine,) = [r for r in records if r.metric and "feature-cosine" == r.metric.definition.name]
+    network = efficientnet_lite0()
+    folder = RunFolder(tmp_path / "run")
+    own, other = (
+        network.features(folder.images(cell), device="cpu")
+        for cell in (cosine.cell, cosine.metric.reference)
+    )
+    assert cosine.metric.value == pytest.approx(feature_cosine(own, other).mean(), abs=1e-9)
+    assert cosine.metric.value < 1.0
 
 
 def test_features_that_are_not_finite_name_the_image(reference):

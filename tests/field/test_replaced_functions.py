@@ -5,6 +5,7 @@ Speed-ups are often installed so: `torch.nn.functional.scaled_dot_product_attent
 
 import dataclasses
 import functools
+import json
 import math
 import os
 import sys
@@ -42,6 +43,7 @@ REPLACED = {
         functional, "scaled_dot_product_attention"
     ),
     "torch.nn.functional.conv2d": lambda: wrapped(functional, "conv2d"),
+    "torch.nn.functional.silu": lambda: setattr(functional, "silu", functional.relu),
     "torch.round": lambda: setattr(torch, "round", torch.floor),
     "torch.Tensor.round": lambda: setattr(torch.Tensor, "round", torch.Tensor.floor),
     "torch.nn.modules.module.Module.__call__": lambda: wrapped(torch.nn.Module, "__call__"),
@@ -49,6 +51,7 @@ REPLACED = {
     "torch.nn.modules.conv.Conv2d.__call__": lambda: setattr(
         torch.nn.Conv2d, "__call__", lambda *_: None
     ),
+    "json.dumps": lambda: wrapped(json, "dumps"),
     "math.sqrt": lambda: setattr(math, "sqrt", abs),
     "numpy.mean": lambda: wrapped(np, "mean"),
     "tfq_bench.testing.tiny.TinyModel.decode": lambda: wrapped(TinyModel, "decode"),
@@ -73,11 +76,11 @@ def test_libraries_may_wrap_their_own():
     functions = Functions()
     old = torch.manual_seed
     namespace = {"__name__": "torch._compile", "old": old}
-    exec("def manual_seed(seed): return old(seed)", namespace)
+    exec("def inner(seed): return old(seed)", namespace)
     try:
-        torch.manual_seed = namespace["manual_seed"]
+        torch.manual_seed = namespace["inner"]
         assert [] == functions.restore()
-        assert torch.manual_seed is namespace["manual_seed"]
+        assert torch.manual_seed is namespace["inner"]
     finally:
         torch.manual_seed = old
 

@@ -6,6 +6,7 @@ Each test makes a research project as people have them, changes one thing, and a
 import importlib
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -493,15 +494,133 @@ def test_weights_that_are_replaced_while_a_run_goes_on(plugin_host, tmp_path, ca
     assert 0 == main(arguments)
 
 
-def test_files_that_options_name_are_looked_at_again(small_plan, tmp_path):
-    """Prompts and reference statistics that are edited while a run goes on."""
-    (tmp_path / "file").write_text("1")
-    plan = small_plan(
-        metrics=(Entry(name="bits", given={}), Entry(name="score", given={"file": "file"}))
+READER = """
+from pathlib import Path
+
+from tfq_bench import api
+from tfq_bench.quant import RoundToNearest
+
+DEFINITION = api.MetricDefinition(name="read", unit="", direction="none", summary="")
+
+
+def seen(path):
+    path = Path(path)
+    return len((path / "part" if path.is_dir() else path).read_text())
+
+
+class Rounding(RoundToNearest):
+    def __init__(self, *, scheme, file):
+        super().__init__(scheme=scheme, calibration_steps=1)
+        self.file = file
+
+    def quantize(self, *given, **more):
+        seen(self.file)
+        return super().quantize(*given, **more)
+
+
+class Reader:
+    names = ("read",)
+
+    def __init__(self, *, file):
+        self.file = file
+
+    def definitions(self, inputs):
+        return (DEFINITION,)
+
+    def evaluate(self, inputs):
+        return (api.MetricValue(definition=DEFINITION, value=seen(self.file), n=2),)
+
+
+FILE = (api.Option(name="file", kind="path", default="", help="A file or folder."),)
+
+
+@api.hookimpl
+def tfq_metrics():
+    yield api.MetricProvider(name="read", summary="", factory=f"{__name__}:Reader", options=FILE)
+
+
+@api.hookimpl
+def tfq_quantizers():
+    yield api.QuantizerProvider(
+        name="mine", summary="", factory=f"{__name__}:Rounding", options=FILE
     )
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("stage", ["quantize", "evaluate"])
+def test_files_of_options_that_are_replaced_while_a_run_goes_on(
+    plugin_host, tmp_path, capsys, monkeypatch, stage, kind
+):
+    """A quantizer's table, a metric's reference: nothing read of the new one is stored."""
+    from tfq_bench.pipeline import cell as stages
+
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+    plugin_host.install("reader", READER, distribution="reader-dist")
+    given, suite = tmp_path / "given", tmp_path / "field.toml"
+    file = given
+    if kind == "folder":
+        given.mkdir()
+        file = given / "part"
+    file.write_text("1")
+    method = ', file = "given"' if stage == "quantize" else f', file = "{suite}"'
+    metric = ', file = "given"' if stage == "evaluate" else f', file = "{suite}"'
+    text = SUITE.replace('"mine"', f'"mine"{method}').replace('"mean"', f'"read"{metric}')
+    suite.write_text(text)
+    run = tmp_path / "run"
+    arguments = ["run", str(suite), "--run", str(run), "--no-report"]
+    original = stages._STAGES[stage]
+
+    def replaced(*given):
+        file.write_text("22")
+        original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages._STAGES, stage, replaced)
+        assert 2 == main(arguments)
+    assert f"'{file}' was edited after the run was planned" in capsys.readouterr().err
+    assert [] == list((run / "artefacts").glob(f"{stage}/*"))
+    file.write_text("1")
+    assert 0 == main(arguments)
+
+
+@pytest.mark.parametrize("change", ["edited", "more", "fewer", "gone", "nested"])
+def test_files_that_options_name_are_looked_at_again(small_plan, tmp_path, change):
+    """Whatever becomes of a file, or of a folder and what is in it."""
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("file", "folder/1", "folder/sub/2"):
+        (tmp_path / name).write_text("1")
+    given = {"file": "file"}, {"file": "folder", "label": "second"}
+    plan = small_plan(metrics=tuple(Entry(name="score", given=one) for one in given))
     plan.check_code()
-    (tmp_path / "file").write_text("22")
-    with pytest.raises(StoreError, match=r"'.*file' was edited after the run"):
+    (folder / "1").touch()
+    plan.check_code()
+    if change == "edited":
+        (tmp_path / "file").write_text("22")
+    elif change == "more":
+        (folder / "sub" / "3").write_text("1")
+    elif change == "fewer":
+        (folder / "1").unlink()
+    elif change == "gone":
+        shutil.rmtree(folder)
+    else:
+        (folder / "sub" / "2").write_text("2")
+    with pytest.raises(StoreError, match=r"' was edited after the run"):
+        plan.check_code()
+
+
+def test_fetched_files_are_looked_at_again(asset_plugin, asset_folder, plugin_host):
+    """A pin holds when the run is planned; the file is read when a metric needs it."""
+    content = asset_plugin()
+    plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
+    suite = SUITE.replace('"mean"', '"sharp"').replace('"mine"', '"rtn"')
+    asset_folder.mkdir()
+    (asset_folder / "weights.bin").write_bytes(content)
+    plan = make_plan(parse_suite(suite, "field.toml", asset_folder), plugin_host.discover())
+    plan.check_code()
+    (asset_folder / "weights.bin").write_bytes(content[::-1])
+    with pytest.raises(StoreError, match=r"weights.bin' was edited after the run"):
         plan.check_code()
 
 

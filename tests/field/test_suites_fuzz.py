@@ -1,6 +1,7 @@
 """Whatever stands in a suite, `plan` ends soon, with a plan or with one short sentence."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,14 @@ def test_dots_in_text_are_no_depth():
     text = SUITE.replace('name = "tiny"', f'summary = "{"." * 50}" # {"." * 50}\nname = "tiny"', 1)
     assert "." * 50 == parse_suite(text, "s.toml", Path()).summary
     assert len(text) < MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    "change", [lambda b: b"\xef\xbb\xbf" + b, lambda b: b.replace(b"\n", b"\r\n")]
+)
+def test_a_suite_of_another_editor_is_the_same(tmp_path, change):
+    """A byte order mark and line ends of Windows say nothing."""
+    (tmp_path / "suite.toml").write_bytes(SUITE.encode())
+    (tmp_path / "other.toml").write_bytes(change(SUITE.encode()))
+    one, other = (load_suite(str(tmp_path / name)) for name in ("suite.toml", "other.toml"))
+    assert one == replace(other, text=one.text)

@@ -187,8 +187,9 @@ def test_scores_lie_between_0_and_100():
 
 
 def test_definition_covers_prompts_and_clip_model(clip_folder, speaking, tmp_path):
-    """Other prompts or another CLIP model make another number."""
+    """Other prompts or another CLIP model make another number; a gate allows 0.1 of 100."""
     (one,) = ClipScore(weights=str(clip_folder)).definitions(speaking)
+    assert one.margin == 0.1
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
     (copy / "README.md").write_text("not read")
     (same,) = ClipScore(weights=str(copy)).definitions(speaking)

@@ -193,6 +193,19 @@ def test_margins_belong_to_the_definition(name, was, now, margin):
     assert 1 == gate(lenient, old).exit_code, "the stricter of run and baseline counts"
 
 
+def test_other_arithmetic_is_told_and_decides_nothing():
+    """Once for all numbers; facts of one side only, and absolute limits, say nothing."""
+    one, two = {"threads": "1", "torch": "2"}, {"threads": "2", "torch": "2", "GPU": "none"}
+    numbers = measured(1.0), measured(1.0, name="kd")
+    base = cell(*(replace(number, arithmetic=one) for number in numbers))
+    run = cell(*(replace(number, arithmetic=two) for number in numbers))
+    (remark,) = gate(run, base).remarks
+    assert remark.startswith("2 numbers were computed in another way: threads 1 -> 2 (baseline ->")
+    assert 0 == gate(run, base).exit_code
+    assert () == gate(base, base).remarks == gate(cell(*numbers), base).remarks
+    assert () == gate(run, base, Rule(kind="at-most", numbers=(2.0,))).remarks
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -13,7 +13,9 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
+from tfq_bench.border import MeasuredBy
 from tfq_bench.errors import StoreError
+from tfq_bench.keys import definition_id
 from tfq_bench.store.records import append, read, record_from_json, record_to_json
 
 SCHEMA = json.loads((files("tfq_bench") / "schemas" / "record.schema.json").read_text())
@@ -163,3 +165,18 @@ def test_two_processes_may_append(path, record):
     expected = {f"{name}-{i}" for name in "ab" for i in range(30)}
     assert expected == {found.cell for found in read(path)}
     assert 60 == len(path.read_text().splitlines())
+
+
+def test_records_of_versions_that_knew_less_are_read(record):
+    """Margin and metric are then unknown, and the definition's id is what it was."""
+    written = record(value=1.0)
+    by = MeasuredBy(metric="dist:fd", options={"scale": 2.0})
+    definition = replace(written.metric.definition, measured_by=by)
+    data = record_to_json(replace(written, metric=replace(written.metric, definition=definition)))
+    assert definition == record_from_json(data).metric.definition
+    for name in ("margin", "measured_by"):
+        del data["metric"][name]
+    found = record_from_json(data).metric.definition
+    assert found.measured_by is None
+    assert definition_id(found) == definition_id(written.metric.definition)
+    assert definition_id(found) != definition_id(definition)

@@ -93,6 +93,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (default: the process's) and returns the exit code."""
+    _open_streams()
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     if debug:
         logging.basicConfig(level=logging.DEBUG)
@@ -108,17 +109,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             stack.enter_context(interrupts.watched())
             stack.enter_context(_no_silent_end())
-            args = _parse(argv)
+            try:
+                args = _parse(argv)
+            except SystemExit as stop:  # --help and --version end here
+                return stop.code if isinstance(stop.code, int) else 0
             if args.block:
                 from tfq_bench.host import refuse_unknown
 
                 refuse_unknown(args.block)
             stack.enter_context(_blocking(args))
-            code = int(args.execute(args))
-            sys.stdout.flush()  # a reader that went away is noticed here, not at exit
-            return code
-    except SystemExit as stop:  # --help and --version end here
-        return stop.code if isinstance(stop.code, int) else 0
+            return _told(int(args.execute(args)), debug)
     except KeyboardInterrupt:
         message = "interrupted; what is finished is kept, and the same command goes on."
         return _fail(message, EXIT_INTERRUPTED, debug)
@@ -131,15 +131,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _DISK:
             return _bug(error, debug)
-        where = f"'{error.filename}'" if error.filename else "a file"
+        where = f"'{error.filename}'" if error.filename else "a file or the output"
         return _fail(
             f"cannot read or write {where}: {_DISK[error.errno]}. Nothing finished is lost; make "
             "room or choose another folder, then repeat the command.",
             UsageError.exit_code,
             debug,
         )
-    except Exception as error:
+    except BaseException as error:  # SystemExit and CancelledError of a plugin among them
         return _bug(error, debug)
+
+
+def _told(code: int, debug: bool) -> int:
+    """The exit code, once what was printed is on its way.
+
+    Raises:
+        BrokenPipeError: the reader went away; noticed here, not at exit.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        why = _DISK.get(error.errno or 0, str(error))
+        with contextlib.suppress(OSError, ValueError):  # what is left would fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lost = _fail(f"cannot write to standard output: {why}.", UsageError.exit_code, debug)
+        return code or lost
+    return code
+
+
+def _open_streams() -> None:
+    """Where a standard stream is closed (`>&-`), nothing is read or written instead.
+
+    Its number is taken, because the next file that is opened would get it, and prints with it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -271,7 +304,7 @@ def _unlike_a_command(line: str) -> str:
     return f"- {line}" if line.startswith(("::", "##[")) else line
 
 
-def _bug(error: Exception, debug: bool) -> int:
+def _bug(error: BaseException, debug: bool) -> int:
     hint = "" if debug else " Repeat with --debug for the traceback;"
     return _fail(
         f"unexpected {type(error).__name__}: {printable(error)}. This is a bug in tfq-bench or a "

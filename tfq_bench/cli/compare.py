@@ -55,6 +55,7 @@ def execute(args: argparse.Namespace) -> int:
         NotComparable: nothing of what both have can be compared, or not all of it that is no time
             or peak of memory; what does compare is printed.
     """
+    from tfq_bench.stats.arithmetic import arithmetic_notes, pairs_of
     from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference
     from tfq_bench.stats.facts import find_cell, seeds_of
     from tfq_bench.store.baseline import run_facts
@@ -87,10 +88,13 @@ def execute(args: argparse.Namespace) -> int:
         if not any(row.a is not None and row.b is not None for row in rows):
             raise NothingToDo(f"'{args.a}' and '{args.b}' have no cell and metric in common.")
     _print(rows, args.format)
+    notes = sys.stderr if args.format == "json" else sys.stdout
+    for note in arithmetic_notes(pairs_of(first, second), words="A -> B"):
+        print(printable(f"note: {note}"), file=notes)
     for cell in (*first, *second):
         if cell.status == "unfinished":
             words = f"note: not finished: {cell.label}: {cell.reason}"
-            print(printable(words), file=sys.stderr if args.format == "json" else sys.stdout)
+            print(printable(words), file=notes)
     common = [row for row in rows if row.a is not None and row.b is not None]
     bad = [row for row in common if row.mark == "not comparable"]
     if len(bad) == len(common) or not all(row.volatile for row in bad):

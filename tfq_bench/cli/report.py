@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tfq_bench.errors import NothingToDo, UsageError
 from tfq_bench.host import PluginTable, discover
+from tfq_bench.output.rendering import write_report
 from tfq_bench.providers import RendererProvider
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
@@ -46,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
     target = args.output or _default(args.runs, provider.suffix)
     if target.is_dir():
         raise UsageError(f"expected a file after --output, found the folder '{target}'.")
-    plugins.create(provider).render(args.runs, target)
+    write_report(plugins, provider, args.runs, target)
     print(target)
     return 0
 

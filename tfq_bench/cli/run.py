@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.errors import SuiteError, UsageError
+from tfq_bench.errors import SuiteError, TfqError, UsageError
 from tfq_bench.foreign import printable
 from tfq_bench.host import PluginTable, discover
+from tfq_bench.output.rendering import write_report
 from tfq_bench.planner import make_plan
 from tfq_bench.providers import OptionValue, Provider, parse_options
 from tfq_bench.store.run import RunFolder
@@ -73,7 +74,12 @@ def execute(args: argparse.Namespace) -> int:
         failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
         if renderer is not None:
             target = folder.path / f"report{renderer.suffix}"
-            table.create(renderer).render([folder.path], target)
+            try:
+                write_report(table, renderer, [folder.path], target)
+            except TfqError as error:
+                if failed:  # the exit code speaks of the cells
+                    error.exit_code = EXIT_FAILED_CELLS
+                raise
             print(f"\nReport: {target}")
     return EXIT_FAILED_CELLS if failed else 0
 

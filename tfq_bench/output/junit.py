@@ -31,6 +31,8 @@ def junit(result: GateResult, *, name: str) -> str:
         if kind != "skipped":
             attributes["type"] = verdict.outcome
         ET.SubElement(case, kind, attributes).text = _clean(verdict.message)
+    if result.remarks:
+        ET.SubElement(suite, "system-out").text = _clean(" ".join(result.remarks))
     suite.set("failures", str(counts["failure"]))
     suite.set("errors", str(counts["error"]))
     suite.set("skipped", str(counts["skipped"]))

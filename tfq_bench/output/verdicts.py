@@ -52,8 +52,8 @@ def to_text(result: GateResult) -> str:
     ]
     if reasons:
         parts.append("\n".join(reasons))
-    if result.notes:
-        parts.append("\n".join(f"note: {printable(note)}" for note in result.notes))
+    if told := (*result.notes, *result.remarks):
+        parts.append("\n".join(f"note: {printable(note)}" for note in told))
     return "\n\n".join([*parts, result.summary])
 
 
@@ -64,11 +64,12 @@ def to_markdown(result: GateResult, *, limit_bytes: int | None = None) -> str:
         limit_bytes: rows that would not fit are left out, and their number is told.
     """
     text = f"### {markdown.escape(result.summary)}\n\n"
-    for note in result.notes:
+    told = (*result.notes, *result.remarks)
+    for note in told:
         text += f"- {markdown.escape(note)}\n"
     if not result.verdicts:
         return text
-    text += "\n" if result.notes else ""
+    text += "\n" if told else ""
     lines = markdown.table(HEADERS, [row(v) for v in result.verdicts]).splitlines(keepends=True)
     size, kept = len(text.encode()), 0
     room = None if limit_bytes is None else limit_bytes - 200  # for the sentence about the rest
@@ -91,6 +92,7 @@ def to_json(result: GateResult) -> dict[str, Any]:
         "summary": result.summary,
         "compared": result.compared,
         "notes": list(result.notes),
+        "remarks": list(result.remarks),
         "verdicts": [_verdict(verdict) for verdict in result.verdicts],
     }
 

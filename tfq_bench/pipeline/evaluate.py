@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
 from tfq_bench.pipeline.sample import FILE
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tfq_bench.protocols import LoadedModel, Lowered
     from tfq_bench.quant.state import QuantizedState
 
-__all__ = ["CellInputs", "stored_images"]
+__all__ = ["CellInputs", "stored_images", "written_into"]
 
 CACHE = "features"
 """Stage name of what metrics compute once and share: features of a cell's images."""
@@ -105,6 +106,9 @@ class CellInputs:
 
         Args:
             of: `cell` or `reference`, whose images `compute` reads.
+
+        Raises:
+            MetricError: images were written into; what is computed from them is not kept.
         """
         samples = self._cell(of).keys.sample
         code = self._bench.code.facts(_modules(compute))
@@ -112,7 +116,10 @@ class CellInputs:
         store = self._bench.store
         if not store.has(CACHE, key):
             with store.create(CACHE, key) as folder:
-                save_file({"value": np.ascontiguousarray(compute())}, folder / "value.safetensors")
+                value = np.ascontiguousarray(compute())
+                if changed := self._changed():
+                    raise MetricError(written_into(changed))
+                save_file({"value": value}, folder / "value.safetensors")
         return _frozen(load_file(store.open(CACHE, key) / "value.safetensors")["value"])
 
     def restore(self) -> tuple[str, ...]:
@@ -123,12 +130,15 @@ class CellInputs:
         if self._lowered:
             self._bench.forget_lowered()
             self._lowered = False
-        changed = tuple(
-            of for of, images in self._images.items() if _digest(images) != self._digests[of]
-        )
+        changed = self._changed()
         for of in changed:
             del self._images[of]
         return changed
+
+    def _changed(self) -> tuple[str, ...]:
+        return tuple(
+            of for of, images in self._images.items() if _digest(images) != self._digests[of]
+        )
 
     def _cell(self, of: str) -> PlannedCell:
         if of == "cell":
@@ -141,6 +151,14 @@ class CellInputs:
             self._images[of] = _frozen(stored_images(self._bench, self._cell(of)))
             self._digests[of] = _digest(self._images[of])
         return self._images[of]
+
+
+def written_into(changed: tuple[str, ...]) -> str:
+    """What to tell a metric that wrote into these images."""
+    return (
+        f"it wrote into the images of the {' and the '.join(changed)}, which other metrics read "
+        "too; they were loaded again. It must work on a copy."
+    )
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ after each piece of foreign code, and put back where they are others.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
-from types import ModuleType
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ __all__ = ["Functions", "package_of", "unreplaced"]
 
 HOST = "tfq_bench"
 _MODULES = ("torch", "torch.nn.functional", "torch.linalg", "torch.special", "torch.fft")
-_OTHERS: tuple[ModuleType, ...] = (math, np, np.linalg)
+_OTHERS: tuple[ModuleType, ...] = (math, json, hashlib, np, np.linalg)
 _CLASSES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter, torch.autograd.Function)
 _MOVES = ("torch.Storage",)
 """What torch itself sets, here with its default dtype."""
@@ -58,8 +60,8 @@ class Functions:
     def restore(self) -> list[str]:
         """Names of those that were replaced or hidden, with whose code it was; all are put back.
 
-        A library that wraps a function of its own, as torch's compiler does when it is imported, is
-        left alone.
+        A library that wraps a function of its own, as torch's compiler does when it is imported or
+        used, is left alone.
         """
         changed = []
         for owner, before in self._held.values():
@@ -68,7 +70,7 @@ class Functions:
                 was, found = before.get(name), now.get(name)
                 if found is was or (was is None and not _hides(owner, name)):
                     continue
-                if was is not None and found is not None and _own_wrapper(owner, was, found):
+                if was is not None and _own_wrapper(owner, found, before):
                     before[name] = found
                     continue
                 path = f"{_path(owner)}.{name}"
@@ -136,9 +138,10 @@ def _hides(owner: Owner, name: str) -> bool:
     return isinstance(owner, type) and any(name in vars(base) for base in owner.__mro__[1:])
 
 
-def _own_wrapper(owner: Owner, was: Any, found: Any) -> bool:
-    name = getattr(found, "__name__", "")
-    return name == getattr(was, "__name__", None) and _author(found) == _package(owner)
+def _own_wrapper(owner: Owner, found: Any, before: Mapping[str, Any]) -> bool:
+    """Whether the owner's package wrote the function, and not as one of the owner's others."""
+    others = any(found is one for one in before.values())
+    return isinstance(found, FunctionType) and _author(found) == _package(owner) and not others
 
 
 def _author(found: Any) -> str:

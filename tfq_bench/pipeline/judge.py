@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from tfq_bench import interrupts
 from tfq_bench.errors import CellError, MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
-from tfq_bench.pipeline.evaluate import CellInputs
+from tfq_bench.pipeline.evaluate import CellInputs, written_into
 from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.tasks import RAISED
 from tfq_bench.pipeline.values import checked_values
@@ -66,11 +67,11 @@ def judge(
             with own_settings(derive(0, f"evaluate-{key}")):
                 values = _evaluate(bench, metric, keys, inputs)
             write_values(bench.store, key, values)
-        except (StoreError, KeyboardInterrupt):
-            raise
         except (
             BaseException
         ) as error:  # SystemExit, CancelledError: it is the metric's all the same
+            if isinstance(error, StoreError) or interrupts.asked_for(error):
+                raise
             log.exception("metric %s", metric.title)
             raised = "" if isinstance(error, TfqError) else f"{RAISED}{type(error).__name__}: "
             reasons[metric.title] = f"{raised}{_text(error)}{_left_behind(bench)}"
@@ -89,10 +90,7 @@ def _evaluate(
     finally:  # the next metric gets what is stored, whatever became of this one
         changed = inputs.restore()
     if changed:
-        raise MetricError(
-            f"it wrote into the images of the {' and the '.join(changed)}, which other metrics "
-            "read too; they were loaded again. It must work on a copy."
-        )
+        raise MetricError(written_into(changed))
     bench.check_models()
     checked = checked_values(values, definitions, reference=inputs.reference_cell)
     names = [value.definition.name for value in checked]

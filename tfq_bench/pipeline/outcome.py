@@ -12,7 +12,7 @@ from tfq_bench.keys import definition_id
 from tfq_bench.store.evaluations import read_values
 
 if TYPE_CHECKING:
-    from tfq_bench.border import Component, MetricValue
+    from tfq_bench.border import Component, MeasuredBy, MetricValue
     from tfq_bench.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
@@ -35,11 +35,13 @@ def metric_records(
             planned,
             environment,
             status="ok",
-            metric=None if value is None else _titled(component, value),
+            metric=None if value is None else _named(component, by, value),
             source=key,
             source_values=len(values),
         )
-        for component, key in zip(plan.metrics, planned.keys.evaluate, strict=True)
+        for component, by, key in zip(
+            plan.metrics, plan.measured_by, planned.keys.evaluate, strict=True
+        )
         if store.has("evaluate", key)
         for values in [read_values(store, key)]
         for value in values or [None]
@@ -53,12 +55,10 @@ def metric_records(
     return records
 
 
-def _titled(component: Component, value: MetricValue) -> MetricValue:
-    """The value under the name that it has in this suite."""
-    if not component.label:
-        return value
+def _named(component: Component, by: MeasuredBy, value: MetricValue) -> MetricValue:
+    """The value under the name that it has in this suite, with what measured it."""
     name = component.titled(value.definition.name)
-    return replace(value, definition=replace(value.definition, name=name))
+    return replace(value, definition=replace(value.definition, name=name, measured_by=by))
 
 
 def failed_metric_record(

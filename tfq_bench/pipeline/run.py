@@ -13,8 +13,10 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from tfq_bench import interrupts
 from tfq_bench.errors import CellError, DamagedArtefact, StoreError, TfqError
 from tfq_bench.foreign import printable
+from tfq_bench.inspection import cause
 from tfq_bench.pipeline.cell import cell_log, run_task
 from tfq_bench.pipeline.judge import FailedMetrics
 from tfq_bench.pipeline.outcome import (
@@ -75,7 +77,9 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
             raise
         except FailedMetrics as error:
             return Outcome.of_metrics(task, error.reasons)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # SystemExit and CancelledError of a plugin among them
+            if interrupts.asked_for(error):
+                raise
             log.exception("%s", task.stage)
             reason = str(error) if isinstance(error, TfqError) else _described(error)
             return Outcome(task=task, reason=f"{reason}{_left_behind(bench)}")
@@ -85,7 +89,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
 def _described(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"the memory that this process may use is full (MemoryError: {error})"
-    return f"{type(error).__name__}: {error}"
+    return cause(error)
 
 
 def _left_behind(bench: Workbench) -> str:
@@ -175,9 +179,11 @@ def _attempt(
             executor.run(todo, work, start=start, done=done)
         except TfqError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if interrupts.asked_for(error):
+                raise
             log.exception("executor")
-            reason = f", and raised {type(error).__name__}: {printable(error, 200)}"
+            reason = f", and raised {printable(cause(error), 200)}"
         missing = ledger.missing()
         for task in missing:
             done(

@@ -116,6 +116,7 @@ def _definition(given: MetricDefinition) -> MetricDefinition:
     return replace(
         given,
         margin=margin,
+        measured_by=None,  # the host's to say
         name=name,
         unit=_text(given.unit, f"{where}: unit", MAX_NAME),
         summary=printable(given.summary, MAX_TEXT),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue
+from tfq_bench.border import Interval, MeasuredBy, MetricDefinition, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw
@@ -243,6 +243,25 @@ def _differences(a: MetricDefinition, b: MetricDefinition) -> Iterator[str]:
         if getattr(a, name) != getattr(b, name):
             yield f"{name} ({getattr(a, name)!r} and {getattr(b, name)!r})"
     yield from _parameter_differences(a.parameters, b.parameters, "")
+    yield from _measured_differently(a.measured_by, b.measured_by)
+
+
+def _measured_differently(a: MeasuredBy | None, b: MeasuredBy | None) -> Iterator[str]:
+    if a is None or b is None:
+        if a is not b:
+            yield (
+                "the metric and its options (only one of them says which; results of earlier "
+                "versions do not)"
+            )
+        return
+    if a.metric != b.metric:
+        yield f"the metric that measured them ('{a.metric}' and '{b.metric}')"
+    for name in sorted({*a.options, *b.options}):
+        first, second = (
+            repr(by.options[name]) if name in by.options else "its default" for by in (a, b)
+        )
+        if first != second:
+            yield f"option {name} ({first} and {second})"
 
 
 def _parameter_differences(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tfq_bench.border import MetricValue, Record
-from tfq_bench.environment import hardware_fingerprint
+from tfq_bench.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.errors import NotComparable, UsageError, nearest
 
 __all__ = ["CellFacts", "Measured", "by_identity", "cell_facts", "find_cell", "flaw", "seeds_of"]
@@ -22,12 +22,14 @@ class Measured:
         definition: id of the metric's definition.
         environment: id of the environment.
         hardware: its hardware fingerprint, None when unknown.
+        arithmetic: what it says of threads, kernels and torch, see `stated_arithmetic`.
     """
 
     metric: MetricValue
     definition: str
     environment: str
     hardware: str | None
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,10 @@ def cell_facts(
         for name, environment in environments.items()
         if "hardware" in environment
     }
-    return tuple(_facts(cell, of_cell.get(cell["key"], []), hardware) for cell in plan["cells"])
+    arithmetic = {name: stated_arithmetic(found) for name, found in environments.items()}
+    return tuple(
+        _facts(cell, of_cell.get(cell["key"], []), hardware, arithmetic) for cell in plan["cells"]
+    )
 
 
 def seeds_of(cells: Iterable[CellFacts]) -> str:
@@ -143,7 +148,10 @@ def flaw(metric: MetricValue) -> str | None:
 
 
 def _facts(
-    cell: Mapping[str, Any], records: list[Record], hardware: Mapping[str, str]
+    cell: Mapping[str, Any],
+    records: list[Record],
+    hardware: Mapping[str, str],
+    arithmetic: Mapping[str, Mapping[str, str]],
 ) -> CellFacts:
     failed = [record for record in records if record.failed_metric is not None]
     bad = next((r for r in records if r.status != "ok" and r.failed_metric is None), None)
@@ -153,6 +161,7 @@ def _facts(
             definition=record.definition or "",
             environment=record.environment,
             hardware=hardware.get(record.environment),
+            arithmetic=arithmetic.get(record.environment, {}),
         )
         for record in records
         if record.metric is not None

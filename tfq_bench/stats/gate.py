@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfq_bench.errors import NotComparable, nearest
+from tfq_bench.stats.arithmetic import arithmetic_notes
 from tfq_bench.stats.compare import Delta, delta
 from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw, seeds_of
 from tfq_bench.stats.rules import Rule
@@ -69,11 +70,13 @@ class GateResult:
     Args:
         notes: rules that covered nothing; with any, the gate does not pass.
         compared: how many numbers were held against a limit.
+        remarks: what to know of the comparison; they decide nothing.
     """
 
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
     compared: int
+    remarks: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -136,6 +139,7 @@ def judge(
         ),
         notes=tuple(judging.notes()),
         compared=judging.compared,
+        remarks=arithmetic_notes(judging.pairs, words="baseline -> run"),
     )
 
 
@@ -146,6 +150,7 @@ class _Judge:
         self.used: set[int] = set()
         self.verdicts: list[Verdict] = []
         self.compared = 0
+        self.pairs: list[tuple[Measured, Measured]] = []
 
     def cell(self, cell: CellFacts, expected: CellFacts | None) -> None:
         """Judges a cell of the run; `expected` is the baseline's, None when it has none such."""
@@ -279,6 +284,8 @@ class _Judge:
                 self._add("failed", label, rule, mine, base, message, fails=True)
                 return
         self.compared += 1
+        if base is not None and rule.kind not in ("band", "at-most", "at-least"):
+            self.pairs.append((base, mine))
         outcome, message = _held(rule, mine, base, difference)
         fails = outcome == "regressed" or (
             outcome == "inconclusive" and rule.on_inconclusive == "fail"

@@ -152,7 +152,7 @@ def load_rules(path: Path | None) -> tuple[Rule, ...]:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise SuiteError(f"'{path}' has more than the {MAX_BYTES:,} bytes that rules may have.")
-        return (*BUILT_IN, *_parse(path.read_text("utf-8"), path))
+        return (*BUILT_IN, *_parse(path.read_text("utf-8-sig"), path))
     except OSError as error:
         raise SuiteError(f"cannot read the rules '{path}': {error.strerror}.") from None
     except RecursionError:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.border import MetricDefinition
-from tfq_bench.environment import hardware_fingerprint
+from tfq_bench.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured, cell_facts, flaw
@@ -23,7 +22,8 @@ from tfq_bench.store.plan_file import AXES
 from tfq_bench.store.record_json import (
     DEFINITION,
     INTERVAL,
-    MARGIN,
+    LATER,
+    definition_from_json,
     json_number,
     metric_from_json,
     metric_to_json,
@@ -46,16 +46,16 @@ __all__ = ["SCHEMA", "Baseline", "baseline_of", "load_baseline", "run_facts", "s
 
 SCHEMA = 2
 
-_DEFINITION = (*DEFINITION, *MARGIN)
-
 _BASELINE = fields(
     {
         "schema": COUNT,
         FIELD: TEXT,
         "created_from": TEXT,
         "suite": TEXT,
-        "environments": mapping(fields({"description": TEXT}, {"hardware": TEXT})),
-        "definitions": mapping(fields(DEFINITION, MARGIN)),
+        "environments": mapping(
+            fields({"description": TEXT}, {"hardware": TEXT, "arithmetic": mapping(TEXT)})
+        ),
+        "definitions": mapping(fields(DEFINITION, LATER)),
         "values": many(
             fields(
                 {
@@ -84,13 +84,13 @@ class Baseline:
 
     Args:
         created_from: plan id of the run. suite: its name.
-        environments: by id `{"hardware": fingerprint, "description": words}`.
+        environments: by id `{"hardware": fingerprint, "description": words, "arithmetic": facts}`.
         cells: every cell that has numbers.
     """
 
     created_from: str
     suite: str
-    environments: Mapping[str, Mapping[str, str]]
+    environments: Mapping[str, Mapping[str, Any]]
     cells: tuple[CellFacts, ...]
 
 
@@ -154,16 +154,7 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
         for name, measured in cell.values.items():
             metric = metric_to_json(measured.metric)
             definitions[measured.definition] = {
-                field: metric[field]
-                for field in (
-                    "name",
-                    "unit",
-                    "direction",
-                    "summary",
-                    "parameters",
-                    "volatile",
-                    "margin",
-                )
+                field: metric[field] for field in (*DEFINITION, *LATER)
             }
             values.append(
                 {
@@ -222,7 +213,7 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
     environments = content["environments"]
     definitions = content["definitions"]
     for name, definition in definitions.items():
-        found = definition_id(MetricDefinition(**definition))
+        found = definition_id(definition_from_json(definition))
         if found != name:
             raise ValueError(f"the definition '{name}' now has the id '{found}'")
     cells: dict[str, tuple[dict[str, Any], dict[str, Measured]]] = {}
@@ -242,6 +233,7 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
             definition=value["definition"],
             environment=value["environment"],
             hardware=environments.get(value["environment"], {}).get("hardware"),
+            arithmetic=environments.get(value["environment"], {}).get("arithmetic", {}),
         )
     return Baseline(
         created_from=content["created_from"],
@@ -259,10 +251,14 @@ def _sound(cell: CellFacts) -> CellFacts:
     return replace(cell, values=kept)
 
 
-def _describe(environment: Mapping[str, Any]) -> dict[str, str]:
-    hardware = environment.get("hardware")
+def _describe(environment: Mapping[str, Any]) -> dict[str, Any]:
+    hardware, arithmetic = environment.get("hardware"), stated_arithmetic(environment)
     if hardware is None:
-        return {"description": "unknown hardware"}
+        return {"description": "unknown hardware", "arithmetic": arithmetic}
     gpus = ", ".join(gpu["name"] for gpu in hardware.get("gpus", ())) or "no GPU"
     words = f"{hardware.get('cpu')}, {hardware.get('usable_cores')} cores, {gpus}"
-    return {"hardware": hardware_fingerprint(environment), "description": words}
+    return {
+        "hardware": hardware_fingerprint(environment),
+        "description": words,
+        "arithmetic": arithmetic,
+    }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue, Record
+from tfq_bench.border import Interval, MeasuredBy, MetricDefinition, MetricValue, Record
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign import printable
 from tfq_bench.store.plan_file import AXES, EXECUTION
@@ -35,8 +35,9 @@ from tfq_bench.store.shapes import (
 __all__ = [
     "DEFINITION",
     "INTERVAL",
-    "MARGIN",
+    "LATER",
     "SCHEMA",
+    "definition_from_json",
     "json_number",
     "metric_from_json",
     "metric_to_json",
@@ -58,8 +59,11 @@ DEFINITION = {
 }
 """What a metric's definition is stored as; a baseline has it once for all its numbers."""
 
-MARGIN = {"margin": optional(AMOUNT)}
-"""Beside a definition; evaluations of versions before it have none."""
+LATER = {
+    "margin": optional(AMOUNT),
+    "measured_by": optional(fields({"metric": TEXT, "options": mapping(anything)})),
+}
+"""Beside a definition; files of versions before them have none."""
 
 _METRIC = fields(
     {
@@ -72,7 +76,7 @@ _METRIC = fields(
         "reference": optional(TEXT),
         "series": mapping(NUMBERS),
     },
-    MARGIN,
+    LATER,
 )
 
 _FIELDS = {
@@ -102,6 +106,7 @@ _PLAIN = tuple(name for name in _FIELDS if name not in ("schema", "axes", "plugi
 def metric_to_json(metric: MetricValue) -> dict[str, Any]:
     """A metric's value and definition as strict JSON data."""
     definition, interval = metric.definition, metric.interval
+    by = definition.measured_by
     return {
         "name": definition.name,
         "unit": definition.unit,
@@ -110,6 +115,9 @@ def metric_to_json(metric: MetricValue) -> dict[str, Any]:
         "parameters": dict(definition.parameters),
         "volatile": definition.volatile,
         "margin": definition.margin,
+        "measured_by": None
+        if by is None
+        else {"metric": by.metric, "options": dict(sorted(by.options.items()))},
         "value": json_number(metric.value),
         "n": int(metric.n),
         "interval": None
@@ -146,15 +154,7 @@ def metric_from_json(data: Mapping[str, Any]) -> MetricValue:
 def _metric(data: Mapping[str, Any]) -> MetricValue:
     interval = data["interval"]
     return MetricValue(
-        definition=MetricDefinition(
-            name=data["name"],
-            unit=data["unit"],
-            direction=data["direction"],
-            summary=data["summary"],
-            parameters=data["parameters"],
-            volatile=data["volatile"],
-            margin=data.get("margin"),
-        ),
+        definition=definition_from_json(data),
         value=float(data["value"]),
         n=data["n"],
         interval=None
@@ -169,6 +169,16 @@ def _metric(data: Mapping[str, Any]) -> MetricValue:
         pairing=data["pairing"],
         reference=data["reference"],
         series={name: tuple(map(float, curve)) for name, curve in data["series"].items()},
+    )
+
+
+def definition_from_json(data: Mapping[str, Any]) -> MetricDefinition:
+    """The definition among fields that fit `DEFINITION` and `LATER`."""
+    by = data.get("measured_by")
+    return MetricDefinition(
+        **{name: data[name] for name in DEFINITION},
+        margin=data.get("margin"),
+        measured_by=None if by is None else MeasuredBy(metric=by["metric"], options=by["options"]),
     )
 
 

@@ -153,7 +153,7 @@ def test_predictions_are_better_than_round_to_nearest(load_family, family):
 def test_projections_are_better_learned_apart_than_in_their_blocks(load_family, family):
     """On their own inputs, for texts that calibration has not seen."""
     loaded = load_family(family)
-    options = {"iterations": 60, "tiar_iterations": 300, "maintenance": "cache"}
+    options = {"iterations": 24, "tiar_iterations": 300, "maintenance": "cache"}
     apart = unseen_errors(loaded, tfmq(loaded, **options))[1]
     within = unseen_errors(loaded, tfmq(loaded, tiar=False, **options))[1]
     assert apart < 0.9 * within

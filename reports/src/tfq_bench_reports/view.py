@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.api import printable
-from tfq_bench.border import MetricValue, Record
+from tfq_bench.border import MetricDefinition, MetricValue, Record
 from tfq_bench.errors import StoreError
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
@@ -227,10 +227,16 @@ def _glossary(cells: Iterable[CellView]) -> tuple[DefinitionView, ...]:
             id=identifier,
             definition=definition,
             direction=DIRECTIONS[definition.direction],
-            parameters=json.dumps(dict(definition.parameters), indent=2, sort_keys=True),
+            parameters=json.dumps(_parameters(definition), indent=2, sort_keys=True),
         )
         for number, (identifier, definition) in enumerate(sorted(found.items()), start=1)
     )
+
+
+def _parameters(definition: MetricDefinition) -> dict[str, Any]:
+    by = definition.measured_by
+    host = {} if by is None else {"measured by": {"metric": by.metric, **by.options}}
+    return {**definition.parameters, **host}
 
 
 def _environments(run: RunFolder, records: Sequence[Record]) -> tuple[EnvironmentView, ...]:

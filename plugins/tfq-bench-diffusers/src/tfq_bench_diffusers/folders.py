@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from functools import cache, cached_property
@@ -12,7 +13,15 @@ from tfq_bench import api
 from tfq_bench_diffusers.pipelines import LONE, check_pipeline, pipeline_scheduler
 from tfq_bench_diffusers.weights import Library, Weights, find_weights
 
-__all__ = ["Folder", "cached_snapshot", "find_folder", "read_json", "weights_fault", "weights_of"]
+__all__ = [
+    "Folder",
+    "cached_snapshot",
+    "find_folder",
+    "local_folder",
+    "read_json",
+    "weights_fault",
+    "weights_of",
+]
 
 UNNAMED = "diffusers"
 """Name of the model that is whatever option `source` says."""
@@ -198,11 +207,13 @@ def find_folder(source: str, revision: str, *, name: str) -> Folder:
             f"model '{name}': option 'source' is empty; expected a local folder in diffusers' "
             "format or a hub id."
         )
-    if Path(source).expanduser().is_dir():
-        return Folder(Path(source).expanduser())
+    here = local_folder(source)
+    if here is not None:
+        return Folder(here)
     path = cached_snapshot(source, revision)
     if path is None:
-        wanted = f"{source} at {revision}" if revision else source
+        name_of = api.printable(source, 200)
+        wanted = f"{name_of} at {api.printable(revision, 200)}" if revision else name_of
         what = "--suite SUITE" if name == UNNAMED else name
         raise api.AssetError(
             f"model '{name}' needs {wanted}, which is neither a folder nor in the cache of the "
@@ -211,6 +222,15 @@ def find_folder(source: str, revision: str, *, name: str) -> Folder:
             "memory."
         )
     return Folder(path)
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder of that name; None where there is none, or none can be called so."""
+    try:
+        path = Path(source).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of no such user
+        return None
 
 
 def cached_snapshot(source: str, revision: str) -> Path | None:
@@ -232,6 +252,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = _MINUS_INFINITY.sub(rb"\1-1e999", path.read_bytes())
+        if content.startswith(codecs.BOM_UTF8):
+            raise ValueError("it begins with a byte order mark, which diffusers does not read")
         found = api.parse_json(content, max_bytes=MAX_CONFIG_BYTES)
     except OSError as error:
         raise api.AssetError(

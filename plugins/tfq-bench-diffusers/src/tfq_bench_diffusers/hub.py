@@ -7,7 +7,14 @@ from pathlib import Path
 
 from tfq_bench import api
 from tfq_bench_diffusers.families import PRESETS, Preset
-from tfq_bench_diffusers.folders import DECODERS, DENOISERS, TEXT, Folder, cached_snapshot
+from tfq_bench_diffusers.folders import (
+    DECODERS,
+    DENOISERS,
+    TEXT,
+    Folder,
+    cached_snapshot,
+    local_folder,
+)
 
 __all__ = ["named_assets", "source_assets"]
 
@@ -33,7 +40,7 @@ def source_assets(options: Mapping[str, api.OptionValue]) -> tuple[api.Asset, ..
     None for a local folder, and for what cannot be a hub id: the model says what is wrong with it.
     """
     source, revision = str(options["source"]), str(options["revision"])
-    if not _is_hub_id(source) or Path(source).expanduser().is_dir():
+    if not _is_hub_id(source) or local_folder(source) is not None:
         return ()
     drawn = options["weights"] == "random"
     name, preset = _known(source, revision)

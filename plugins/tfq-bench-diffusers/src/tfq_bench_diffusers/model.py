@@ -26,7 +26,13 @@ from tfq_bench_diffusers.conditioning import (
 )
 from tfq_bench_diffusers.decode import Decoder, to_pixels
 from tfq_bench_diffusers.families import PRESETS, architecture
-from tfq_bench_diffusers.folders import UNNAMED, Folder, find_folder, weights_fault
+from tfq_bench_diffusers.folders import (
+    UNNAMED,
+    Folder,
+    find_folder,
+    local_folder,
+    weights_fault,
+)
 from tfq_bench_diffusers.loading import check_weights, load_network, random_network
 from tfq_bench_diffusers.networks import forward_arguments
 from tfq_bench_diffusers.pipelines import pipeline_size
@@ -82,7 +88,7 @@ class DiffusersModel:
     @cached_property
     def _folder(self) -> Folder | None:
         """The model's folder; None for the packaged architecture."""
-        local = self._source and Path(self._source).expanduser().is_dir()
+        local = self._source and local_folder(self._source) is not None
         if self._random and self._preset is not None and not local:
             return None
         return find_folder(self._source, self._revision, name=self._name)

@@ -281,6 +281,19 @@ def test_keys_that_are_left_to_defaults_are_none(copy_folder):
     assert before == DiffusersModel(source=str(folder)).sampler("ddim", 5).definition
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["x" * 300, f"a/{'b' * 300}", "a\0b", "~nobody-of-this-name/m", "C:\\m", "a\nb/c", "\udcff"],
+)
+def test_what_no_folder_can_be_called_is_none(source):
+    """One sentence, also where the operating system will not even look."""
+    with pytest.raises(
+        api.AssetError, match="which is neither a folder nor in the cache"
+    ) as caught:
+        DiffusersModel(source=source).digest  # noqa: B018
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("size", [0, -8, True])
 def test_a_size_that_is_none_is_refused(copy_folder, size):
     """Before anything is loaded."""
@@ -423,6 +436,8 @@ def test_a_network_without_a_scheduler_is_refused(copy_folder):
         (" " * (17 << 20), "bytes"),
         ("[1]", "object"),
         ("\udcff", "UTF-8"),
+        ("\ufeff{}", "byte order mark"),
+        ("{\0}\0", "JSON"),
     ],
 )
 def test_hostile_json_is_a_sentence(copy_folder, content, word):
