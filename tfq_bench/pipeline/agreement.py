@@ -10,6 +10,8 @@ will use is therefore called before it draws: every step with few rows, every si
     a batch         `DISTINCT` images in turn fill it, and only these are simulated. Every row is
                     looked at, and since their number is prime, rows exchanged by powers of two are
                     seen. It is called as the sampler calls it: guided, and watched by nobody.
+
+Not seen is what is wrong for a full batch at another step only, or after more calls than these.
 """
 
 from __future__ import annotations
