@@ -7,7 +7,7 @@ import torch
 
 from tfq_bench.border import Guidance, Scheme
 from tfq_bench.errors import LoweringError
-from tfq_bench.pipeline.agreement import Agreement
+from tfq_bench.pipeline.agreement import Agreement, largest_difference
 from tfq_bench.protocols import StepCursor
 from tfq_bench.quant.cached import TemporalCache
 from tfq_bench.quant.simulate import simulate
@@ -152,3 +152,16 @@ def test_rounding_in_another_order_is_allowed(plain):
     lowered.network.register_forward_hook(lambda _, x, y: y + 1.4 * (full(*x) - y))
     worst = checked(loaded, state, lowered)
     assert 0.6 < worst["relative"] / worst["limit"] < 0.75
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [(torch.float32, 2.0**-13), (torch.float16, 0.0625), (torch.bfloat16, 0.0625)],
+)
+def test_rounding_excuses_no_other_network(plain, dtype, limit):
+    """Where nothing is far from full precision: never the prediction's own size."""
+    loaded, _ = plain
+    model = TinyModel()
+    model.dtype = dtype
+    assert limit == largest_difference(replace(loaded, model=model), 0.0)
+    assert 2.0 == largest_difference(replace(loaded, model=model), 1.0)
