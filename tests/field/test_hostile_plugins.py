@@ -5,6 +5,7 @@ and behind them; one command lists them, and then each is looked at.
 """
 
 import json
+import sys
 
 import pytest
 
@@ -56,7 +57,8 @@ ENDS = [
     ("group-kill", "import os, signal; os.killpg(0, signal.SIGTERM)", "by signal SIGTERM"),
     ("exec", "import os; os.execv('/bin/true', ['true'])", "ends the process with exit code 0"),
     ("stack", "import sys; sys.setrecursionlimit(10**9)\ndef f(): f()\n"
-     "class A:\n    def __repr__(self): return repr([self])\nrepr(A())", "by signal SIGSEGV"),
+     "class A:\n    def __repr__(self): return repr([self])\nrepr(A())",
+     "by signal SIGSEGV" if sys.version_info < (3, 12) else "RecursionError"),
     ("daemonize", "import os\nif os.fork(): os._exit(0)\nos.setsid()", "exit code 0"),
     ("fork", "import os; os.fork()", None),
 ]
@@ -117,7 +119,7 @@ DISTURBS = [
     ("working-folder", "import os; os.chdir('/')", "changes the working folder"),
     ("environment", "import os; os.environ['PATH'] = ''", "environment variable PATH"),
     ("threads-variable", "import os; os.environ['OMP_NUM_THREADS'] = '64'", "OMP_NUM_THREADS"),
-    ("clears-environment", "import os; os.environ.clear()", "environment variable PATH"),
+    ("clears-environment", "import os; os.environ.clear()", "changes the environment variable"),
     ("signal-handler", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
      "changes signal handlers"),
     ("timer", "import signal; signal.setitimer(signal.ITIMER_REAL, 1000)", "changes timers"),
