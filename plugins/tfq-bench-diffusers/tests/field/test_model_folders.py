@@ -538,6 +538,8 @@ def test_fuzz_network_configurations(make_folder, tmp_path):
             assert "\n" not in told
             return
         seen.append(True)
+        if isinstance(changes.get("attention_head_dim"), list):
+            return  # heads of each block, for converted checkpoints: diffusers builds no such thing
         expected = diffusers.UNet2DModel.from_pretrained(folder / "unet")
         x, t = torch.ones(1, 3, 8, 8), torch.tensor([300])
         with torch.no_grad():
