@@ -87,7 +87,7 @@ def run(plugin_host, tiny_suite, tmp_path, capfd):
     return call
 
 
-def only_mine_failed(code, out, records, reason):
+def check_only_mine_failed(code, out, records, reason):
     """Exit code 3, the reason in words, and every number of the other metrics."""
     assert 3 == code
     failed = [r for r in records if r.status == "failed"]
@@ -170,7 +170,7 @@ def test_a_value_that_cannot_be_stored(values, reason):
 @pytest.mark.parametrize(("values", "reason"), WRONG[::6])
 def test_a_run_with_a_value_that_cannot_be_stored(run, values, reason):
     """The metric fails, every other number is there, and the folder reads well."""
-    only_mine_failed(*run(source(values, "[GOOD.definition]")), reason)
+    check_only_mine_failed(*run(source(values, "[GOOD.definition]")), reason)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_what_was_announced_is_what_comes(definitions, values, reason):
 def test_a_run_with_a_value_that_was_announced_and_never_came(run):
     """The numbers that did come are not taken either."""
     both = "[GOOD.definition, other(name='b').definition]"
-    only_mine_failed(*run(source("[GOOD]", both)), "announced 'score', 'b', and")
+    check_only_mine_failed(*run(source("[GOOD]", both)), "announced 'score', 'b', and")
 
 
 @pytest.mark.parametrize(
@@ -212,25 +212,25 @@ def test_a_run_with_a_value_that_was_announced_and_never_came(run):
 )
 def test_whatever_a_metric_raises_is_its_own(run, body, reason):
     """Also what is no `Exception`; the cell keeps its other numbers."""
-    only_mine_failed(*run(source(definitions="[GOOD.definition]", body=body)), reason)
+    check_only_mine_failed(*run(source(definitions="[GOOD.definition]", body=body)), reason)
 
 
 def test_a_metric_that_fails_in_a_worker(run, tmp_path, capfd):
     """The reasons come back from a fresh process too."""
     text = source(definitions="[GOOD.definition]", body="raise SystemExit(3)")
-    only_mine_failed(*run(text), "raised SystemExit: 3")
+    check_only_mine_failed(*run(text), "raised SystemExit: 3")
     # The failed evaluations are all that is left for workers, which start slowly.
     command = ["run", str(tmp_path / "tiny.toml"), "--run", str(tmp_path / "run"), "--no-report"]
     code = main([*command, "--executor", "process"])
     out = capfd.readouterr().out
-    only_mine_failed(code, out, RunFolder(tmp_path / "run").records(), "raised SystemExit: 3")
+    check_only_mine_failed(code, out, RunFolder(tmp_path / "run").records(), "raised SystemExit: 3")
 
 
 def test_a_metric_that_crashes_its_worker(run, tmp_path, capfd):
     """It costs its own numbers only: what the worker did not come to is done without it."""
     crash = "import os, sys; '--outcome' in sys.argv and os.kill(os.getpid(), 11); os.oops"
     text = source(definitions="[GOOD.definition]", body=crash)
-    only_mine_failed(*run(text), "raised AttributeError")
+    check_only_mine_failed(*run(text), "raised AttributeError")
     plan = RunFolder(tmp_path / "run").plan()
     at = [metric["name"] for metric in plan["metrics"]].index("bits")
     lost = plan["cells"][-1]["keys"]["evaluate"][at]  # of one cell, for workers start slowly
@@ -239,7 +239,7 @@ def test_a_metric_that_crashes_its_worker(run, tmp_path, capfd):
     code = main([*command, "--executor", "process"])
     out = capfd.readouterr().out
     reason = "lost its worker: its process was ended by signal 11"
-    only_mine_failed(code, out, RunFolder(tmp_path / "run").records(), reason)
+    check_only_mine_failed(code, out, RunFolder(tmp_path / "run").records(), reason)
 
 
 def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, capfd):
@@ -247,7 +247,7 @@ def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, cap
     flag = tmp_path / "fixed"
     body = f"import pathlib; assert pathlib.Path({str(flag)!r}).exists(), 'not yet'"
     text = source(definitions="[GOOD.definition]", body=body)
-    only_mine_failed(*run(text), "raised AssertionError: not yet")
+    check_only_mine_failed(*run(text), "raised AssertionError: not yet")
     assert 0 == main(["status", str(tmp_path / "run")])
     assert "metric 'mine': raised AssertionError: not yet" in capfd.readouterr().out
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("artefacts/*/*")}
@@ -295,7 +295,7 @@ def test_networks_and_settings_that_a_metric_leaves_changed(run, tmp_path, body,
 
     text = source(definitions="[GOOD.definition]", body=body)
     code, out, records = run(text, metrics=metrics)
-    only_mine_failed(code, out, records, reason)
+    check_only_mine_failed(code, out, records, reason)
     folder = tmp_path / "without"
     suite = (tmp_path / "tiny.toml").read_text().replace('[[metric]]\nname = "mine"\n', "")
     (tmp_path / "without.toml").write_text(suite)
@@ -323,7 +323,7 @@ def test_images_that_a_metric_writes_into(run, tmp_path, body, reason):
     """The metrics after it see what was sampled: their numbers are those of a run without it."""
     text = source(definitions="[GOOD.definition]", body=body)
     code, out, records = run(text)
-    only_mine_failed(code, out, records, reason)
+    check_only_mine_failed(code, out, records, reason)
     images = {
         r.cell: [r.metric.value] for r in records if r.metric and r.metric.definition.name == "psnr"
     }
@@ -363,7 +363,7 @@ def test_features_of_images_that_a_metric_writes_into_are_not_kept(run, tmp_path
     )
     text = source(definitions="[GOOD.definition]", body=body)
     code, out, records = run(text, steps=1, images=2)
-    only_mine_failed(code, out, records, "it wrote into the images of the cell")
+    check_only_mine_failed(code, out, records, "it wrote into the images of the cell")
     (cosine,) = [r for r in records if r.metric and "feature-cosine" == r.metric.definition.name]
     network = efficientnet_lite0()
     folder = RunFolder(tmp_path / "run")

@@ -43,8 +43,11 @@ def test_a_finished_task_is_not_run_again(project, monkeypatch):
     """Finished work is found by its artefact, without loading a model."""
     found = project()
     perform(found, *STAGES)
+    before = {path: path.stat().st_mtime_ns for path in found.folder.path.glob("artefacts/*/*")}
+    assert before
     monkeypatch.setattr(found.bench, "loaded", None)
     perform(found, *STAGES)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_calibration_says_what_it_cost(project):

@@ -45,7 +45,7 @@ def digest(folder: Path) -> str:
     return DiffusersModel(source=str(folder)).digest
 
 
-def refused(folder: Path, *words: str) -> None:
+def check_refused(folder: Path, *words: str) -> None:
     """One line that has these words, in the plan and when the network is loaded or sampled."""
     with pytest.raises(api.TfqError) as caught:
         digest(folder)
@@ -130,7 +130,7 @@ def test_two_pickled_forms_are_ambiguous(copy_folder):
     folder = copy_folder("ddpm")
     pickle_weights(folder / "unet")
     (folder / "unet" / f"{PICKLED}.index.json").write_text('{"weight_map": {}}')
-    refused(folder, PICKLED, f"{PICKLED}.index.json", "not clear which")
+    check_refused(folder, PICKLED, f"{PICKLED}.index.json", "not clear which")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_broken_index_is_refused(copy_folder, index):
     """Also one that leads out of the folder."""
     folder = copy_folder("ddpm")
     (folder / "unet" / f"{SAFE}.index.json").write_text(index)
-    refused(folder, f"{SAFE}.index.json")
+    check_refused(folder, f"{SAFE}.index.json")
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
@@ -198,7 +198,7 @@ def test_tensors_that_do_not_fit_are_named(copy_folder, change, words, form):
         save_file(tensors, folder / "unet" / SAFE)
     else:
         torch.save(tensors, folder / "unet" / PICKLED)
-    refused(folder, str(folder / "unet"), *words)
+    check_refused(folder, str(folder / "unet"), *words)
     with pytest.raises(api.AssetError, match=words[0].replace("(", r"\(")):
         weights_of(folder)
 
@@ -219,7 +219,7 @@ def test_decoders_tensors_are_checked_in_the_plan(copy_folder):
     assert 64 == len(digest(folder))
     del renamed["decoder.conv_out.bias"]
     save_file(renamed, path)
-    refused(folder, str(folder / "vae"), "'decoder.conv_out.bias'")
+    check_refused(folder, str(folder / "vae"), "'decoder.conv_out.bias'")
 
 
 def test_text_encoders_tensors_are_never_made_up(copy_folder):
@@ -252,7 +252,7 @@ def test_codes_of_a_text_encoder_are_no_weights(copy_folder, change, words):
     save_file({**tensors, "text_model.embeddings.position_ids": torch.arange(16)}, path)
     assert 64 == len(digest(folder))  # as old files have it
     save_file(change(tensors), path)
-    refused(folder, "model.safetensors", *words)
+    check_refused(folder, "model.safetensors", *words)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_size_that_is_none_is_refused(copy_folder, size):
     """Before anything is loaded."""
     folder = copy_folder("ddpm")
     edit(folder / "unet" / "config.json", sample_size=size)
-    refused(folder, f"sample_size = {size}", "above 0")
+    check_refused(folder, f"sample_size = {size}", "above 0")
 
 
 def test_a_pickle_with_code_is_not_run(copy_folder, tmp_path):
@@ -312,7 +312,7 @@ def test_a_pickle_with_code_is_not_run(copy_folder, tmp_path):
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"a": Evil()}, folder / "unet" / PICKLED)
-    refused(folder, PICKLED, "a file of tensors and nothing else")
+    check_refused(folder, PICKLED, "a file of tensors and nothing else")
     assert not (tmp_path / "ran").exists()
 
 
@@ -371,7 +371,7 @@ def test_what_is_not_understood_is_refused_by_name(copy_folder, family, part, ch
         with pytest.raises(api.TfqError, match=word):
             DiffusersModel(source=str(folder)).sampler("ddim", 5)
         return
-    refused(folder, word)
+    check_refused(folder, word)
 
 
 INDEX_FAULTS = [
@@ -395,7 +395,7 @@ def test_pipelines_that_are_not_understood_are_refused(copy_folder, family, chan
     """By class, component or option."""
     folder = copy_folder(family)
     edit(folder / "model_index.json", **change)
-    refused(folder, str(folder), word)
+    check_refused(folder, str(folder), word)
 
 
 def test_what_is_left_out_is_told(copy_folder, caplog):
@@ -415,7 +415,7 @@ def test_an_adapter_beside_the_weights_is_refused(copy_folder):
     """Nothing would apply it, or only with another package installed."""
     folder = copy_folder("sd")
     (folder / "text_encoder" / "adapter_config.json").write_text("{}")
-    refused(folder, "adapter_config.json")
+    check_refused(folder, "adapter_config.json")
 
 
 def test_a_network_without_a_scheduler_is_refused(copy_folder):
@@ -444,7 +444,7 @@ def test_hostile_json_is_a_sentence(copy_folder, content, word):
     """Deep, huge, ambiguous or no JSON."""
     folder = copy_folder("ddpm")
     (folder / "unet" / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    refused(folder, "config.json", word)
+    check_refused(folder, "config.json", word)
 
 
 # Text.

@@ -312,6 +312,18 @@ def times_of(sampler) -> list[float]:
     return [float(t) for t in sampler.timesteps]
 
 
+def check_as_diffusers_or_refused(name, steps, config) -> bool:
+    """Times and samples are those of diffusers, or a refusal names its cause; whether it ran."""
+    found, refusal, right = both(name, steps, config)
+    if found is None:
+        assert any(cause in refusal for cause in causes(name, config)), refusal
+        assert "\n" not in refusal
+    elif right is not None:
+        assert right[0] == pytest.approx(times_of(found), abs=1e-3)
+        torch.testing.assert_close(ours(found), right[1], rtol=1e-4, atol=1e-4)
+    return found is not None and right is not None
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_fuzz_configurations_of_the_samplers_own_class(name):
     """As diffusers, or refused by its cause; an eighth and more is sampled, or it were vacuous."""
@@ -320,14 +332,7 @@ def test_fuzz_configurations_of_the_samplers_own_class(name):
     @fuzz(60)
     @given(configurations(SAMPLER_CLASSES[name]), st.sampled_from([1, 2, 3, 7, 16, 30, 50]))
     def check(config, steps):
-        found, refusal, right = both(name, steps, config)
-        sampled.append(found is not None and right is not None)
-        if found is None:
-            assert any(cause in refusal for cause in causes(name, config)), refusal
-            assert "\n" not in refusal
-        elif right is not None:
-            assert right[0] == pytest.approx(times_of(found), abs=1e-3)
-            torch.testing.assert_close(ours(found), right[1], rtol=1e-4, atol=1e-4)
+        sampled.append(check_as_diffusers_or_refused(name, steps, config))
 
     check()
     assert sum(sampled) > len(sampled) / 8
@@ -337,13 +342,7 @@ def test_fuzz_configurations_of_the_samplers_own_class(name):
 @given(st.sampled_from(NAMED), configurations(), st.sampled_from([1, 2, 3, 5, 10, 20, 33, 100]))
 def test_fuzz_configurations_of_any_class(name, config, steps):
     """Also where another class's configuration is read, as by `from_config`."""
-    found, refusal, right = both(name, steps, config)
-    if found is None:
-        assert any(cause in refusal for cause in causes(name, config)), refusal
-        assert "\n" not in refusal
-    elif right is not None:
-        assert right[0] == pytest.approx(times_of(found), abs=1e-3)
-        torch.testing.assert_close(ours(found), right[1], rtol=1e-4, atol=1e-4)
+    check_as_diffusers_or_refused(name, steps, config)
 
 
 def test_harmless_keys_are_known_to_the_tables():
