@@ -1,0 +1,135 @@
+"""Checks who imports whom; nothing is imported, so that neither torch nor a plugin need be there.
+
+    python .ci/imports.py
+
+Three things: the host's layers (`[tool.importlinter]` in pyproject.toml), the contracts of the
+distributions, made here from their folders, and that no files form a circle, in annotations
+neither.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import grimp
+from distributions import ROOT, distributions
+from importlinter.cli import lint_imports
+
+HOST = "tfq_bench"
+DOORS = ("api", "metrics", "quant", "stats", "store")
+"""Packages of the host that a distribution may import from, not from what is inside of them."""
+
+
+def main() -> int:
+    """The exit code: 0 when every contract holds."""
+    folders = {package(folder): folder for folder in distributions()}
+    sys.path[:0] = [str(source(folder)) for folder in folders.values()]
+    broken = lint_imports(config_filename=str(ROOT / "pyproject.toml"))
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(contracts(folders))
+        file.flush()
+        broken |= lint_imports(config_filename=file.name)
+    for circle in circles(tuple(folders)):
+        print(f"files that import each other: {', '.join(circle)}")
+        broken = 1
+    return broken
+
+
+def package(folder: Path) -> str:
+    """The import package of a distribution, by its metadata: `tfq_bench_cpu`."""
+    return metadata(folder)["name"].replace("-", "_")
+
+
+def source(folder: Path) -> Path:
+    """The folder that holds the import package."""
+    return folder / "src" if (folder / "src").is_dir() else folder
+
+
+def metadata(folder: Path) -> dict:
+    """The table `project` of a distribution's `pyproject.toml`."""
+    return tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def contracts(folders: dict[str, Path]) -> str:
+    """The configuration of import-linter for the distributions, as TOML."""
+    plugins = [name for name in folders if name != HOST]
+    doors = [f"{name}.** -> {HOST}.{door}" for name in plugins for door in DOORS]
+    # What a distribution requires it may import: the embedded networks are diffusers networks.
+    required = [
+        f"{name}.** -> {other}.**"
+        for name in plugins
+        for text in metadata(folders[name])["dependencies"]
+        if (other := re.split(r"[^\w-]", text)[0].replace("-", "_")) in plugins
+    ]
+    return f"""
+[tool.importlinter]
+root_packages = {[HOST, *plugins]}
+include_external_packages = true
+exclude_type_checking_imports = true
+
+[[tool.importlinter.contracts]]
+name = "The host knows no plugin"
+type = "forbidden"
+source_modules = ["{HOST}"]
+forbidden_modules = {["diffusers", *plugins]}
+
+[[tool.importlinter.contracts]]
+name = "Distributions know those that they require"
+type = "independence"
+ignore_imports = {required}
+unmatched_ignore_imports_alerting = "none"
+modules = {plugins}
+
+[[tool.importlinter.contracts]]
+name = "Distributions enter the host by its doors: {", ".join(DOORS)}"
+type = "forbidden"
+source_modules = {plugins}
+forbidden_modules = ["{HOST}.*"]
+allow_indirect_imports = true
+unmatched_ignore_imports_alerting = "none"
+ignore_imports = {doors}
+"""
+
+
+def circles(packages: tuple[str, ...]) -> list[list[str]]:
+    """Groups of files each of which leads back to itself through the others, by their names."""
+    graph = grimp.build_graph(*packages, cache_dir=None)
+    ahead = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    found = []
+    # What imports nothing, or is imported by nothing, is in no circle; peeled until none is left.
+    while loose := [name for name, others in ahead.items() if not others & ahead.keys()]:
+        for name in loose:
+            del ahead[name]
+    while ahead:
+        start = min(ahead)
+        forward, back = reach(start, ahead), reach(start, turned(ahead))
+        circle = forward & back
+        if circle:
+            found.append(sorted(circle))
+        for name in circle or {start}:
+            del ahead[name]
+    return found
+
+
+def turned(ahead: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same arrows, pointing back."""
+    return {name: {other for other in ahead if name in ahead[other]} for name in ahead}
+
+
+def reach(start: str, ahead: dict[str, set[str]]) -> set[str]:
+    """Where the arrows lead from `start`; with `start` itself only when they lead back to it."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        new = (ahead[todo.pop()] & ahead.keys()) - seen
+        seen |= new
+        todo += new
+    return seen
+
+
+if __name__ == "__main__":
+    sys.exit(main())
