@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tfq_bench.errors import LoweringError, QuantizationError
-from tfq_bench.protocols import StepCursor
+from tfq_bench.networks import StepCursor
 from tfq_bench.quant.bits import bit_report
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.simulate import simulate

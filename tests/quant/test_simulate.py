@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tfq_bench.errors import LoweringError, QuantizationError
-from tfq_bench.protocols import StepCursor
+from tfq_bench.networks import StepCursor
 from tfq_bench.quant.bits import bit_report
 from tfq_bench.quant.lowering import copy_network
 from tfq_bench.quant.parity import integer_sums

@@ -8,7 +8,7 @@ from torch import nn
 
 from tfq_bench.border import Scheme
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import StepCursor
+from tfq_bench.networks import StepCursor
 from tfq_bench.quant import watched
 from tfq_bench.quant.simulate import SimulatedLayer, simulate
 from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer

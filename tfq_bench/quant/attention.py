@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import KernelUse
+from tfq_bench.networks import KernelUse
 from tfq_bench.quant.affine import affine_from_range, fake_quantize
 from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
 from tfq_bench.quant.state import ActivationTable, AttentionTables
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
-    from tfq_bench.protocols import LoadedModel, Progress, StepCursor
+    from tfq_bench.networks import LoadedModel, StepCursor
+    from tfq_bench.protocols import Progress
     from tfq_bench.quant.policy import AttentionBits
 
 __all__ = [

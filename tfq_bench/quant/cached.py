@@ -20,7 +20,7 @@ from tfq_bench.quant.bits import packed_size
 
 if TYPE_CHECKING:
     from tfq_bench.border import Topology
-    from tfq_bench.protocols import StepCursor
+    from tfq_bench.networks import StepCursor
 
 __all__ = ["CACHE_BITS", "CachedProjection", "SkippedLayer", "TemporalCache", "unused_layers"]
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tfq_bench.border import CalibrationData
-    from tfq_bench.protocols import LoadedModel, Progress
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress
 
 __all__ = ["InputRanges", "Observer", "RangeMethod", "observation_order", "observe_inputs"]
 

@@ -16,7 +16,7 @@ from tfq_bench.seeds import noise
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.protocols import LoadedModel, Lowered
+    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.quant.state import QuantizedLayer
 
 __all__ = ["Parity", "integer_sums", "layer_parities", "layer_parity", "network_parity"]

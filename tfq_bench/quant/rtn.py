@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tfq_bench.border import CalibrationData, Layer
-    from tfq_bench.protocols import LoadedModel, Progress
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress
 
 __all__ = ["RoundToNearest", "WeightMethod", "activation_table", "round_weight"]
 

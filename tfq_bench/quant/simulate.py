@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import KernelUse, Lowered, StepCursor
+from tfq_bench.networks import KernelUse, Lowered, StepCursor
 from tfq_bench.quant.affine import per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.precision import tf32
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 
 __all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "simulate"]

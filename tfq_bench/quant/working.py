@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import QuantizationError
-from tfq_bench.protocols import StepCursor
+from tfq_bench.networks import StepCursor
 from tfq_bench.quant.adaround import SoftRounding
 from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
@@ -26,7 +26,7 @@ from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, Qu
 
 if TYPE_CHECKING:
     from tfq_bench.border import Layer, Scheme
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
 
 __all__ = [
     "ActivationMode",

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from tfq_bench.border import CalibrationData, Scheme
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import definition_id
+from tfq_bench.networks import timestep_tensor
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.values import checked_values
-from tfq_bench.protocols import NamesValues, timestep_tensor
+from tfq_bench.protocols import NamesValues
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
@@ -37,15 +38,9 @@ from tfq_bench.testing.inputs import TinyInputs, tiny_state
 from tfq_bench.testing.tiny import load_tiny
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import (
-        Backend,
-        EvaluationInputs,
-        LoadedModel,
-        Lowered,
-        Metric,
-        Model,
-        Quantizer,
-    )
+    from tfq_bench.model_protocols import Model
+    from tfq_bench.networks import LoadedModel, Lowered
+    from tfq_bench.protocols import Backend, EvaluationInputs, Metric, Quantizer
 
 __all__ = ["BackendContract", "MetricContract", "ModelContract", "QuantizerContract"]
 
