@@ -18,12 +18,13 @@ from tfq_bench.quant.attention import (
     calibrate_attention,
     is_attention,
 )
-from tfq_bench.quant.bits import bit_report
+from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.parity import layer_parities
 from tfq_bench.quant.policy import AttentionBits
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.state import ActivationTable, AttentionTables, QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.topology import trace_topology
 
 WIDTH, HEADS = 16, 4
@@ -176,8 +177,8 @@ def test_quantized_attention_is_listed_as_fallback_and_counted(attending, quanti
 def test_tables_survive_the_disk_and_are_counted(attending, quantize, tmp_path, inputs):
     """Same predictions bit for bit; five bytes a table."""
     before = quantize()
-    before.save(tmp_path)
-    after = QuantizedState.load(tmp_path)
+    save_state(before, tmp_path)
+    after = load_state(tmp_path)
     expected, found = (
         attending.model.predict(simulate(attending, state).network, *inputs, {})
         for state in (before, after)

@@ -10,8 +10,9 @@ from tfq_bench.border import Scheme
 from tfq_bench.errors import LoweringError
 from tfq_bench.networks import StepCursor
 from tfq_bench.quant import watched
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.simulate import SimulatedLayer, simulate
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer
+from tfq_bench.quant.state import LayerPart, QuantizedLayer
 from tfq_bench.quant.watched import watched_layers
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny

@@ -20,6 +20,7 @@ from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.plan import EAGER
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.storage import load_state
 from tfq_bench.running_code import RunningCode
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Workbench:
         """What the quantize stage made, None for full precision."""
         if planned.execution == "full-precision":
             return None
-        return QuantizedState.load(self.store.open("quantize", planned.keys.quantize) / "state")
+        return load_state(self.store.open("quantize", planned.keys.quantize) / "state")
 
     def simulated(self, planned: PlannedCell) -> Lowered:
         """The cell's network in float arithmetic on the same integers."""

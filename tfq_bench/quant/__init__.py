@@ -15,7 +15,7 @@ from tfq_bench.quant.affine import (
 )
 from tfq_bench.quant.attention import calibrate_attention, is_attention, quantize_attention
 from tfq_bench.quant.bias import correct_output_bias
-from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
+from tfq_bench.quant.bit_report import BitReport, bit_report
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
@@ -23,6 +23,7 @@ from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, repla
 from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
+from tfq_bench.quant.packing import pack, unpack
 from tfq_bench.quant.parity import (
     Parity,
     integer_sums,
@@ -42,17 +43,13 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
 from tfq_bench.quant.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
 from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
-from tfq_bench.quant.state import (
-    ActivationTable,
-    AttentionTables,
-    LayerPart,
-    QuantizedLayer,
-    QuantizedState,
-)
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.temporal import (
     TemporalErrors,
     float16_caches,
@@ -116,6 +113,7 @@ __all__ = [
     "is_attention",
     "layer_parities",
     "layer_parity",
+    "load_state",
     "minmax",
     "mse_range",
     "network_parity",
@@ -129,6 +127,7 @@ __all__ = [
     "replace_layer",
     "resolve",
     "round_weight",
+    "save_state",
     "set_input_tables",
     "simulate",
     "take",

@@ -19,7 +19,7 @@ from tfq_bench.errors import LoweringError
 from tfq_bench.networks import KernelUse
 from tfq_bench.quant.affine import affine_from_range, fake_quantize
 from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
-from tfq_bench.quant.state import ActivationTable, AttentionTables
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData

@@ -15,7 +15,7 @@ from tfq_bench.border import FULL_PRECISION, CalibrationData
 from tfq_bench.errors import CalibrationError
 from tfq_bench.quant.affine import affine_from_range
 from tfq_bench.quant.observe import InputRanges
-from tfq_bench.quant.state import ActivationTable
+from tfq_bench.quant.qparams import ActivationTable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tfq_bench.quant.state import ActivationTable
+from tfq_bench.quant.qparams import ActivationTable
 
 __all__ = ["LearnedStep"]
 

@@ -25,8 +25,9 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.ranges import minmax, mse_range
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.storage import LayerSpill
 from tfq_bench.quant.temporal import float16_caches
 

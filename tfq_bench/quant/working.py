@@ -21,8 +21,9 @@ from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lsq import LearnedStep
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.rtn import WeightMethod, round_weight
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
 
 if TYPE_CHECKING:
     from tfq_bench.border import Layer, Scheme

@@ -31,6 +31,7 @@ from tfq_bench.protocols import NamesValues
 from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.watched import watched_layers
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.fingerprint import Fingerprint, same_tensors
@@ -213,7 +214,7 @@ class QuantizerContract:
             folders = [tmp_path / f"{number}-{name}" for name in ("one", "other")]
             for folder in folders:
                 folder.mkdir()
-                self._state(self.load(), scheme).save(folder)
+                save_state(self._state(self.load(), scheme), folder)
             for file in sorted(folders[0].iterdir()):
                 assert file.read_bytes() == (folders[1] / file.name).read_bytes(), file.name
 
@@ -249,9 +250,9 @@ class QuantizerContract:
             folder = tmp_path / str(number)
             folder.mkdir()
             state = self._state(loaded, scheme)
-            state.save(folder)
+            save_state(state, folder)
             expected = _predictions(loaded, simulate(loaded, state))
-            found = _predictions(loaded, simulate(loaded, QuantizedState.load(folder)))
+            found = _predictions(loaded, simulate(loaded, load_state(folder)))
             assert torch.equal(expected, found), "the loaded state predicts other values"
 
     def _data(self, loaded: LoadedModel, scheme: Scheme) -> CalibrationData:
