@@ -19,7 +19,13 @@ from tfq_bench.quant.bit_report import BitReport, bit_report
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
-from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.layers import (
+    WeightedLayer,
+    apply_layer,
+    find_layer,
+    input_parts,
+    replace_layer,
+)
 from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
@@ -58,7 +64,7 @@ from tfq_bench.quant.temporal import (
 )
 from tfq_bench.quant.topology import trace_topology
 from tfq_bench.quant.watched import LayerCheck, LayerWatch, watched_layers
-from tfq_bench.quant.working import WorkingLayer, WorkingNetwork, input_parts
+from tfq_bench.quant.working import WorkingLayer, WorkingNetwork
 
 __all__ = [
     "POLICIES",

@@ -9,7 +9,7 @@ import torch
 
 from tfq_bench.errors import CalibrationError, QuantizationError
 from tfq_bench.quant.layers import find_layer
-from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
+from tfq_bench.quant.ranges import MOMENTUM, EmaRange, minmax, mse_range, percentile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,7 +118,7 @@ class InputRanges:
         *,
         batches: int,
         generator: torch.Generator,
-        momentum: float = 0.9,
+        momentum: float = MOMENTUM,
     ) -> None:
         self.method = method
         self._momentum = momentum
