@@ -46,6 +46,21 @@ def test_tables_by_step_are_read_at_the_step():
         run(loaded, state, lowered, step=2)
 
 
+def test_only_the_layer_that_differs_is_named(round_to_nearest, loaded):
+    """Each layer is held against the sums of its own input, so one wrong weight does not spread."""
+    state = round_to_nearest(8, 8)
+    lowered = simulate(loaded, state)
+    lowered.network.second.conv1.weight_0 += 1
+    others = [name for name in state.layers if name != "second.conv1"]
+    x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(2)
+    with watched_layers(loaded, state, lowered, layers=others) as watch:
+        loaded.model.predict(lowered.network, x, t, {})
+    assert set(others) == set(watch.checks)
+    with pytest.raises(LoweringError, match=r"'second.conv1' does not compute"):
+        run(loaded, state, lowered)
+    assert not any(module._forward_hooks for module in lowered.network.modules())
+
+
 @pytest.mark.parametrize("wbits", [2, 4, 8])
 def test_weights_only_are_told_from_full_precision(wbits):
     """Without activation codes there are no integers: a tenth of the weights' own rounding."""

@@ -30,13 +30,7 @@ from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
 from tfq_bench.quant.packing import pack, unpack
-from tfq_bench.quant.parity import (
-    Parity,
-    integer_sums,
-    layer_parities,
-    layer_parity,
-    network_parity,
-)
+from tfq_bench.quant.parity import Parity, network_parity
 from tfq_bench.quant.policy import (
     POLICIES,
     UNIFORM,
@@ -115,10 +109,7 @@ __all__ = [
     "float16_caches",
     "guided_prediction",
     "input_parts",
-    "integer_sums",
     "is_attention",
-    "layer_parities",
-    "layer_parity",
     "load_state",
     "minmax",
     "mse_range",

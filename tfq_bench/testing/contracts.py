@@ -25,10 +25,10 @@ from tfq_bench.border import CalibrationData, Scheme
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import definition_id
 from tfq_bench.networks import timestep_tensor
+from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
-from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
 from tfq_bench.quant.storage import load_state, save_state
@@ -275,13 +275,10 @@ class BackendContract:
 
     Attributes:
         schemes: bits to test. device: where networks run.
-        tolerance: largest root-mean-square difference from the simulation, relative to it. The
-            integers agree; a last-bit difference in one layer may move a code in the next.
     """
 
     schemes: ClassVar[tuple[Scheme, ...]] = (Scheme(wbits=8, abits=8),)
     device: ClassVar[str] = "cpu"
-    tolerance: ClassVar[float] = 0.02
 
     def make(self) -> Backend:
         """The backend with the options to test; to be implemented."""
@@ -296,14 +293,14 @@ class BackendContract:
         self.make().check(device=self.device)
 
     def test_predictions_agree_with_the_simulation(self) -> None:
-        """The lowered network computes what the simulated one does."""
+        """As a run checks it: at every step, and each row of a batch."""
         loaded = self.load()
         for scheme in self.schemes:
             state = tiny_state(loaded, scheme)
-            parity = network_parity(
-                loaded, simulate(loaded, state), self.make().lower(loaded, state)
-            )
-            assert parity.relative <= self.tolerance, f"{scheme.label}: {parity}"
+            lowered = self.make().lower(loaded, state)
+            calls = Agreement(loaded, state, lowered, simulate(loaded, state))
+            calls.every_step(together=IMAGES)
+            calls.batch(IMAGES)
 
     def test_every_layer_computes_the_integers(self) -> None:
         """What a run checks before it samples, at every step of the sampler."""
