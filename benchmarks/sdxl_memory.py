@@ -65,7 +65,8 @@ def _measure(name: str, wbits: int, threads: int) -> dict[str, float]:
     from tfq_bench import api
     from tfq_bench.pipeline.calibrate import capture
     from tfq_bench.pipeline.memory import return_freed_memory
-    from tfq_bench.quant import QuantizedState, RoundToNearest
+    from tfq_bench.quant import RoundToNearest
+    from tfq_bench.quant.storage import load_state, save_state
     from tfq_bench.seeds import generator
     from tfq_bench_cpu.backend import CpuBackend
     from tfq_bench_diffusers.model import DiffusersModel
@@ -99,13 +100,13 @@ def _measure(name: str, wbits: int, threads: int) -> dict[str, float]:
             progress=_silent,
             checkpoint=Path(folder) / "checkpoint",
         )
-        state.save(Path(folder) / "state")
+        save_state(state, Path(folder) / "state")
         found["quantize_s"] = time.perf_counter() - start
         found["peak_quantize"] = _peak()
         files = (Path(folder) / "state").iterdir()
         found["disk"] = sum(file.stat().st_size for file in files)
         start = time.perf_counter()
-        lowered = CpuBackend().lower(loaded, QuantizedState.load(Path(folder) / "state"))
+        lowered = CpuBackend().lower(loaded, load_state(Path(folder) / "state"))
         found["lower_s"] = time.perf_counter() - start
     fallbacks = [use.layer for use in lowered.kernels if use.fallback is not None]
     assert not fallbacks, fallbacks

@@ -12,7 +12,7 @@ import torch
 
 from tfq_bench.api import Interval, MetricDefinition, MetricValue, Record
 from tfq_bench.metrics.frechet import frechet_distance
-from tfq_bench.quant.bits import pack, unpack
+from tfq_bench.quant.packing import pack, unpack
 from tfq_bench.quant.ranges import mse_range
 from tfq_bench.store.records import append
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from tfq_bench.api import StepCursor
 from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer
+from tfq_bench.quant.qparams import ActivationTable
+from tfq_bench.quant.state import LayerPart, QuantizedLayer
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.onednn import Geometry
 

@@ -27,7 +27,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """Methods that an object of a kind must have, see `protocols`."""
 
-_STATE = ("layers", "timesteps", "save")
+_STATE = ("layers", "timesteps", "exempt")
 
 
 def _has(*names: str) -> Callable[[object], bool]:

@@ -16,6 +16,10 @@ from tfq_bench.border import __all__ as _border
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
 from tfq_bench.foreign import harmless, parse_json, printable
+from tfq_bench.model_protocols import *  # noqa: F403
+from tfq_bench.model_protocols import __all__ as _model_protocols
+from tfq_bench.networks import *  # noqa: F403
+from tfq_bench.networks import __all__ as _networks
 from tfq_bench.protocols import *  # noqa: F403
 from tfq_bench.protocols import __all__ as _protocols
 from tfq_bench.providers import *  # noqa: F403
@@ -32,6 +36,8 @@ __all__ = [
     *_assets,
     *_providers,
     *_border,
+    *_model_protocols,
+    *_networks,
     *_protocols,
     *_errors,
 ]  # pyright: ignore

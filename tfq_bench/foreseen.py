@@ -19,7 +19,8 @@ from tfq_bench.discovery.installed import normal
 from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.inspection import cause, out_of_memory
-from tfq_bench.protocols import ChecksImages, NamesValues, Remarks
+from tfq_bench.model_protocols import Remarks
+from tfq_bench.protocols import ChecksImages, NamesValues
 
 if TYPE_CHECKING:
     from tfq_bench.providers import Provider

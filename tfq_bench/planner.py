@@ -48,7 +48,7 @@ from tfq_bench.suite import Entry, SuiteSpec
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
-    from tfq_bench.protocols import Model
+    from tfq_bench.model_protocols import Model
 
 __all__ = ["make_plan"]
 

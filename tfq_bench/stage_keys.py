@@ -44,7 +44,7 @@ from tfq_bench.running_code import RunningCode
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
-    from tfq_bench.protocols import Model
+    from tfq_bench.model_protocols import Model
     from tfq_bench.suite import SuiteSpec
 
 __all__ = ["KeyMaker", "Made"]

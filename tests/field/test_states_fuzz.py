@@ -16,8 +16,7 @@ from tfq_bench.border import Scheme
 from tfq_bench.errors import StoreError, TfqError
 from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.state import QuantizedState
-from tfq_bench.quant.storage import _digest
+from tfq_bench.quant.storage import _digest, load_state, save_state
 from tfq_bench.testing.fuzzing import fuzz
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
@@ -33,7 +32,7 @@ SCALARS = (
 def state(tmp_path_factory):
     """A saved state of the tiny model."""
     folder = tmp_path_factory.mktemp("state")
-    tiny_state(LOADED, Scheme(wbits=4, abits=8)).save(folder)
+    save_state(tiny_state(LOADED, Scheme(wbits=4, abits=8)), folder)
     return folder
 
 
@@ -69,7 +68,7 @@ def seal(folder, content):
 
 def predicted(folder):
     """What the state in a folder predicts, after what a run checks before it samples."""
-    state = QuantizedState.load(folder)
+    state = load_state(folder)
     lowered = simulate(LOADED, state)
     lowering_facts(LOADED, state, lowered, None, execution="simulated")
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -168,7 +167,7 @@ def test_manifests_that_are_no_manifests(tmp_path, text, message):
     """Bounded, strict, and in words."""
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(StoreError, match=message):
-        QuantizedState.load(tmp_path)
+        load_state(tmp_path)
 
 
 def test_the_layer_is_named(state, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.networks import StepCursor
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.protocols import StepCursor
 from tfq_bench.quant import (
     UNIFORM,
     ActivationTable,

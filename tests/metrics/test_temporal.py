@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfq_bench.metrics.temporal import Temporal
-from tfq_bench.protocols import Lowered, StepCursor
+from tfq_bench.networks import Lowered, StepCursor
 from tfq_bench.quant.temporal import temporal_features
 
 

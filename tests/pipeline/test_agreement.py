@@ -7,11 +7,11 @@ import torch
 
 from tfq_bench.border import Guidance, Scheme
 from tfq_bench.errors import LoweringError
+from tfq_bench.networks import StepCursor
 from tfq_bench.pipeline.agreement import Agreement, largest_difference
-from tfq_bench.protocols import StepCursor
 from tfq_bench.quant.cached import TemporalCache
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.state import ActivationTable
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import TinyModel, load_tiny
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tfq_bench.border import Scheme
+from tfq_bench.networks import LoadedModel
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.protocols import LoadedModel
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.testing.tiny import TinyModel
 

@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfq_bench.quant.affine import affine_from_range, dequantize, fake_quantize, quantize
+from tfq_bench.quant.affine import (
+    affine_from_range,
+    dequantize,
+    fake_quantize,
+    quantize,
+    select_step,
+)
 
 BITS = st.integers(2, 8)
 FINITE = st.floats(-1e6, 1e6, width=32)
@@ -49,6 +55,16 @@ def test_codes_equal_torch_quantize_per_tensor_bit_by_bit(ties):
         expected = torch.quantize_per_tensor(x, float(scale), int(zero_point), torch.quint8)
         assert torch.equal(expected.int_repr(), quantize(x, scale, zero_point, 8))
         assert torch.equal(expected.dequantize(), fake_quantize(x, scale, zero_point, 8))
+
+
+def test_a_table_gives_each_sample_its_step():
+    """One step for the batch or one a sample; a table with one entry is that entry."""
+    scale, zero_point = torch.tensor([0.1, 0.2, 0.4]), torch.tensor([0, 8, 15], dtype=torch.int32)
+    some, zeros = select_step(scale, zero_point, torch.tensor([2, 0]), 4)
+    assert (some.shape, some.flatten().tolist()) == ((2, 1, 1, 1), scale[[2, 0]].tolist())
+    assert zeros.flatten().tolist() == [15, 0]
+    assert select_step(scale, zero_point, torch.tensor([1]), 2)[0].shape == (1, 1)
+    assert torch.equal(scale[:1], select_step(scale[:1], zero_point[:1], torch.tensor([2]), 4)[0])
 
 
 def test_four_bit_symmetric_scale_is_a_seventh_of_the_largest_weight():

@@ -18,13 +18,14 @@ from tfq_bench.quant.attention import (
     calibrate_attention,
     is_attention,
 )
-from tfq_bench.quant.bits import bit_report
-from tfq_bench.quant.parity import layer_parities
+from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.policy import AttentionBits
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.state import ActivationTable, AttentionTables, QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.topology import trace_topology
+from tfq_bench.quant.watched import watched_layers
 
 WIDTH, HEADS = 16, 4
 NAME = "attention"
@@ -165,19 +166,20 @@ def test_quantized_attention_is_listed_as_fallback_and_counted(attending, quanti
     """It runs in float, so it is no low-bit kernel, and its work is not the topology's."""
     state = quantize()
     lowered = simulate(attending, state)
-    attending.model.predict(lowered.network, *inputs, {})
+    with watched_layers(attending, state, lowered) as watch:
+        attending.model.predict(lowered.network, *inputs, {})
     (use,) = [use for use in lowered.kernels if use.layer == NAME]
     assert "run in float" in use.fallback
     assert (8, 8, 0) == (use.wbits, use.abits, use.macs)
     assert lowered.executed[ATTENTION_KERNEL] == 1
-    assert NAME not in layer_parities(attending, lowered, simulate(attending, state))
+    assert set(state.layers) == set(watch.checks)  # attention's own layers, and not it
 
 
 def test_tables_survive_the_disk_and_are_counted(attending, quantize, tmp_path, inputs):
     """Same predictions bit for bit; five bytes a table."""
     before = quantize()
-    before.save(tmp_path)
-    after = QuantizedState.load(tmp_path)
+    save_state(before, tmp_path)
+    after = load_state(tmp_path)
     expected, found = (
         attending.model.predict(simulate(attending, state).network, *inputs, {})
         for state in (before, after)

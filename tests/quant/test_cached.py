@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tfq_bench.errors import LoweringError, QuantizationError
-from tfq_bench.protocols import StepCursor
-from tfq_bench.quant.bits import bit_report
+from tfq_bench.networks import StepCursor
+from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.temporal import temporal_features
 
 STEPS, CHANNELS = 6, 16
@@ -156,8 +156,8 @@ def test_cache_survives_the_disk_and_counts_what_is_stored(
 ):
     """Selected rows come back bit for bit; `packed_bytes` is what the file holds."""
     before = cached(cache_of("first.time", selected, bits=bits, scale_shape=scale_shape))
-    before.save(tmp_path)
-    one, other = before.cache["first.time"], QuantizedState.load(tmp_path).cache["first.time"]
+    save_state(before, tmp_path)
+    one, other = before.cache["first.time"], load_state(tmp_path).cache["first.time"]
     assert torch.equal(one.selected, other.selected)
     rows = one.selected
     assert torch.equal(one.dequantized()[rows], other.dequantized()[rows])

@@ -56,6 +56,34 @@ def test_gradients_pass_rounding_and_stop_at_the_ends():
     assert pytest.approx([0.0, 1.0, 1.0, 0.0], abs=1e-5) == x.grad[0].tolist()
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("index", [[2], [2, 0, 1]], ids=["one step", "mixed steps"])
+def test_value_and_gradients_are_those_of_the_formula_bit_by_bit(bits, index):
+    """Written out with operations that change nothing in place: of the input and of the scales."""
+    generator = torch.Generator().manual_seed(bits)
+    scales, zeros = [0.3, 0.07, 1.9], [0, 2, 2**bits - 1]
+    learned = LearnedStep(_table(scales, zeros, bits), "cpu")
+    learned.log_ratio.data = torch.tensor([0.1, 0.0, -0.2])
+    learned.log_ratio.requires_grad_(True)
+    x = torch.randn(3, 5, 4, 4, generator=generator).mul_(3).requires_grad_(True)
+    weight = torch.randn(3, 5, 4, 4, generator=generator)
+    steps = torch.tensor(index)
+    found = learned(x, steps)
+    found.mul(weight).sum().backward()
+    gradients = x.grad, learned.log_ratio.grad
+    x.grad = learned.log_ratio.grad = None
+
+    s = learned.scale()[steps].view(-1, 1, 1, 1)
+    z = torch.tensor(zeros)[steps].view(-1, 1, 1, 1).float()
+    scaled = x * s.reciprocal()
+    codes = (scaled + (scaled.round() - scaled).detach() + z).clamp(0.0, 2.0**bits - 1.0)
+    expected = s * (codes - z)
+    expected.mul(weight).sum().backward()
+    assert torch.equal(expected, found)
+    assert torch.equal(x.grad, gradients[0])
+    assert torch.equal(learned.log_ratio.grad, gradients[1])
+
+
 def test_a_bad_step_is_learned_away():
     """From a scale four times too small, descent finds one with a third of the error or less."""
     x = torch.randn(1, 4096, generator=torch.Generator().manual_seed(1))

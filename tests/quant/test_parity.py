@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.quant.parity import layer_parities, layer_parity, network_parity
+from tfq_bench.quant.parity import network_parity
 from tfq_bench.quant.simulate import simulate
 
 
@@ -28,31 +28,22 @@ def test_steps_between_can_differ(loaded, round_to_nearest):
     assert [4] == one.step.index.tolist() == two.step.index.tolist()
 
 
-def test_layer_outputs_are_compared_in_numbers(round_to_nearest):
-    """A difference of 1 in one of four values of size 2."""
-    layer = round_to_nearest(8, 8).layers["conv_in"]
-    expected = torch.full((4,), 2.0)
-    found = expected + torch.tensor([0.0, 0.0, 0.0, 1.0])
-    parity = layer_parity(layer, expected, found)
-    assert (parity.max_abs, parity.rms, parity.relative) == (1.0, 0.5, 0.25)
+def test_differences_are_told_in_numbers(loaded):
+    """Of an output that is 1 off everywhere: largest, mean, and relative to the output."""
+    one, two = (simulate(loaded, None) for _ in range(2))
+    for network, value in ((one, 2.0), (two, 3.0)):
+        nn.init.zeros_(network.network.conv_out.weight)
+        nn.init.constant_(network.network.conv_out.bias, value)
+    parity = network_parity(loaded, one, two)
+    assert (parity.max_abs, parity.rms, parity.relative) == (1.0, 1.0, 0.5)
 
 
-def test_only_the_layer_that_differs_shows(loaded, round_to_nearest):
-    """Each layer gets the simulation's input, so one wrong weight does not spread."""
-    state = round_to_nearest(8, 8)
-    one, two = simulate(loaded, state), simulate(loaded, state)
-    two.network.first.conv1.weight_0 += 1
-    found = layer_parities(loaded, one, two, step=3)
-    assert list(state.layers) == sorted(found, key=list(state.layers).index)
-    assert [name for name, parity in found.items() if parity.max_abs > 0] == ["first.conv1"]
-    assert not any(module._forward_hooks for module in one.network.modules())
-
-
-def test_broken_kernels_are_lowering_errors(loaded, round_to_nearest):
+def test_broken_predictions_are_lowering_errors(loaded):
     """Another shape, or values that are not finite, never count as close."""
-    layer = round_to_nearest(8, 8).layers["conv_in"]
-    with pytest.raises(LoweringError, match="conv_in"):
-        layer_parity(layer, torch.zeros(2), torch.zeros(3))
+    one, two = (simulate(loaded, None) for _ in range(2))
+    two.network.register_forward_hook(lambda *call: call[-1][:, :2])
+    with pytest.raises(LoweringError, match="the simulation gives shape"):
+        network_parity(loaded, one, two)
     one, two = (simulate(loaded, None) for _ in range(2))
     nn.init.constant_(two.network.conv_out.bias, torch.nan)
     with pytest.raises(LoweringError, match="not finite"):

@@ -15,6 +15,7 @@ from tfq_bench.quant.captured import Replays, capture_block
 from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.replay import Replay
+from tfq_bench.quant.storage import save_state
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
@@ -59,7 +60,7 @@ def _run(loaded, data, *, options=QUICK, tables=0, **extra):
 
 
 def _bytes(working, folder):
-    working.freeze("test", W3).save(folder)
+    save_state(working.freeze("test", W3), folder)
     return (folder / "tensors-0001.safetensors").read_bytes()
 
 

@@ -11,6 +11,7 @@ from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import observe
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.storage import save_state
 from tfq_bench.quant.temporal import float16_caches, temporal_errors, temporal_features
 
 
@@ -20,7 +21,7 @@ def silent(done, text):
 
 def saved(state, folder):
     """The bytes of a saved state."""
-    state.save(folder)
+    save_state(state, folder)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 

@@ -11,13 +11,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tfq_bench.errors import LoweringError, QuantizationError
-from tfq_bench.protocols import StepCursor
-from tfq_bench.quant.bits import bit_report
+from tfq_bench.networks import StepCursor
+from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.lowering import copy_network
-from tfq_bench.quant.parity import integer_sums
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.rtn import round_weight
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer, simulate
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer
+from tfq_bench.quant.state import LayerPart, QuantizedLayer
+from tfq_bench.testing.integers import integer_sums
 
 
 def table(*pairs, bits=8):

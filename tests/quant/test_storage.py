@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from tfq_bench.border import Scheme
 from tfq_bench.errors import QuantizationError, StoreError
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
-from tfq_bench.quant.storage import LayerSpill
+from tfq_bench.quant.qparams import ActivationTable
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.storage import LayerSpill, load_state, save_state
 
 TIMESTEPS = (801, 401, 1)
 
@@ -65,8 +66,8 @@ def state_of(*layers):
 def test_state_comes_back_as_it_was(make_layer, tmp_path, wbits):
     """Every tensor and field, with the layers in the order they had."""
     before = state_of(make_layer(wbits, "z.first"), make_layer(wbits, "a.second"))
-    before.save(tmp_path / "state")
-    after = QuantizedState.load(tmp_path / "state")
+    save_state(before, tmp_path / "state")
+    after = load_state(tmp_path / "state")
     assert list(after.layers) == ["z.first", "a.second"]
     for name in ("model", "method", "scheme", "timesteps", "exempt"):
         assert getattr(before, name) == getattr(after, name)
@@ -90,7 +91,7 @@ def test_state_comes_back_as_it_was(make_layer, tmp_path, wbits):
 def test_weights_take_their_bits_on_disk(make_layer, tmp_path, wbits):
     """ceil(n*b/8) bytes of codes per part, and `packed_bytes` is what the file holds."""
     state = state_of(make_layer(wbits))
-    state.save(tmp_path)
+    save_state(state, tmp_path)
     stored = load_file(tmp_path / "tensors-0001.safetensors")
     codes = sum(t.nbytes for name, t in stored.items() if name.endswith("/weight"))
     assert math.ceil(135 * wbits / 8) + math.ceil(180 * wbits / 8) == codes
@@ -103,22 +104,22 @@ def test_saving_twice_gives_the_same_bytes(make_layer, tmp_path):
     """Content keys rest on it."""
     state = state_of(make_layer(4))
     for name in ("one", "two"):
-        state.save(tmp_path / name)
+        save_state(state, tmp_path / name)
     for file in ("tensors-0001.safetensors", "manifest.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_state_without_layers_is_saved_too(tmp_path):
     """Full precision has one."""
-    state_of().save(tmp_path)
-    assert QuantizedState.load(tmp_path).layers == {}
+    save_state(state_of(), tmp_path)
+    assert load_state(tmp_path).layers == {}
 
 
 @pytest.mark.parametrize("file", ["tensors-0001.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
 def test_damaged_file_is_refused_by_name(make_layer, tmp_path, file, damage):
     """One flipped bit, a lost tail or a lost file: the message names the file."""
-    state_of(make_layer(4)).save(tmp_path)
+    save_state(state_of(make_layer(4)), tmp_path)
     path = tmp_path / file
     content = bytearray(path.read_bytes())
     if damage == "missing":
@@ -131,28 +132,28 @@ def test_damaged_file_is_refused_by_name(make_layer, tmp_path, file, damage):
         content[position] ^= 1
         path.write_bytes(content)
     with pytest.raises(StoreError, match=rf"{file}.*expected.*found"):
-        QuantizedState.load(tmp_path)
+        load_state(tmp_path)
 
 
 def test_manifest_of_another_format_is_refused(make_layer, tmp_path):
     """Even when its digest is right."""
     from tfq_bench.quant import storage
 
-    state_of(make_layer(4)).save(tmp_path)
+    save_state(state_of(make_layer(4)), tmp_path)
     path = tmp_path / "manifest.json"
     document = json.loads(path.read_text())
     document["content"]["format"] = 99
     document["sha256"] = storage._digest(document["content"])
     path.write_text(json.dumps(document))
     with pytest.raises(StoreError, match="expected format 3, found 99"):
-        QuantizedState.load(tmp_path)
+        load_state(tmp_path)
 
 
 def test_folder_that_cannot_be_written_is_a_store_error(make_layer, tmp_path):
     """A file stands where the folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        state_of(make_layer(4)).save(tmp_path / "file")
+        save_state(state_of(make_layer(4)), tmp_path / "file")
 
 
 def test_impossible_states_are_refused(make_layer):
@@ -179,17 +180,17 @@ def test_large_state_is_spread_over_files_and_read_layer_by_layer(
     """Each file is closed once it is large enough; what is read is what was written."""
     monkeypatch.setattr("tfq_bench.quant.tensor_files.FILE_BYTES", 300)
     layers = [replace(make_layer(4), name=name) for name in ("one", "two", "three")]
-    state_of(*layers).save(tmp_path)
+    save_state(state_of(*layers), tmp_path)
     files = sorted(path.name for path in tmp_path.glob("tensors-*.safetensors"))
     assert ["tensors-0001.safetensors", "tensors-0002.safetensors"] == files[:2]
-    loaded = QuantizedState.load(tmp_path)
+    loaded = load_state(tmp_path)
     assert ["one", "two", "three"] == list(loaded.layers)
     for layer in layers:
         expected, found = layer.dequantized_weight(), loaded.layers[layer.name].dequantized_weight()
         assert torch.equal(expected, found)
     (tmp_path / files[1]).unlink()
     with pytest.raises(StoreError, match=files[1]):
-        QuantizedState.load(tmp_path)
+        load_state(tmp_path)
 
 
 def test_spilled_layers_are_the_layers(make_layer, tmp_path):

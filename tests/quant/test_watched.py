@@ -8,10 +8,11 @@ from torch import nn
 
 from tfq_bench.border import Scheme
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import StepCursor
+from tfq_bench.networks import StepCursor
 from tfq_bench.quant import watched
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.simulate import SimulatedLayer, simulate
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer
+from tfq_bench.quant.state import LayerPart, QuantizedLayer
 from tfq_bench.quant.watched import watched_layers
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
@@ -43,6 +44,21 @@ def test_tables_by_step_are_read_at_the_step():
     run(loaded, state, lowered, step=0)
     with pytest.raises(LoweringError, match=r"'first.conv1' does not compute"):
         run(loaded, state, lowered, step=2)
+
+
+def test_only_the_layer_that_differs_is_named(round_to_nearest, loaded):
+    """Each layer is held against the sums of its own input, so one wrong weight does not spread."""
+    state = round_to_nearest(8, 8)
+    lowered = simulate(loaded, state)
+    lowered.network.second.conv1.weight_0 += 1
+    others = [name for name in state.layers if name != "second.conv1"]
+    x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(2)
+    with watched_layers(loaded, state, lowered, layers=others) as watch:
+        loaded.model.predict(lowered.network, x, t, {})
+    assert set(others) == set(watch.checks)
+    with pytest.raises(LoweringError, match=r"'second.conv1' does not compute"):
+        run(loaded, state, lowered)
+    assert not any(module._forward_hooks for module in lowered.network.modules())
 
 
 @pytest.mark.parametrize("wbits", [2, 4, 8])

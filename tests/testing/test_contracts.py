@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tfq_bench.border import Interval, MetricDefinition, MetricValue, Scheme
+from tfq_bench.errors import LoweringError
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import SimulateBackend
 from tfq_bench.testing.contracts import (
@@ -58,7 +59,6 @@ class TestSimulate(BackendContract):
     """The simulation agrees with itself exactly."""
 
     schemes = SCHEMES
-    tolerance = 0.0
 
     def make(self):
         return SimulateBackend()
@@ -144,21 +144,32 @@ class WrongBackend(SimulateBackend):
         return lowered
 
 
+class WrongNorm(SimulateBackend):
+    """Every layer is right, what stands between them is not."""
+
+    def lower(self, loaded, state):
+        lowered = super().lower(loaded, state)
+        lowered.network.norm_out.weight.mul_(1.1)
+        return lowered
+
+
 @pytest.mark.parametrize(
-    ("backend", "test"),
+    ("backend", "test", "reason"),
     [
-        (SilentFallback, "test_every_layer_says_how_it_runs"),
-        (WrongBackend, "test_predictions_agree_with_the_simulation"),
+        (SilentFallback, "test_every_layer_says_how_it_runs", ""),
+        (WrongBackend, "test_every_layer_computes_the_integers", "'conv_out' does not compute"),
+        (WrongBackend, "test_predictions_agree_with_the_simulation", "away from the simulation"),
+        (WrongNorm, "test_predictions_agree_with_the_simulation", "away from the simulation"),
     ],
 )
-def test_backend_that_breaks_the_contract_fails(backend, test):
-    """A silent fallback and a wrong number are found."""
+def test_backend_that_breaks_the_contract_fails(backend, test, reason):
+    """A silent fallback and a wrong number are found, also of what is not quantized."""
 
     class Contract(BackendContract):
         def make(self):
             return backend()
 
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, LoweringError), match=reason):
         getattr(Contract(), test)()
 
 

@@ -43,7 +43,7 @@ class Bits:
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Counted from the state, not estimated from the asked bits."""
-        from tfq_bench.quant.bits import bit_report
+        from tfq_bench.quant.bit_report import bit_report
 
         loaded, state = inputs.loaded, inputs.state
         report = bit_report(loaded.network, loaded.topology, state)

@@ -23,7 +23,7 @@ from tfq_bench.keys import digest
 from tfq_bench.metrics.clip_files import HUB_ID, find_clip
 from tfq_bench.metrics.clip_model import ClipModel, check_transformers
 from tfq_bench.metrics.paired import feature_cosine
-from tfq_bench.protocols import Prompted
+from tfq_bench.model_protocols import Prompted
 from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfq_bench.errors import MetricError
-from tfq_bench.protocols import timestep_tensor
+from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
 

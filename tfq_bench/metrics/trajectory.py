@@ -11,14 +11,15 @@ import torch
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.paired import paired_value
-from tfq_bench.protocols import timestep_tensor
+from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.protocols import EvaluationInputs, LoadedModel, Lowered
+    from tfq_bench.networks import LoadedModel, Lowered
+    from tfq_bench.protocols import EvaluationInputs
 
 __all__ = ["Divergence", "Trajectory", "diverge"]
 

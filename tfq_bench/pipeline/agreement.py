@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import Lowered, StepCursor, timestep_tensor
+from tfq_bench.networks import Lowered, StepCursor, timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.watched import watched_layers
 from tfq_bench.seeds import noise
@@ -31,7 +31,7 @@ from tfq_bench.seeds import noise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
     from tfq_bench.quant.state import QuantizedState
 
 __all__ = ["DRIFT", "Agreement", "largest_difference"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tfq_bench.border import CalibrationData
 from tfq_bench.errors import CalibrationError
-from tfq_bench.protocols import timestep_tensor
+from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import branches, guided_prediction
 from tfq_bench.seeds import noise
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tfq_bench.border import CalibrationNeeds
-    from tfq_bench.protocols import LoadedModel, Progress
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress
 
 __all__ = ["capture", "load_calibration", "save_calibration"]
 

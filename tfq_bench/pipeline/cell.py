@@ -25,6 +25,7 @@ from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.pipeline.measure import measure
 from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw, save_images
+from tfq_bench.quant.storage import save_state
 from tfq_bench.seeds import derive
 from tfq_bench.store.disk import explain
 
@@ -87,7 +88,7 @@ def _quantize(bench: Workbench, planned: PlannedCell, task: Task, progress: Prog
         checkpoint=checkpoint,
     )
     with bench.store.create("quantize", task.outputs[0]) as folder:
-        state.save(folder / "state")
+        save_state(state, folder / "state")
         _write_result(folder, facts)
     shutil.rmtree(checkpoint, ignore_errors=True)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tfq_bench.protocols import LoadedModel, Progress
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress
 
 __all__ = ["LEDGER", "Meter"]
 

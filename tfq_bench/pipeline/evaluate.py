@@ -18,9 +18,9 @@ from tfq_bench.keys import digest
 from tfq_bench.pipeline.sample import FILE
 
 if TYPE_CHECKING:
+    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.pipeline.workbench import Workbench
     from tfq_bench.plan import PlannedCell
-    from tfq_bench.protocols import LoadedModel, Lowered
     from tfq_bench.quant.state import QuantizedState
 
 __all__ = ["CellInputs", "stored_images", "written_into"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tfq_bench.pipeline.snapshot import Node, Same, Snapshot
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
 
 __all__ = ["Fingerprint"]
 

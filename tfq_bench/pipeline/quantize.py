@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from tfq_bench.border import CalibrationData
-    from tfq_bench.protocols import LoadedModel, Progress, Quantizer
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress, Quantizer
 
 __all__ = ["FullPrecision", "quantize"]
 

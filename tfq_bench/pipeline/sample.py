@@ -14,15 +14,16 @@ import torch
 from safetensors.torch import save_file
 
 from tfq_bench.errors import CellError
+from tfq_bench.networks import timestep_tensor
 from tfq_bench.pipeline.pixels import decoded, require_finite
-from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.protocols import LoadedModel, Lowered, Progress
+    from tfq_bench.networks import LoadedModel, Lowered
+    from tfq_bench.protocols import Progress
 
 __all__ = ["draw", "save_images"]
 

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.errors import CellError, LoweringError, StoreError
+from tfq_bench.networks import LoadedModel, Lowered
 from tfq_bench.pipeline.calibrate import load_calibration
 from tfq_bench.pipeline.fingerprint import Fingerprint
 from tfq_bench.pipeline.functions import Functions
 from tfq_bench.pipeline.memory import return_freed_memory
 from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.plan import EAGER
-from tfq_bench.protocols import LoadedModel, Lowered
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.storage import load_state
 from tfq_bench.running_code import RunningCode
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData, Component
     from tfq_bench.host import PluginTable
+    from tfq_bench.model_protocols import Model
     from tfq_bench.plan import Plan, PlannedCell
-    from tfq_bench.protocols import Model, Quantizer
+    from tfq_bench.protocols import Quantizer
     from tfq_bench.store.artefacts import ArtefactStore
 
 __all__ = ["Workbench"]
@@ -152,7 +154,7 @@ class Workbench:
         """What the quantize stage made, None for full precision."""
         if planned.execution == "full-precision":
             return None
-        return QuantizedState.load(self.store.open("quantize", planned.keys.quantize) / "state")
+        return load_state(self.store.open("quantize", planned.keys.quantize) / "state")
 
     def simulated(self, planned: PlannedCell) -> Lowered:
         """The cell's network in float arithmetic on the same integers."""

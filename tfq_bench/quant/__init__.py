@@ -15,21 +15,22 @@ from tfq_bench.quant.affine import (
 )
 from tfq_bench.quant.attention import calibrate_attention, is_attention, quantize_attention
 from tfq_bench.quant.bias import correct_output_bias
-from tfq_bench.quant.bits import BitReport, bit_report, pack, unpack
+from tfq_bench.quant.bit_report import BitReport, bit_report
 from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
-from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.layers import (
+    WeightedLayer,
+    apply_layer,
+    find_layer,
+    input_parts,
+    replace_layer,
+)
 from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.observe import InputRanges, observe_inputs
-from tfq_bench.quant.parity import (
-    Parity,
-    integer_sums,
-    layer_parities,
-    layer_parity,
-    network_parity,
-)
+from tfq_bench.quant.packing import pack, unpack
+from tfq_bench.quant.parity import Parity, network_parity
 from tfq_bench.quant.policy import (
     POLICIES,
     UNIFORM,
@@ -42,17 +43,13 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
 from tfq_bench.quant.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
 from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
-from tfq_bench.quant.state import (
-    ActivationTable,
-    AttentionTables,
-    LayerPart,
-    QuantizedLayer,
-    QuantizedState,
-)
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.temporal import (
     TemporalErrors,
     float16_caches,
@@ -61,7 +58,7 @@ from tfq_bench.quant.temporal import (
 )
 from tfq_bench.quant.topology import trace_topology
 from tfq_bench.quant.watched import LayerCheck, LayerWatch, watched_layers
-from tfq_bench.quant.working import WorkingLayer, WorkingNetwork, input_parts
+from tfq_bench.quant.working import WorkingLayer, WorkingNetwork
 
 __all__ = [
     "POLICIES",
@@ -112,10 +109,8 @@ __all__ = [
     "float16_caches",
     "guided_prediction",
     "input_parts",
-    "integer_sums",
     "is_attention",
-    "layer_parities",
-    "layer_parity",
+    "load_state",
     "minmax",
     "mse_range",
     "network_parity",
@@ -129,6 +124,7 @@ __all__ = [
     "replace_layer",
     "resolve",
     "round_weight",
+    "save_state",
     "set_input_tables",
     "simulate",
     "take",

@@ -10,6 +10,7 @@ their codes and these are equal bit by bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,15 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["affine_from_range", "dequantize", "fake_quantize", "per_channel", "quantize"]
+__all__ = [
+    "affine_from_range",
+    "centred_codes",
+    "dequantize",
+    "fake_quantize",
+    "per_channel",
+    "quantize",
+    "select_step",
+]
 
 SMALLEST_SCALE = 2.0**-100
 """Floor of every scale: its inverse is finite in float32."""
@@ -61,8 +70,7 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     Args:
         scale, zero_point: float32 and int32, broadcastable to x (see `per_channel`).
     """
-    codes = x.float().mul(scale.reciprocal()).round_().add_(zero_point)
-    return codes.clamp_(0, 2**bits - 1).to(torch.uint8)
+    return _codes(x, scale, zero_point, bits, torch.round_).to(torch.uint8)
 
 
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -70,15 +78,68 @@ def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return codes.float().sub_(zero_point).mul_(scale)
 
 
-def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
-    """float32 `dequantize(quantize(x))` without the detour through uint8; equal bit by bit.
+def centred_codes(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bits: int,
+    rounded: Callable[[Tensor], Tensor] = torch.round_,
+) -> Tensor:
+    """float32 codes of x less their zero point, integers between -255 and 255, with x's shape.
 
     Reads scale and zero point on the device only, so it may run inside a captured CUDA graph.
+
+    Args:
+        rounded: rounds a float32 tensor that it may overwrite; another one may have a gradient.
     """
-    codes = x.float().mul(scale.reciprocal()).round_().add_(zero_point)
-    return codes.clamp_(0, 2**bits - 1).sub_(zero_point).mul_(scale)
+    return _codes(x, scale, zero_point, bits, rounded).sub_(zero_point)
+
+
+def fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bits: int,
+    rounded: Callable[[Tensor], Tensor] = torch.round_,
+) -> Tensor:
+    """float32 `dequantize(quantize(x))` without the detour through uint8; equal bit by bit.
+
+    Args:
+        rounded: as in `centred_codes`.
+    """
+    return centred_codes(x, scale, zero_point, bits, rounded).mul_(scale)
+
+
+def select_step(
+    scale: Tensor, zero_point: Tensor, index: Tensor, dims: int
+) -> tuple[Tensor, Tensor]:
+    """The scale and zero point of the current step, to broadcast over samples `[B, ...]`.
+
+    Args:
+        scale, zero_point: `[T]`, one entry a sampler step, or `[1]`, which are returned.
+        index: int64, the step of the batch (`[1]`) or of each sample (`[B]`).
+        dims: how many dimensions the samples have, B included.
+    """
+    if scale.numel() == 1:
+        return scale, zero_point
+    shape = (-1, *(1,) * (dims - 1))
+    return (
+        scale.index_select(0, index).reshape(shape),
+        zero_point.index_select(0, index).reshape(shape),
+    )
 
 
 def per_channel(values: Tensor, weight: Tensor) -> Tensor:
     """`values` `[C_out]` as `[C_out, 1, ...]`, to broadcast over a weight `[C_out, ...]`."""
     return values.reshape(-1, *(1,) * (weight.dim() - 1))
+
+
+def _codes(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bits: int,
+    rounded: Callable[[Tensor], Tensor],
+) -> Tensor:
+    codes = rounded(x.float().mul(scale.reciprocal())).add_(zero_point)
+    return codes.clamp_(0, 2**bits - 1)

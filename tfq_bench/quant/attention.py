@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import KernelUse
-from tfq_bench.quant.affine import affine_from_range, fake_quantize
+from tfq_bench.networks import KernelUse
+from tfq_bench.quant.affine import affine_from_range, fake_quantize, select_step
 from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
-from tfq_bench.quant.state import ActivationTable, AttentionTables
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 
 if TYPE_CHECKING:
     from tfq_bench.border import CalibrationData
-    from tfq_bench.protocols import LoadedModel, Progress, StepCursor
+    from tfq_bench.networks import LoadedModel, StepCursor
+    from tfq_bench.protocols import Progress
     from tfq_bench.quant.policy import AttentionBits
 
 __all__ = [
@@ -199,12 +200,8 @@ def quantize_attention(
     }
 
     def point(name: str, x: Tensor) -> Tensor:
-        bits, scale, zero_point = held[name]
-        if scale.numel() > 1:
-            # One step for the batch, or one per sample.
-            wide = (-1, *(1,) * (x.dim() - 1))
-            scale = scale.index_select(0, step.index).reshape(wide)
-            zero_point = zero_point.index_select(0, step.index).reshape(wide)
+        bits, scales, zero_points = held[name]
+        scale, zero_point = select_step(scales, zero_points, step.index, x.dim())
         if name == "softmax":
             executed[ATTENTION_KERNEL] = executed.get(ATTENTION_KERNEL, 0) + 1
         return fake_quantize(x, scale, zero_point, bits).to(x.dtype)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import dequantize
-from tfq_bench.quant.bits import packed_size
+from tfq_bench.quant.packing import packed_size
 
 if TYPE_CHECKING:
     from tfq_bench.border import Topology
-    from tfq_bench.protocols import StepCursor
+    from tfq_bench.networks import StepCursor
 
 __all__ = ["CACHE_BITS", "CachedProjection", "SkippedLayer", "TemporalCache", "unused_layers"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tfq_bench.border import CalibrationData
-    from tfq_bench.protocols import Model
+    from tfq_bench.model_protocols import Model
 
 __all__ = ["branch_weights", "branches", "guided_prediction"]
 

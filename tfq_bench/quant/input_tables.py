@@ -1,7 +1,7 @@
 """Activation tables of a working network, from the inputs that its layers get.
 
 Inputs are those of the network with its present weights and float activations. A layer whose input
-has parts (see `working.input_parts`) gets a table for each.
+has parts (see `layers.input_parts`) gets a table for each.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 from tfq_bench.border import FULL_PRECISION, CalibrationData
 from tfq_bench.errors import CalibrationError
 from tfq_bench.quant.affine import affine_from_range
+from tfq_bench.quant.layers import part_name
 from tfq_bench.quant.observe import InputRanges
-from tfq_bench.quant.state import ActivationTable
+from tfq_bench.quant.qparams import ActivationTable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from tfq_bench.quant.observe import RangeMethod
     from tfq_bench.quant.working import WorkingLayer, WorkingNetwork
 
-__all__ = ["MOMENTUM", "by_step", "set_input_tables", "take"]
+__all__ = ["RELEASED_MOMENTUM", "by_step", "set_input_tables", "take"]
 
-MOMENTUM = 0.95
+RELEASED_MOMENTUM = 0.95
 """Of ranges that follow batches, in the released code of Q-Diffusion and of TFMQ-DM."""
 
 
@@ -76,7 +77,9 @@ def set_input_tables(
                 "least one calibration image."
             )
         batches = torch.split(rows, batch)
-        ranges = InputRanges(method, batches=len(batches), generator=generator, momentum=MOMENTUM)
+        ranges = InputRanges(
+            method, batches=len(batches), generator=generator, momentum=RELEASED_MOMENTUM
+        )
         for count, chosen in enumerate(batches, start=1):
             _observe(working, take(data, chosen), layers, ranges)
             progress((number + count / len(batches)) / len(groups), "observing inputs")
@@ -139,11 +142,11 @@ def _parts(layer: WorkingLayer) -> list[tuple[str, int, int]]:
     """Each part's name, first channel and number of channels."""
     return [
         (
-            layer.spec.name if number == 0 else f"{layer.spec.name} (second half)",
+            part_name(layer.spec.name, (part.start, part.stop), len(layer.pieces)),
             part.start,
             part.stop - part.start,
         )
-        for number, part in enumerate(layer.pieces)
+        for part in layer.pieces
     ]
 
 

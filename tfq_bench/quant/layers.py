@@ -1,4 +1,4 @@
-"""Exchanging one layer of a network."""
+"""One layer of a network: finding and exchanging it, and the parts of its input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from tfq_bench.errors import QuantizationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["WeightedLayer", "apply_layer", "find_layer", "replace_layer"]
+    from tfq_bench.border import Layer
+
+__all__ = [
+    "WeightedLayer",
+    "apply_layer",
+    "find_layer",
+    "input_parts",
+    "part_name",
+    "replace_layer",
+]
 
 WeightedLayer = nn.Conv2d | nn.Linear
 """The layer types that are quantized; subclasses included."""
@@ -56,3 +65,22 @@ def apply_layer(layer: WeightedLayer, x: Tensor, weight: Tensor, bias: Tensor | 
     return nn.functional.conv2d(
         x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
     )
+
+
+def input_parts(layer: Layer, module: WeightedLayer, *, split: bool) -> tuple[tuple[int, int], ...]:
+    """Input channels [start, stop) of each part of a layer that has parameters of its own.
+
+    With `split`, both halves of a concatenation in front of a shortcut are parts of their own, as
+    in Q-Diffusion. The norm and the 3x3 convolution that read the same concatenation stay whole,
+    and so does a grouped convolution, whose weight has no halves.
+    """
+    groups = int(getattr(module, "groups", 1))
+    channels = layer.weight_shape[1] * groups
+    if split and layer.role == "shortcut" and layer.split is not None and groups == 1:
+        return ((0, layer.split), (layer.split, channels))
+    return ((0, channels),)
+
+
+def part_name(layer: str, bounds: tuple[int, int], parts: int) -> str:
+    """What one of a layer's `parts` is called: the layer when it is whole, else `layer[0:64]`."""
+    return layer if parts == 1 else f"{layer}[{bounds[0]}:{bounds[1]}]"

@@ -16,7 +16,7 @@ from tfq_bench.quant.layers import find_layer, replace_layer
 if TYPE_CHECKING:
     from torch import nn
 
-    from tfq_bench.protocols import KernelUse, LoadedModel, StepCursor
+    from tfq_bench.networks import KernelUse, LoadedModel, StepCursor
     from tfq_bench.quant.state import QuantizedState
 
 __all__ = ["check_state", "copy_network", "finish_lowering"]

@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tfq_bench.quant.state import ActivationTable
+from tfq_bench.quant.affine import fake_quantize, select_step
+from tfq_bench.quant.qparams import ActivationTable
 
-__all__ = ["LearnedStep"]
+__all__ = ["LearnedStep", "straight_through"]
 
 
 class LearnedStep(nn.Module):
@@ -41,15 +42,8 @@ class LearnedStep(nn.Module):
             x: `[B, ...]`.
             index: int64 `[1]` or `[B]`, the sampler step of the batch or of each sample.
         """
-        scale, zero_point = self.scale(), self.zero_point
-        if scale.numel() > 1:
-            shape = (-1, *(1,) * (x.dim() - 1))
-            scale = scale.index_select(0, index).reshape(shape)
-            zero_point = zero_point.index_select(0, index).reshape(shape)
-        scaled = x.float() * scale.reciprocal()
-        rounded = scaled + (scaled.round() - scaled).detach()
-        codes = (rounded + zero_point).clamp(0.0, 2.0**self.bits - 1.0)
-        return scale * (codes - zero_point)
+        scale, zero_point = select_step(self.scale(), self.zero_point, index, x.dim())
+        return fake_quantize(x, scale, zero_point, self.bits, straight_through)
 
     def scale(self) -> Tensor:
         """float32 `[1]` or `[T]`, differentiable in `log_ratio`."""
@@ -62,3 +56,8 @@ class LearnedStep(nn.Module):
             scale=self.scale().detach().to("cpu", copy=True),
             zero_point=self.zero_point.to("cpu", torch.int32, copy=True),
         )
+
+
+def straight_through(x: Tensor) -> Tensor:
+    """X rounded, half to even, with the gradient of x."""
+    return x + (x.round() - x).detach()

@@ -9,13 +9,14 @@ import torch
 
 from tfq_bench.errors import CalibrationError, QuantizationError
 from tfq_bench.quant.layers import find_layer
-from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
+from tfq_bench.quant.ranges import MOMENTUM, EmaRange, minmax, mse_range, percentile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tfq_bench.border import CalibrationData
-    from tfq_bench.protocols import LoadedModel, Progress
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress
 
 __all__ = ["InputRanges", "Observer", "RangeMethod", "observation_order", "observe_inputs"]
 
@@ -117,7 +118,7 @@ class InputRanges:
         *,
         batches: int,
         generator: torch.Generator,
-        momentum: float = 0.9,
+        momentum: float = MOMENTUM,
     ) -> None:
         self.method = method
         self._momentum = momentum

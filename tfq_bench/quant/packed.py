@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tfq_bench.quant.bits import pack, unpack
 from tfq_bench.quant.cached import HALF, TemporalCache
-from tfq_bench.quant.state import ActivationTable, AttentionTables, LayerPart, QuantizedLayer
+from tfq_bench.quant.packing import pack, unpack
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables
+from tfq_bench.quant.state import LayerPart, QuantizedLayer
 
 __all__ = [
     "describe_attention",

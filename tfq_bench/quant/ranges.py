@@ -16,7 +16,10 @@ from tfq_bench.quant.affine import affine_from_range, fake_quantize
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EmaRange", "minmax", "mse_range", "percentile"]
+__all__ = ["MOMENTUM", "EmaRange", "minmax", "mse_range", "percentile"]
+
+MOMENTUM = 0.9
+"""Of ranges that follow batches, where no method's code says another; see `EmaRange`."""
 
 NORM = 2.4
 """Exponent of the error that the search minimises; BRECQ and its descendants use it."""
@@ -99,7 +102,7 @@ class EmaRange:
         momentum: in [0, 1).
     """
 
-    def __init__(self, momentum: float = 0.9) -> None:
+    def __init__(self, momentum: float = MOMENTUM) -> None:
         self.momentum = momentum
         self._range: tuple[Tensor, Tensor] | None = None
 

@@ -15,7 +15,7 @@ from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
 from tfq_bench.quant.attention import calibrate_attention
 from tfq_bench.quant.cached import unused_layers
-from tfq_bench.quant.layers import find_layer
+from tfq_bench.quant.layers import find_layer, input_parts, part_name
 from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
 from tfq_bench.quant.policy import (
     Exempt,
@@ -25,8 +25,9 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.ranges import minmax, mse_range
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.storage import LayerSpill
 from tfq_bench.quant.temporal import float16_caches
 
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tfq_bench.border import CalibrationData, Layer
-    from tfq_bench.protocols import LoadedModel, Progress
+    from tfq_bench.networks import LoadedModel
+    from tfq_bench.protocols import Progress
 
 __all__ = ["RoundToNearest", "WeightMethod", "activation_table", "round_weight"]
 
 WeightMethod = Literal["minmax", "mse"]
 Temporal = Literal["layers", "cache16"]
-Bounds = tuple[tuple[int, int], ...]
 
 BATCH = 16
 """Calibration samples of 3x32x32 values per network call, fewer of larger ones; never a matter of
@@ -163,7 +164,7 @@ class RoundToNearest:
         """Ranges of the parts of every input that is to be quantized."""
         batch = _batch(data)
         parts = {
-            layer.name: (1 if layer.kind == "conv2d" else -1, self._bounds(loaded, layer))
+            layer.name: (1 if layer.kind == "conv2d" else -1, self._parts(loaded, layer))
             for layer in loaded.topology.layers
             if isinstance(bits := plan.get(layer.name), LayerBits) and bits.abits != FULL_PRECISION
         }
@@ -175,7 +176,7 @@ class RoundToNearest:
             dim, bounds = parts[name]
             for start, stop in bounds:
                 piece = x.narrow(dim, start, stop - start)
-                ranges.update(_part_name(name, start, bounds), piece)
+                ranges.update(part_name(name, (start, stop), len(bounds)), piece)
 
         if parts:
             observe_inputs(
@@ -189,11 +190,14 @@ class RoundToNearest:
             )
         return ranges
 
+    def _parts(self, loaded: LoadedModel, layer: Layer) -> tuple[tuple[int, int], ...]:
+        return input_parts(layer, find_layer(loaded.network, layer.name), split=self.split)
+
     def _layer(
         self, loaded: LoadedModel, layer: Layer, bits: LayerBits, ranges: InputRanges
     ) -> QuantizedLayer:
         module = find_layer(loaded.network, layer.name)
-        bounds = self._bounds(loaded, layer)
+        bounds = self._parts(loaded, layer)
         parts = []
         for start, stop in bounds:
             weight = module.weight if len(bounds) == 1 else module.weight[:, start:stop]
@@ -205,7 +209,7 @@ class RoundToNearest:
                 raise QuantizationError(f"weight of layer '{layer.name}': {error}") from error
             table = None
             if bits.abits != FULL_PRECISION:
-                name = _part_name(layer.name, start, bounds)
+                name = part_name(layer.name, (start, stop), len(bounds))
                 table = activation_table(*ranges.range(name, bits.abits), bits=bits.abits)
             parts.append(
                 LayerPart(
@@ -225,23 +229,10 @@ class RoundToNearest:
             bias=None if module.bias is None else module.bias.detach().float().cpu().clone(),
         )
 
-    def _bounds(self, loaded: LoadedModel, layer: Layer) -> Bounds:
-        """The slices of the input channels that get parameters of their own."""
-        groups = int(getattr(find_layer(loaded.network, layer.name), "groups", 1))
-        channels = layer.weight_shape[1] * groups
-        if self.split and layer.role == "shortcut" and layer.split is not None and groups == 1:
-            return (0, layer.split), (layer.split, channels)
-        return ((0, channels),)
-
 
 def _batch(data: CalibrationData) -> int:
     """Calibration samples per network call."""
     return max(1, min(BATCH, BATCH_VALUES // max(1, data.x[:1].numel())))
-
-
-def _part_name(layer: str, start: int, bounds: Bounds) -> str:
-    """What the range of the part that begins at `start` is called; the layer when it is whole."""
-    return layer if len(bounds) == 1 else f"{layer}[{start}:{dict(bounds)[start]}]"
 
 
 def activation_table(low: torch.Tensor, high: torch.Tensor, *, bits: int) -> ActivationTable:

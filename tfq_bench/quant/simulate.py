@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.protocols import KernelUse, Lowered, StepCursor
-from tfq_bench.quant.affine import per_channel
+from tfq_bench.networks import KernelUse, Lowered, StepCursor
+from tfq_bench.quant.affine import centred_codes, per_channel, select_step
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
 from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.precision import tf32
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 
 __all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "simulate"]
@@ -110,15 +110,13 @@ class SimulatedLayer(nn.Module):
         if bits is None:
             y = apply_layer(self._geometry[0], x.float(), weight, None)
         else:
-            scale: Tensor = getattr(self, f"scale_{number}")
-            zero_point: Tensor = getattr(self, f"zero_point_{number}")
-            if scale.numel() > 1:
-                # One step for the batch, or one per sample.
-                wide = (-1, *(1,) * (x.dim() - 1))
-                scale = scale.index_select(0, self._step.index).reshape(wide)
-                zero_point = zero_point.index_select(0, self._step.index).reshape(wide)
-            codes = x.float().mul(scale.reciprocal()).round_().add_(zero_point)
-            codes = codes.clamp_(0, 2**bits - 1).sub_(zero_point)
+            scale, zero_point = select_step(
+                getattr(self, f"scale_{number}"),
+                getattr(self, f"zero_point_{number}"),
+                self._step.index,
+                x.dim(),
+            )
+            codes = centred_codes(x, scale, zero_point, bits)
             with tf32():  # integers of at most 9 bits: the products stay exact
                 y = apply_layer(self._geometry[0], codes, weight, None)
             y = y.mul_(scale)

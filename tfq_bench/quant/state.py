@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,52 +15,17 @@ from torch import Tensor
 from tfq_bench.border import FULL_PRECISION, LayerKind, Scheme, Topology
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import dequantize, per_channel
-from tfq_bench.quant.bits import packed_size
 from tfq_bench.quant.cached import TemporalCache, unused_layers
+from tfq_bench.quant.packing import packed_size
+from tfq_bench.quant.qparams import ActivationTable, AttentionTables, check_bits, check_parameters
 
 __all__ = [
-    "FORMAT",
-    "ActivationTable",
-    "AttentionTables",
     "LayerPart",
     "QuantizedLayer",
     "QuantizedState",
 ]
 
-FORMAT = 3
-"""Version of the layout on disk; another one is refused."""
-
 _KINDS = {"conv2d": 4, "linear": 2}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ActivationTable:
-    """Unsigned affine codes of a layer's input, one pair of parameters or one per sampler step.
-
-    x^ = scale[k] * (q - zero_point[k]) with q in [0, 2^bits - 1]; k is the step index in execution
-    order, or 0 when the table has one entry.
-
-    Args:
-        bits: 2 to 8.
-        scale: float32 `[T]` or `[1]`, positive and finite.
-        zero_point: int32, same shape, in [0, 2^bits - 1], so that 0 is exact.
-
-    Raises:
-        QuantizationError: a tensor that breaks these rules.
-    """
-
-    bits: int
-    scale: Tensor
-    zero_point: Tensor
-
-    def __post_init__(self) -> None:
-        _check_bits(self.bits, "activations")
-        _check_parameters(self.scale, self.zero_point, self.bits, "activation table")
-
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes as stored: 4 a scale, 1 a zero point."""
-        return 5 * self.scale.numel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +71,7 @@ class QuantizedLayer:
 
     def __post_init__(self) -> None:
         where = f"layer '{self.name}'"
-        _check_bits(self.wbits, f"{where}: weights")
+        check_bits(self.wbits, f"{where}: weights")
         if not self.parts or self.kind not in _KINDS:
             raise QuantizationError(
                 f"{where}: expected at least one part and a kind of {', '.join(_KINDS)}, found "
@@ -155,7 +119,7 @@ class QuantizedLayer:
                 f"{where}: scales and bias must have shape ({channels},), found "
                 f"{tuple(part.scale.shape)}."
             )
-        _check_parameters(part.scale, part.zero_point, self.wbits, f"{where}: weight")
+        check_parameters(part.scale, part.zero_point, self.wbits, f"{where}: weight")
 
     @property
     def abits(self) -> int:
@@ -185,42 +149,6 @@ class QuantizedLayer:
             ],
             dim=1,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AttentionTables:
-    """Codes of what the two products inside one attention multiply.
-
-    Args:
-        name: the attention's name in `network.named_modules()`.
-        q, k, v: of queries, keys and values, all heads together.
-        softmax: of the attention weights; they are not negative, so its zero points are 0.
-
-    Raises:
-        QuantizationError: another zero point in `softmax`.
-    """
-
-    name: str
-    q: ActivationTable
-    k: ActivationTable
-    v: ActivationTable
-    softmax: ActivationTable
-
-    def __post_init__(self) -> None:
-        if bool(self.softmax.zero_point.any()):
-            raise QuantizationError(
-                f"attention '{self.name}': expected zero points of 0 for the softmax, found "
-                f"{int(self.softmax.zero_point.max())}."
-            )
-
-    def by_point(self) -> dict[str, ActivationTable]:
-        """The four tables by field name."""
-        return {"q": self.q, "k": self.k, "v": self.v, "softmax": self.softmax}
-
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes as stored."""
-        return sum(table.packed_bytes for table in self.by_point().values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -309,7 +237,7 @@ class QuantizedState:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of all tensors as `save` writes them."""
+        """Bytes of all tensors as `storage.save_state` writes them."""
         layers = sum(layer.packed_bytes for layer in self.layers.values())
         caches = sum(cache.packed_bytes for cache in self.cache.values())
         return layers + caches + sum(tables.packed_bytes for tables in self.attention.values())
@@ -317,56 +245,3 @@ class QuantizedState:
     def dropped(self, topology: Topology) -> frozenset[str]:
         """The layers that are never computed: neither quantized nor exempt, see `cache`."""
         return unused_layers(topology, self.cache) - set(self.layers) - set(self.exempt)
-
-    def save(self, folder: Path) -> None:
-        """Writes `tensors-*.safetensors` and `manifest.json` into `folder`; same state, same bytes.
-
-        Raises:
-            StoreError: the folder cannot be written.
-        """
-        from tfq_bench.quant.storage import save_state
-
-        save_state(self, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> QuantizedState:
-        """The state that `save` wrote, on the CPU; its layers are read when they are looked at.
-
-        Raises:
-            StoreError: a file is missing, of another format, or not what was written.
-        """
-        from tfq_bench.quant.storage import load_state
-
-        return load_state(folder)
-
-
-def _check_bits(bits: int, what: str) -> None:
-    if not 2 <= bits <= 8:
-        raise QuantizationError(f"{what} have 2 to 8 bits when quantized, found {bits}.")
-
-
-def _check_parameters(scale: Tensor, zero_point: Tensor, bits: int, what: str) -> None:
-    if (
-        scale.dtype != torch.float32
-        or zero_point.dtype != torch.int32
-        or scale.dim() != 1
-        or scale.shape != zero_point.shape
-        or scale.numel() == 0
-    ):
-        raise QuantizationError(
-            f"{what}: scale must be float32 and zero point int32, 1-D, of one length, found "
-            f"{scale.dtype} {tuple(scale.shape)} and {zero_point.dtype} {tuple(zero_point.shape)}."
-        )
-    # What codes are multiplied with, and values divided by, must be finite too.
-    widest = torch.cat([scale * (1 << bits), scale.reciprocal()])
-    if not bool(torch.isfinite(widest).all()) or float(scale.min()) <= 0.0:
-        raise QuantizationError(
-            f"{what}: scales must be finite and positive, found {float(scale.min()):.3g} to "
-            f"{float(scale.max()):.3g}."
-        )
-    low, high = int(zero_point.min()), int(zero_point.max())
-    if low < 0 or high >= 1 << bits:
-        raise QuantizationError(
-            f"{what}: zero points of {bits} bits lie in [0, {(1 << bits) - 1}], found "
-            f"[{low}, {high}]."
-        )

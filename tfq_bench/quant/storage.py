@@ -30,10 +30,13 @@ from tfq_bench.quant.packed import (
     restore_cache,
     restore_layer,
 )
-from tfq_bench.quant.state import FORMAT, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 from tfq_bench.quant.tensor_files import TensorFile, TensorReader, TensorWriter
 
 __all__ = ["LayerSpill", "load_state", "save_state"]
+
+FORMAT = 3
+"""Version of the layout on disk; another one is refused."""
 
 MANIFEST = "manifest.json"
 
@@ -89,7 +92,11 @@ class LayerSpill:
 
 
 def save_state(state: QuantizedState, folder: Path) -> None:
-    """Writes `state` into `folder`; see `QuantizedState.save`."""
+    """Writes `tensors-*.safetensors` and `manifest.json` into `folder`; same state, same bytes.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writer = TensorWriter(folder)
@@ -120,7 +127,11 @@ def save_state(state: QuantizedState, folder: Path) -> None:
 
 
 def load_state(folder: Path) -> QuantizedState:
-    """The state in `folder`; see `QuantizedState.load`."""
+    """The state that `save_state` wrote, on the CPU; its layers are read when they are looked at.
+
+    Raises:
+        StoreError: a file is missing, of another format, or not what was written.
+    """
     content = _read_manifest(folder / MANIFEST)
     with _in_words(str(folder)):
         reader = TensorReader(folder, [TensorFile(**entry) for entry in content["files"]])

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import MetricError, QuantizationError
-from tfq_bench.protocols import Lowered
+from tfq_bench.networks import Lowered
 from tfq_bench.quant.cached import HALF, TemporalCache
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
 
 __all__ = ["TemporalErrors", "float16_caches", "temporal_errors", "temporal_features"]
 

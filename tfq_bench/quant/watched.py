@@ -24,7 +24,7 @@ from tfq_bench.quant.cached import CachedProjection
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import LoadedModel, Lowered
+    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.quant.state import QuantizedLayer, QuantizedState
 
 __all__ = ["LayerCheck", "LayerWatch", "watched_layers"]

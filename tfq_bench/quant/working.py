@@ -15,18 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.errors import QuantizationError
-from tfq_bench.protocols import StepCursor
+from tfq_bench.networks import StepCursor
 from tfq_bench.quant.adaround import SoftRounding
 from tfq_bench.quant.affine import dequantize, per_channel
-from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.layers import (
+    WeightedLayer,
+    apply_layer,
+    find_layer,
+    input_parts,
+    replace_layer,
+)
 from tfq_bench.quant.lsq import LearnedStep
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions
+from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.rtn import WeightMethod, round_weight
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
 
 if TYPE_CHECKING:
     from tfq_bench.border import Layer, Scheme
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
 
 __all__ = [
     "ActivationMode",
@@ -34,25 +41,12 @@ __all__ = [
     "WorkingLayer",
     "WorkingNetwork",
     "WorkingPart",
-    "input_parts",
 ]
 
 INT8 = 8
 
 WeightMode = Literal["float", "soft", "hard"]
 ActivationMode = Literal["float", "quantized"]
-
-
-def input_parts(layer: Layer, module: WeightedLayer, *, split: bool) -> tuple[tuple[int, int], ...]:
-    """Input channels [start, stop) of each part of a layer.
-
-    With `split`, both halves of a concatenation in front of a shortcut are parts of their own, as
-    in Q-Diffusion. The norm and the 3x3 convolution that read the same concatenation stay whole.
-    """
-    channels = layer.weight_shape[1] * int(getattr(module, "groups", 1))
-    if split and layer.role == "shortcut" and layer.split is not None:
-        return ((0, layer.split), (layer.split, channels))
-    return ((0, channels),)
 
 
 class WorkingPart(nn.Module):

@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from tfq_bench.border import CalibrationData, Scheme
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import definition_id
+from tfq_bench.networks import timestep_tensor
+from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.values import checked_values
-from tfq_bench.protocols import NamesValues, timestep_tensor
-from tfq_bench.quant.parity import network_parity
+from tfq_bench.protocols import NamesValues
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.watched import watched_layers
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.fingerprint import Fingerprint, same_tensors
@@ -37,15 +39,9 @@ from tfq_bench.testing.inputs import TinyInputs, tiny_state
 from tfq_bench.testing.tiny import load_tiny
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import (
-        Backend,
-        EvaluationInputs,
-        LoadedModel,
-        Lowered,
-        Metric,
-        Model,
-        Quantizer,
-    )
+    from tfq_bench.model_protocols import Model
+    from tfq_bench.networks import LoadedModel, Lowered
+    from tfq_bench.protocols import Backend, EvaluationInputs, Metric, Quantizer
 
 __all__ = ["BackendContract", "MetricContract", "ModelContract", "QuantizerContract"]
 
@@ -218,7 +214,7 @@ class QuantizerContract:
             folders = [tmp_path / f"{number}-{name}" for name in ("one", "other")]
             for folder in folders:
                 folder.mkdir()
-                self._state(self.load(), scheme).save(folder)
+                save_state(self._state(self.load(), scheme), folder)
             for file in sorted(folders[0].iterdir()):
                 assert file.read_bytes() == (folders[1] / file.name).read_bytes(), file.name
 
@@ -254,9 +250,9 @@ class QuantizerContract:
             folder = tmp_path / str(number)
             folder.mkdir()
             state = self._state(loaded, scheme)
-            state.save(folder)
+            save_state(state, folder)
             expected = _predictions(loaded, simulate(loaded, state))
-            found = _predictions(loaded, simulate(loaded, QuantizedState.load(folder)))
+            found = _predictions(loaded, simulate(loaded, load_state(folder)))
             assert torch.equal(expected, found), "the loaded state predicts other values"
 
     def _data(self, loaded: LoadedModel, scheme: Scheme) -> CalibrationData:
@@ -279,13 +275,10 @@ class BackendContract:
 
     Attributes:
         schemes: bits to test. device: where networks run.
-        tolerance: largest root-mean-square difference from the simulation, relative to it. The
-            integers agree; a last-bit difference in one layer may move a code in the next.
     """
 
     schemes: ClassVar[tuple[Scheme, ...]] = (Scheme(wbits=8, abits=8),)
     device: ClassVar[str] = "cpu"
-    tolerance: ClassVar[float] = 0.02
 
     def make(self) -> Backend:
         """The backend with the options to test; to be implemented."""
@@ -300,14 +293,14 @@ class BackendContract:
         self.make().check(device=self.device)
 
     def test_predictions_agree_with_the_simulation(self) -> None:
-        """The lowered network computes what the simulated one does."""
+        """As a run checks it: at every step, and each row of a batch."""
         loaded = self.load()
         for scheme in self.schemes:
             state = tiny_state(loaded, scheme)
-            parity = network_parity(
-                loaded, simulate(loaded, state), self.make().lower(loaded, state)
-            )
-            assert parity.relative <= self.tolerance, f"{scheme.label}: {parity}"
+            lowered = self.make().lower(loaded, state)
+            calls = Agreement(loaded, state, lowered, simulate(loaded, state))
+            calls.every_step(together=IMAGES)
+            calls.batch(IMAGES)
 
     def test_every_layer_computes_the_integers(self) -> None:
         """What a run checks before it samples, at every step of the sampler."""

@@ -17,7 +17,7 @@ from tfq_bench.testing.tiny import load_tiny
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfq_bench.protocols import LoadedModel, Lowered
+    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.quant.state import QuantizedState
 
 __all__ = ["TinyInputs", "tiny_state"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tfq_bench.api import CalibrationError, Scheme
+from tfq_bench.networks import timestep_tensor
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant import simulate
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.contracts import QuantizerContract

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tfq_bench.api import Layer, LoadedModel, Scheme, Topology
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.qparams import ActivationTable
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
 
 TIMESTEPS = (900, 500, 100)
 

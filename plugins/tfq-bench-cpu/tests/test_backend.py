@@ -10,6 +10,7 @@ from torch import nn
 
 from tfq_bench.api import LoweringError
 from tfq_bench.quant.simulate import KERNEL, simulate
+from tfq_bench.quant.storage import save_state
 from tfq_bench_cpu import kernels, machine
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR
@@ -148,6 +149,6 @@ def test_four_bit_weights_are_packed_on_disk(make_state, tmp_path):
     for wbits in (4, 8):
         folder = tmp_path / str(wbits)
         folder.mkdir()
-        make_state(wbits=wbits).save(folder)
+        save_state(make_state(wbits=wbits), folder)
         sizes[wbits] = (folder / "tensors-0001.safetensors").stat().st_size
     assert sizes[4] < 0.6 * sizes[8]

@@ -102,7 +102,8 @@ def test_split_layer_sums_its_parts_and_adds_the_bias_once(quantized, generator,
 
 def test_one_row_of_parameters_serves_every_step(quantized, generator):
     """A static table has length 1 and is used wherever the cursor stands."""
-    from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer
+    from tfq_bench.quant.qparams import ActivationTable
+    from tfq_bench.quant.state import LayerPart, QuantizedLayer
 
     layer = quantized("linear", nn.Linear(48, 17))
     (part,) = layer.parts

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from tfq_bench.api import Layer, LoadedModel, Scheme, Topology
-from tfq_bench.quant.state import ActivationTable, LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.api import Layer, LoadedModel, Scheme, Topology, timestep_tensor
+from tfq_bench.quant.qparams import ActivationTable
+from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.seeds import noise
 from tfq_bench.testing.plugin_host import plugin_host
 
 __all__ = ["plugin_host"]
@@ -125,6 +127,30 @@ def loaded() -> LoadedModel:
 def images() -> torch.Tensor:
     """Network inputs, float32 `[2, 3, 8, 8]`."""
     return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def layer_outputs() -> Callable[..., dict[str, torch.Tensor]]:
+    """What each layer gave in one call: `layer_outputs(loaded, state, lowered, step)`."""
+
+    def outputs(loaded, state, lowered, step=0):
+        found = {}
+        handles = [
+            lowered.network.get_submodule(name).register_forward_hook(
+                lambda _, args, output, name=name: found.update({name: output.clone()})
+            )
+            for name in state.layers
+        ]
+        lowered.step.set(step)
+        x = noise(0, "layers", range(2), loaded.model.latent_shape, device=loaded.device)
+        t = timestep_tensor(loaded.sampler.timesteps[step], 2, loaded.device)
+        condition = loaded.model.conditions(range(2), device=loaded.device)
+        loaded.model.predict(lowered.network, x, t, condition)
+        for handle in handles:
+            handle.remove()
+        return found
+
+    return outputs
 
 
 @pytest.fixture

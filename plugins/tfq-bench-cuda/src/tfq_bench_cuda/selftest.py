@@ -7,7 +7,7 @@ sum, rounded once to the output's type.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from tfq_bench_cuda.borders import border_sums, positions
 from tfq_bench_cuda.reference import ReferenceKernels
 from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
-if TYPE_CHECKING:
-    from tfq_bench_cuda.kernels import Kernels
-
 __all__ = ["check"]
 
 _REFERENCE = ReferenceKernels()
@@ -27,8 +24,11 @@ _ROWS = 70
 """Rows of a trial: more than the 64 that one instruction multiplies, and no multiple of a tile."""
 
 
-def check(kernels: Kernels, spec: ProductSpec | QuantizeSpec, device: torch.device) -> None:
+def check(kernels: Any, spec: ProductSpec | QuantizeSpec, device: torch.device) -> None:
     """Nothing when `spec` is computed exactly.
+
+    Args:
+        kernels: `Kernels` or `ReferenceKernels`.
 
     Raises:
         LoweringError: names the kernel, and the first value that differs.
@@ -48,7 +48,7 @@ def check(kernels: Kernels, spec: ProductSpec | QuantizeSpec, device: torch.devi
 
 
 def _check_conv(
-    kernels: Kernels, spec: ConvSpec, device: torch.device, worst: bool, generator: torch.Generator
+    kernels: Any, spec: ConvSpec, device: torch.device, worst: bool, generator: torch.Generator
 ) -> None:
     # Two images, of another height than width, with every border and at least two inner pixels.
     geometry = spec.geometry
@@ -62,7 +62,7 @@ def _check_conv(
 
 
 def _check_product(
-    kernels: Kernels,
+    kernels: Any,
     spec: ProductSpec,
     device: torch.device,
     operands: tuple[Tensor, ...],
@@ -84,7 +84,7 @@ def _check_product(
 
 
 def _check_quantize(
-    kernels: Kernels, spec: QuantizeSpec, device: torch.device, generator: torch.Generator
+    kernels: Any, spec: QuantizeSpec, device: torch.device, generator: torch.Generator
 ) -> None:
     shape = (2, spec.total, _ROWS) if spec.planes else (_ROWS, spec.total)
     x = torch.randn(shape, generator=generator) * 2**spec.bits
