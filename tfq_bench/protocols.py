@@ -16,7 +16,6 @@ from tfq_bench.border import (
     CalibrationData,
     CalibrationNeeds,
     Guidance,
-    MetricDefinition,
     MetricValue,
     Topology,
 )
@@ -337,11 +336,8 @@ class Metric(Protocol):
     cell alone. Arrays and networks that it is given are read-only.
     """
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """What `evaluate` will return, known before it runs; every name once."""
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """One finite value per definition, in their order.
+        """Finite values, each with its definition; every name once.
 
         Raises:
             MetricError: it cannot be computed, and why.

@@ -186,21 +186,27 @@ def test_scores_lie_between_0_and_100():
     assert pytest.approx([0.0, 100.0, 60.0]) == clip_scores(images, texts)
 
 
+def definition(folder, inputs):
+    """Of the one score of this CLIP model."""
+    (value,) = ClipScore(weights=str(folder)).evaluate(inputs)
+    return value.definition
+
+
 def test_definition_covers_prompts_and_clip_model(clip_folder, speaking, tmp_path):
     """Other prompts or another CLIP model make another number; a gate allows 0.1 of 100."""
-    (one,) = ClipScore(weights=str(clip_folder)).definitions(speaking)
+    one = definition(clip_folder, speaking)
     assert one.margin == 0.1
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
     (copy / "README.md").write_text("not read")
-    (same,) = ClipScore(weights=str(copy)).definitions(speaking)
+    same = definition(copy, speaking)
     assert definition_id(one) == definition_id(same)
     config = copy / "preprocessor_config.json"
     config = config if config.is_file() else copy / "processor_config.json"
     config.write_text(config.read_text() + "\n")
-    (resized,) = ClipScore(weights=str(copy)).definitions(speaking)
+    resized = definition(copy, speaking)
     assert definition_id(one) != definition_id(resized)
     speaking.loaded.model.texts = ("another",)
-    (other,) = ClipScore(weights=str(clip_folder)).definitions(speaking)
+    other = definition(clip_folder, speaking)
     assert definition_id(one) != definition_id(other)
 
 
@@ -223,7 +229,7 @@ def test_models_without_text_have_no_score(clip_folder, make_inputs, speaking):
         metric.evaluate(make_inputs())
     speaking.loaded.model.texts = None
     with pytest.raises(MetricError, match="images have none"):
-        metric.definitions(speaking)
+        metric.evaluate(speaking)
 
 
 def test_prompts_of_another_number_are_refused(clip_folder, speaking):

@@ -111,8 +111,11 @@ def test_only_inception_makes_a_fid(inception_file, make_inputs, tmp_path):
         inception_sha256=digest,
         reference=str(tmp_path / "r.safetensors"),
     )
-    (definition,) = metric.definitions(make_inputs())
-    assert ("fid", digest) == (definition.name, definition.parameters["extractor"]["weights"])
+    (value,) = metric.evaluate(make_inputs())
+    assert ("fid", digest) == (
+        value.definition.name,
+        value.definition.parameters["extractor"]["weights"],
+    )
 
 
 def test_missing_inception_weights_come_with_an_offer():

@@ -78,7 +78,7 @@ def test_metric_gives_the_plain_distance_with_a_paired_interval(with_reference, 
 def test_definition_changes_with_what_the_number_depends_on(with_reference):
     """Another number of images is another definition; another interval is not."""
     ids = {
-        definition_id(Frechet(replicates=count).definitions(inputs)[0])
+        definition_id(Frechet(replicates=count).evaluate(inputs)[0].definition)
         for count in (10, 20)
         for inputs in (
             with_reference,

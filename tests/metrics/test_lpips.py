@@ -50,6 +50,7 @@ def test_distance_is_that_of_torchmetrics_on_the_given_weights(alexnet_file, mak
         expected = float(module(*pair).mean())
     assert expected > 0
     assert expected == pytest.approx(value.value, rel=1e-5)
+    assert digest == value.definition.parameters["backbone"]
 
 
 def test_identical_images_have_distance_zero(alexnet_file, make_inputs):

@@ -19,6 +19,7 @@ from tfq_bench.metrics.paired import Paired
 from tfq_bench.metrics.precision_recall import PrecisionRecall
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
+from tfq_bench.quant.simulate import simulate
 from tfq_bench.stats.facts import CellFacts, Measured
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN
@@ -47,8 +48,14 @@ TWO_PERCENT = {
 @pytest.fixture
 def definitions(with_reference):
     """The definitions of the host's metrics for a quantized cell on kernels, by name."""
-    lowered = {"execution": "lowered", "parity": {"rms": 0.0}}
-    inputs = replace(with_reference, reference_cell="fp", stages={"lower": lowered})
+    facts = {"execution": "lowered", "kernels": [], "executed": {}, "parity": {"relative": 0.0}}
+    inputs = replace(
+        with_reference,
+        reference_cell="fp",
+        reference_images=with_reference.images,
+        network=simulate(with_reference.loaded, None),
+        stages={"lower": facts},
+    )
     metrics = (
         Paired(),
         PrecisionRecall(),
@@ -60,7 +67,11 @@ def definitions(with_reference):
         Temporal(),
         Bits(),
     )
-    return {one.name: one for metric in metrics for one in metric.definitions(inputs)}
+    return {
+        value.definition.name: value.definition
+        for metric in metrics
+        for value in metric.evaluate(inputs)
+    }
 
 
 def test_every_number_has_the_margin_that_the_readme_states(definitions):

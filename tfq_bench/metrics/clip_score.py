@@ -60,33 +60,27 @@ class ClipScore:
 
     names = ("clip-score",)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One score.
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """Mean over images, with an interval and replicates that pair with other cells'.
 
         Raises:
             MetricError: the model's images have no prompts.
         """
-        return (
-            MetricDefinition(
-                name="clip-score",
-                unit="",
-                direction="higher",
-                margin=0.1,
-                summary="Mean of 100 times the cosine between an image and its prompt under CLIP.",
-                parameters={
-                    "formula": 1,
-                    "scale": SCALE,
-                    "clip": self._files.digest,
-                    "images": "resized and cropped by PIL as the CLIP model's files say",
-                    "prompts": digest(_prompts(inputs), 64),
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
+        definition = MetricDefinition(
+            name="clip-score",
+            unit="",
+            direction="higher",
+            margin=0.1,
+            summary="Mean of 100 times the cosine between an image and its prompt under CLIP.",
+            parameters={
+                "formula": 1,
+                "scale": SCALE,
+                "clip": self._files.digest,
+                "images": "resized and cropped by PIL as the CLIP model's files say",
+                "prompts": digest(_prompts(inputs), 64),
+                "sampling": dict(inputs.sampling),
+            },
         )
-
-    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Mean over images, with an interval and replicates that pair with other cells'."""
-        (definition,) = self.definitions(inputs)
         scores = self._scores(inputs)
         value, interval, replicates = mean_value(scores)
         return (

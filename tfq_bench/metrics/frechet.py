@@ -149,30 +149,23 @@ class Frechet:
             f"{images - 1} at most, which moves the distance up. Compare cells of this N only."
         )
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One distance."""
-        reference = reference_for(inputs, self._extractor, self._reference)
-        name = self._extractor.name
-        return (
-            MetricDefinition(
-                name=_name(name),
-                unit="",
-                direction="lower",
-                summary=f"Fréchet distance of {name} features to the reference set.",
-                parameters={
-                    "formula": 1,
-                    "extractor": dict(self._extractor.protocol),
-                    "reference": reference.digest,
-                    "reference_images": reference.n,
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The distance with its bootstrap interval; MetricError with fewer than two images."""
-        (definition,) = self.definitions(inputs)
         reference = reference_for(inputs, self._extractor, self._reference)
+        name = self._extractor.name
+        definition = MetricDefinition(
+            name=_name(name),
+            unit="",
+            direction="lower",
+            summary=f"Fréchet distance of {name} features to the reference set.",
+            parameters={
+                "formula": 1,
+                "extractor": dict(self._extractor.protocol),
+                "reference": reference.digest,
+                "reference_images": reference.n,
+                "sampling": dict(inputs.sampling),
+            },
+        )
         features = cell_features(inputs, self._extractor)
         n = len(features)
         self.check(images=n)

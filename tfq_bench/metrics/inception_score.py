@@ -66,27 +66,21 @@ class InceptionScore:
         """Of its one value."""
         return (_name(self._extractor.name),)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One score."""
-        name = self._extractor.name
-        return (
-            MetricDefinition(
-                name=_name(name),
-                unit="",
-                direction="higher",
-                summary=f"Confidence and diversity of {name} class predictions, one split.",
-                parameters={
-                    "formula": 1,
-                    "splits": 1,
-                    "extractor": dict(self._extractor.protocol),
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The score with its bootstrap interval."""
-        (definition,) = self.definitions(inputs)
+        name = self._extractor.name
+        definition = MetricDefinition(
+            name=_name(name),
+            unit="",
+            direction="higher",
+            summary=f"Confidence and diversity of {name} class predictions, one split.",
+            parameters={
+                "formula": 1,
+                "splits": 1,
+                "extractor": dict(self._extractor.protocol),
+                "sampling": dict(inputs.sampling),
+            },
+        )
         logits = cell_logits(inputs, self._extractor)
         n = len(logits)
         sample = np.ones((1, n), dtype=np.int64)

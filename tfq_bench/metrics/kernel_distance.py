@@ -108,31 +108,24 @@ class KernelDistance:
             )
         return ""
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One distance."""
-        reference = reference_for(inputs, self._extractor, self._reference)
-        name = self._extractor.name
-        return (
-            MetricDefinition(
-                name=_name(name),
-                unit="",
-                direction="lower",
-                summary=f"Unbiased squared MMD of {name} features to the reference subset.",
-                parameters={
-                    "formula": 1,
-                    "kernel": "(x.y/D + 1)^3",
-                    "extractor": dict(self._extractor.protocol),
-                    "reference": reference.digest,
-                    "reference_images": len(reference.features),
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The distance with its bootstrap interval; MetricError with fewer than `LEAST` images."""
-        (definition,) = self.definitions(inputs)
         reference = reference_for(inputs, self._extractor, self._reference)
+        name = self._extractor.name
+        definition = MetricDefinition(
+            name=_name(name),
+            unit="",
+            direction="lower",
+            summary=f"Unbiased squared MMD of {name} features to the reference subset.",
+            parameters={
+                "formula": 1,
+                "kernel": "(x.y/D + 1)^3",
+                "extractor": dict(self._extractor.protocol),
+                "reference": reference.digest,
+                "reference_images": len(reference.features),
+                "sampling": dict(inputs.sampling),
+            },
+        )
         features = cell_features(inputs, self._extractor)
         n = len(features)
         self.check(images=n)

@@ -19,48 +19,14 @@ class Kernels:
 
     names = ("mac-share-low-bit", "fallback-layers", "parity-rms")
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """Share of low-bit work, number of fallbacks and, where it was measured, parity."""
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """Facts, without intervals; the kernels that ran are in the series `executed:<kernel>`.
+
+        `parity-rms` only where parity was measured.
+        """
         facts = inputs.facts("lower")
         if facts.get("execution") != "lowered":
             return ()
-        found = [
-            MetricDefinition(
-                name="mac-share-low-bit",
-                unit="",
-                direction="higher",
-                margin=0.0,
-                summary="Share of the network's multiply-accumulates done by kernels of at most "
-                "8 bits.",
-                parameters={"formula": 1, "at_most_bits": LOW_BIT},
-            ),
-            MetricDefinition(
-                name="fallback-layers",
-                unit="",
-                direction="lower",
-                summary="Quantized layers without a low-bit kernel.",
-                parameters={"formula": 1},
-            ),
-        ]
-        if facts.get("parity") is not None:
-            found.append(
-                MetricDefinition(
-                    name="parity-rms",
-                    unit="",
-                    direction="lower",
-                    summary="Root mean square difference of lowered and simulated predictions, "
-                    "over the root mean square of the simulated ones.",
-                    parameters={"formula": 1, "sampler": inputs.sampling["sampler"]},
-                )
-            )
-        return tuple(found)
-
-    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Facts, without intervals; the kernels that ran are in the series `executed:<kernel>`."""
-        definitions = self.definitions(inputs)
-        if not definitions:
-            return ()
-        facts = inputs.facts("lower")
         uses = facts["kernels"]
         low = sum(
             use["macs"]
@@ -70,21 +36,45 @@ class Kernels:
         topology, state = inputs.loaded.topology, inputs.state
         dropped = state.dropped(topology) if state is not None else frozenset()
         total = sum(layer.macs for layer in topology.layers if layer.name not in dropped)
-        values = {
-            "mac-share-low-bit": low / total,
-            "fallback-layers": float(sum(use["fallback"] is not None for use in uses)),
-        }
-        if facts.get("parity") is not None:
-            values["parity-rms"] = float(facts["parity"]["relative"])
-        executed = {
-            f"executed:{kernel}": (float(times),) for kernel, times in facts["executed"].items()
-        }
-        return tuple(
+        values = [
             MetricValue(
-                definition=definition,
-                value=values[definition.name],
+                definition=MetricDefinition(
+                    name="mac-share-low-bit",
+                    unit="",
+                    direction="higher",
+                    margin=0.0,
+                    summary="Share of the network's multiply-accumulates done by kernels of at "
+                    "most 8 bits.",
+                    parameters={"formula": 1, "at_most_bits": LOW_BIT},
+                ),
+                value=low / total,
                 n=1,
-                series=executed if definition.name == "mac-share-low-bit" else {},
+                series={
+                    f"executed:{kernel}": (float(times),)
+                    for kernel, times in facts["executed"].items()
+                },
+            ),
+            MetricValue(
+                definition=MetricDefinition(
+                    name="fallback-layers",
+                    unit="",
+                    direction="lower",
+                    summary="Quantized layers without a low-bit kernel.",
+                    parameters={"formula": 1},
+                ),
+                value=float(sum(use["fallback"] is not None for use in uses)),
+                n=1,
+            ),
+        ]
+        if facts.get("parity") is not None:
+            definition = MetricDefinition(
+                name="parity-rms",
+                unit="",
+                direction="lower",
+                summary="Root mean square difference of lowered and simulated predictions, "
+                "over the root mean square of the simulated ones.",
+                parameters={"formula": 1, "sampler": inputs.sampling["sampler"]},
             )
-            for definition in definitions
-        )
+            parity = float(facts["parity"]["relative"])
+            values.append(MetricValue(definition=definition, value=parity, n=1))
+        return tuple(values)

@@ -57,33 +57,25 @@ class Lpips:
 
     names = ("lpips-alexnet",)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """None for the full-precision cell."""
-        if inputs.reference_cell is None:
-            return ()
-        return (
-            MetricDefinition(
-                name="lpips-alexnet",
-                unit="",
-                direction="lower",
-                summary="Mean LPIPS against the full-precision image of the same noise.",
-                parameters={
-                    "formula": 1,
-                    "against": "full precision",
-                    "backbone": self._digest,
-                    "heads": sha256_of(self._heads),
-                    "resize": "none",
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Mean over images."""
+        """Mean over images; none for the full-precision cell."""
         reference = inputs.reference_images
         if reference is None:
             return ()
-        (definition,) = self.definitions(inputs)
+        definition = MetricDefinition(
+            name="lpips-alexnet",
+            unit="",
+            direction="lower",
+            summary="Mean LPIPS against the full-precision image of the same noise.",
+            parameters={
+                "formula": 1,
+                "against": "full precision",
+                "backbone": self._digest,
+                "heads": sha256_of(self._heads),
+                "resize": "none",
+                "sampling": dict(inputs.sampling),
+            },
+        )
         distances = self._distances(inputs.images, reference, inputs.loaded.device)
         return (paired_value(definition, distances, inputs),)
 

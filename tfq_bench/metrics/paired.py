@@ -92,60 +92,55 @@ class Paired:
 
     names = ("psnr", "feature-cosine", "ssim")
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """None for the full-precision cell."""
-        if inputs.reference_cell is None:
-            return ()
-        shared = {"formula": 1, "against": "full precision", "sampling": dict(inputs.sampling)}
-        found = [
-            MetricDefinition(
-                name="psnr",
-                unit="dB",
-                direction="higher",
-                margin=0.25,
-                summary="Mean PSNR against the full-precision image of the same noise.",
-                parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
-            ),
-            MetricDefinition(
-                name="feature-cosine",
-                unit="",
-                direction="higher",
-                margin=0.001,
-                summary="Mean cosine between features of an image and of its full-precision twin.",
-                parameters={**shared, "extractor": dict(self._extractor.protocol)},
-            ),
-        ]
-        if min(inputs.images.shape[1:3]) >= SSIM_WINDOW:
-            found.append(
-                MetricDefinition(
-                    name="ssim",
-                    unit="",
-                    direction="higher",
-                    margin=0.001,
-                    summary="Mean SSIM against the full-precision image of the same noise.",
-                    parameters={
-                        **shared,
-                        "window": f"gaussian {SSIM_WINDOW} sigma 1.5",
-                        "data_range": 255,
-                    },
-                )
-            )
-        return tuple(found)
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Means over images."""
+        """Means over images; none for the full-precision cell."""
         reference = inputs.reference_images
         if reference is None:
             return ()
-        compute = {
-            "psnr": lambda: psnr(inputs.images, reference),
-            "ssim": lambda: ssim(inputs.images, reference),
-            "feature-cosine": lambda: feature_cosine(
-                cell_features(inputs, self._extractor),
-                cell_features(inputs, self._extractor, of="reference"),
+        images = inputs.images
+        shared = {"formula": 1, "against": "full precision", "sampling": dict(inputs.sampling)}
+        values = [
+            paired_value(
+                MetricDefinition(
+                    name="psnr",
+                    unit="dB",
+                    direction="higher",
+                    margin=0.25,
+                    summary="Mean PSNR against the full-precision image of the same noise.",
+                    parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
+                ),
+                psnr(images, reference),
+                inputs,
             ),
-        }
-        return tuple(
-            paired_value(definition, compute[definition.name](), inputs)
-            for definition in self.definitions(inputs)
-        )
+            paired_value(
+                MetricDefinition(
+                    name="feature-cosine",
+                    unit="",
+                    direction="higher",
+                    margin=0.001,
+                    summary="Mean cosine between features of an image and of its full-precision "
+                    "twin.",
+                    parameters={**shared, "extractor": dict(self._extractor.protocol)},
+                ),
+                feature_cosine(
+                    cell_features(inputs, self._extractor),
+                    cell_features(inputs, self._extractor, of="reference"),
+                ),
+                inputs,
+            ),
+        ]
+        if min(images.shape[1:3]) >= SSIM_WINDOW:
+            definition = MetricDefinition(
+                name="ssim",
+                unit="",
+                direction="higher",
+                margin=0.001,
+                summary="Mean SSIM against the full-precision image of the same noise.",
+                parameters={
+                    **shared,
+                    "window": f"gaussian {SSIM_WINDOW} sigma 1.5",
+                    "data_range": 255,
+                },
+            )
+            values.append(paired_value(definition, ssim(images, reference), inputs))
+        return tuple(values)

@@ -104,40 +104,8 @@ class PrecisionRecall:
             )
         return ""
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """Precision, recall."""
-        reference = reference_for(inputs, self._extractor, self._reference)
-        name = self._extractor.name
-        parameters = {
-            "formula": 1,
-            "k": self._k,
-            "extractor": dict(self._extractor.protocol),
-            "reference": reference.digest,
-            "reference_images": len(reference.features),
-            "sampling": dict(inputs.sampling),
-        }
-        return (
-            MetricDefinition(
-                name=f"precision-{name}",
-                unit="",
-                direction="higher",
-                margin=0.01,
-                summary=f"Share of images near the reference set's {name} features.",
-                parameters=parameters,
-            ),
-            MetricDefinition(
-                name=f"recall-{name}",
-                unit="",
-                direction="higher",
-                margin=0.01,
-                summary=f"Share of reference images near the cell's {name} features.",
-                parameters=parameters,
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Both shares in [0, 1]; MetricError when there are too few images for k neighbours."""
-        precision, recall = self.definitions(inputs)
         reference = reference_for(inputs, self._extractor, self._reference)
         features = cell_features(inputs, self._extractor)
         n, k = len(features), self._k
@@ -159,9 +127,25 @@ class PrecisionRecall:
         member = torch.arange(n, device=x.device) % groups
         kept = torch.arange(-1, groups, device=x.device)[:, None] != member
         found, *without = covered(y, x, neighbour_radii(x, k, kept)).double().mean(dim=1).tolist()
+        name = self._extractor.name
+        parameters = {
+            "formula": 1,
+            "k": k,
+            "extractor": dict(self._extractor.protocol),
+            "reference": reference.digest,
+            "reference_images": len(reference.features),
+            "sampling": dict(inputs.sampling),
+        }
         return (
             MetricValue(
-                definition=precision,
+                definition=MetricDefinition(
+                    name=f"precision-{name}",
+                    unit="",
+                    direction="higher",
+                    margin=0.01,
+                    summary=f"Share of images near the reference set's {name} features.",
+                    parameters=parameters,
+                ),
                 value=share,
                 n=n,
                 interval=interval,
@@ -169,7 +153,14 @@ class PrecisionRecall:
                 pairing=resampling_id(inputs.pairing, n, REPLICATES),
             ),
             MetricValue(
-                definition=recall,
+                definition=MetricDefinition(
+                    name=f"recall-{name}",
+                    unit="",
+                    direction="higher",
+                    margin=0.01,
+                    summary=f"Share of reference images near the cell's {name} features.",
+                    parameters=parameters,
+                ),
                 value=found,
                 n=n,
                 interval=jackknife_interval(found, without),

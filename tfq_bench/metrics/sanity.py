@@ -27,7 +27,7 @@ from tfq_bench.seeds import noise
 if TYPE_CHECKING:
     import torch
 
-    from tfq_bench.border import MetricDefinition, MetricValue
+    from tfq_bench.border import MetricValue
     from tfq_bench.protocols import EvaluationInputs
 
 __all__ = ["SATURATED", "Sanity", "image_fault", "network_fault"]
@@ -54,10 +54,6 @@ class Sanity:
 
     def __init__(self, *, saturated: float = SATURATED) -> None:
         self._saturated = saturated
-
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:  # noqa: ARG002
-        """None: nothing is measured."""
-        return ()
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Nothing.
