@@ -249,6 +249,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
             api.Option(
                 name="hub",
                 kind="str",
+                # What torchmetrics takes, and most tables about text-to-image models.
                 default="openai/clip-vit-large-patch14",
                 help="Hub id of a CLIP model, read from the local cache, never downloaded.",
                 in_definition=True,

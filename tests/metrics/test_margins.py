@@ -11,12 +11,8 @@ import pytest
 from tfq_bench.border import MetricValue
 from tfq_bench.keys import definition_id
 from tfq_bench.metrics.bits import Bits
-from tfq_bench.metrics.frechet import Frechet
-from tfq_bench.metrics.inception_score import InceptionScore
-from tfq_bench.metrics.kernel_distance import KernelDistance
 from tfq_bench.metrics.kernels import Kernels
 from tfq_bench.metrics.paired import Paired
-from tfq_bench.metrics.precision_recall import PrecisionRecall
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
 from tfq_bench.quant.simulate import simulate
@@ -46,7 +42,7 @@ TWO_PERCENT = {
 
 
 @pytest.fixture
-def definitions(with_reference):
+def definitions(with_reference, host_metric):
     """The definitions of the host's metrics for a quantized cell on kernels, by name."""
     facts = {"execution": "lowered", "kernels": [], "executed": {}, "parity": {"relative": 0.0}}
     inputs = replace(
@@ -58,10 +54,10 @@ def definitions(with_reference):
     )
     metrics = (
         Paired(),
-        PrecisionRecall(),
-        Frechet(),
-        KernelDistance(),
-        InceptionScore(),
+        host_metric("precision-recall"),
+        host_metric("frechet"),
+        host_metric("kernel-distance"),
+        host_metric("inception-score"),
         Kernels(),
         Trajectory(images=2),
         Temporal(),

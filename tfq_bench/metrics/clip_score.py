@@ -20,11 +20,11 @@ import torch
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
-from tfq_bench.metrics.clip_files import HUB_ID, find_clip
+from tfq_bench.metrics.clip_files import find_clip
 from tfq_bench.metrics.clip_model import ClipModel, check_transformers
 from tfq_bench.metrics.paired import feature_cosine
+from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.protocols import Prompted
-from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
@@ -54,7 +54,7 @@ class ClipScore:
             how to get it. Nothing is downloaded.
     """
 
-    def __init__(self, *, weights: str = "", hub: str = HUB_ID) -> None:
+    def __init__(self, *, weights: str, hub: str) -> None:
         check_transformers()
         self._files = find_clip(weights, hub)
 
@@ -81,18 +81,7 @@ class ClipScore:
                 "sampling": dict(inputs.sampling),
             },
         )
-        scores = self._scores(inputs)
-        value, interval, replicates = mean_value(scores)
-        return (
-            MetricValue(
-                definition=definition,
-                value=value,
-                n=len(scores),
-                interval=interval,
-                replicates=replicates,
-                pairing=resampling_id(inputs.pairing, len(scores), REPLICATES),
-            ),
-        )
+        return (mean_over_images(definition, self._scores(inputs), inputs),)
 
     @torch.no_grad()
     def _scores(self, inputs: EvaluationInputs) -> np.ndarray:

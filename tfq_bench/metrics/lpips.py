@@ -19,8 +19,8 @@ from tfq_bench.assets import fetched_file
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.assets import require_file, sha256_of
-from tfq_bench.metrics.paired import paired_value
 from tfq_bench.metrics.published import ALEXNET_FILE, ALEXNET_SHA256
+from tfq_bench.metrics.resampled import mean_over_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Lpips:
         AssetError: the weights are missing or have another digest; says where they come from.
     """
 
-    def __init__(self, *, weights: str = "", sha256: str = "") -> None:
+    def __init__(self, *, weights: str, sha256: str) -> None:
         self._path, self._digest = require_file(
             weights or str(fetched_file(ALEXNET_FILE) or ""),
             sha256 or ALEXNET_SHA256,
@@ -77,7 +77,8 @@ class Lpips:
             },
         )
         distances = self._distances(inputs.images, reference, inputs.loaded.device)
-        return (paired_value(definition, distances, inputs),)
+        cell = inputs.reference_cell
+        return (mean_over_images(definition, distances, inputs, reference=cell),)
 
     @torch.no_grad()
     def _distances(self, images: np.ndarray, reference: np.ndarray, device: str) -> np.ndarray:

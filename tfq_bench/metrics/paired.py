@@ -9,12 +9,12 @@ import numpy as np
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.metrics.extractors import efficientnet_lite0
 from tfq_bench.metrics.features import cell_features
-from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
+from tfq_bench.metrics.resampled import mean_over_images
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
 
-__all__ = ["PSNR_CAP", "Paired", "feature_cosine", "paired_value", "psnr", "ssim"]
+__all__ = ["PSNR_CAP", "Paired", "feature_cosine", "psnr", "ssim"]
 
 PSNR_CAP = 100.0
 """dB of an image identical to its reference. One level in one value of a 32x32 image is 83 dB."""
@@ -68,22 +68,6 @@ def feature_cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return cosines
 
 
-def paired_value(
-    definition: MetricDefinition, per_image: np.ndarray, inputs: EvaluationInputs
-) -> MetricValue:
-    """The mean over images, with interval, replicates and the cell it is measured against."""
-    value, interval, replicates = mean_value(per_image)
-    return MetricValue(
-        definition=definition,
-        value=value,
-        n=len(per_image),
-        interval=interval,
-        replicates=replicates,
-        pairing=resampling_id(inputs.pairing, len(per_image), REPLICATES),
-        reference=inputs.reference_cell,
-    )
-
-
 class Paired:
     """`psnr`, `ssim` (images of 11 pixels and more) and `feature-cosine`; none for FP itself."""
 
@@ -97,10 +81,10 @@ class Paired:
         reference = inputs.reference_images
         if reference is None:
             return ()
-        images = inputs.images
+        images, cell = inputs.images, inputs.reference_cell
         shared = {"formula": 1, "against": "full precision", "sampling": dict(inputs.sampling)}
         values = [
-            paired_value(
+            mean_over_images(
                 MetricDefinition(
                     name="psnr",
                     unit="dB",
@@ -111,8 +95,9 @@ class Paired:
                 ),
                 psnr(images, reference),
                 inputs,
+                reference=cell,
             ),
-            paired_value(
+            mean_over_images(
                 MetricDefinition(
                     name="feature-cosine",
                     unit="",
@@ -127,6 +112,7 @@ class Paired:
                     cell_features(inputs, self._extractor, of="reference"),
                 ),
                 inputs,
+                reference=cell,
             ),
         ]
         if min(images.shape[1:3]) >= SSIM_WINDOW:
@@ -142,5 +128,7 @@ class Paired:
                     "data_range": 255,
                 },
             )
-            values.append(paired_value(definition, ssim(images, reference), inputs))
+            values.append(
+                mean_over_images(definition, ssim(images, reference), inputs, reference=cell)
+            )
         return tuple(values)

@@ -10,7 +10,7 @@ import torch
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
-from tfq_bench.metrics.paired import paired_value
+from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.protocols import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
@@ -124,7 +124,10 @@ class Trajectory:
             "trajectory_divergence": tuple(found.state.mean(axis=1).tolist()),
             "prediction_divergence": tuple(found.prediction.mean(axis=1).tolist()),
         }
-        return (replace(paired_value(definition, found.state[-1], inputs), series=series),)
+        value = mean_over_images(
+            definition, found.state[-1], inputs, reference=inputs.reference_cell
+        )
+        return (replace(value, series=series),)
 
 
 def _distance(x: Tensor, reference: Tensor) -> np.ndarray:
