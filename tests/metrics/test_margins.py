@@ -11,7 +11,7 @@ import pytest
 from tfq_bench.border import MetricValue
 from tfq_bench.keys import definition_id
 from tfq_bench.metrics.bits import Bits
-from tfq_bench.metrics.kernels import Kernels
+from tfq_bench.metrics.kernel_usage import KernelUsage
 from tfq_bench.metrics.paired import Paired
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
@@ -58,7 +58,7 @@ def definitions(with_reference, host_metric):
         host_metric("frechet"),
         host_metric("kernel-distance"),
         host_metric("inception-score"),
-        Kernels(),
+        KernelUsage(),
         Trajectory(images=2),
         Temporal(),
         Bits(),

@@ -9,7 +9,7 @@ import pytest
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.clip_files import clip_assets
 from tfq_bench.metrics.extractors import inception
-from tfq_bench.metrics.published import alexnet_assets, inception_assets
+from tfq_bench.published import alexnet_assets, inception_assets
 
 
 def place(folder, name):

@@ -9,12 +9,12 @@ from tfq_bench.border import MetricDefinition, MetricValue
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
 
-__all__ = ["Kernels"]
+__all__ = ["KernelUsage"]
 
 LOW_BIT = 8
 
 
-class Kernels:
+class KernelUsage:
     """Three facts of the lower stage; none for full precision and for simulated cells."""
 
     names = ("mac-share-low-bit", "fallback-layers", "parity-rms")

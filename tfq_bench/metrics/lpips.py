@@ -19,7 +19,7 @@ from tfq_bench.assets import fetched_file
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.assets import require_file, sha256_of
-from tfq_bench.metrics.published import ALEXNET_FILE, ALEXNET_SHA256
+from tfq_bench.published import ALEXNET_FILE, ALEXNET_SHA256
 from tfq_bench.metrics.resampled import mean_over_images
 
 if TYPE_CHECKING:
