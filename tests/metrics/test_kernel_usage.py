@@ -21,7 +21,8 @@ def _lowered(**changes):
 def test_only_low_bit_kernels_count_against_all_work(make_inputs, tiny):
     """Fallbacks and float activations are not low-bit, and unquantized layers are work too."""
     values = {
-        value.definition.name: value for value in KernelUsage().evaluate(make_inputs(stages=_lowered()))
+        value.definition.name: value
+        for value in KernelUsage().evaluate(make_inputs(stages=_lowered()))
     }
     total = sum(layer.macs for layer in tiny.topology.layers)
     assert pytest.approx(300 / total) == values["mac-share-low-bit"].value

@@ -19,8 +19,8 @@ from tfq_bench.assets import fetched_file
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.assets import require_file, sha256_of
-from tfq_bench.published import ALEXNET_FILE, ALEXNET_SHA256
 from tfq_bench.metrics.resampled import mean_over_images
+from tfq_bench.published import ALEXNET_FILE, ALEXNET_SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor
