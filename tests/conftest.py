@@ -84,9 +84,6 @@ class Sharp:
     def __init__(self, *, kind):
         pass
 
-    def definitions(self, inputs):
-        return ()
-
     def evaluate(self, inputs):
         return ()
 

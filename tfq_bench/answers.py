@@ -21,7 +21,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "model": ("load", "predict", "topology", "sampler", "conditions", "guidance", "decode"),
     "quantizer": ("calibration_needs", "quantize"),
     "backend": ("check", "supports", "lower"),
-    "metric": ("definitions", "evaluate"),
+    "metric": ("evaluate",),
     "executor": ("run",),
     "renderer": ("render",),
 }

@@ -2,7 +2,8 @@
 
 Providers describe a plugin, border types carry data, protocols say what to implement, and
 `hookimpl` marks the functions that the host calls. The toolkit for quantizers is
-`tfq_bench.quant`; fixtures and contract tests are in `tfq_bench.testing`.
+`tfq_bench.quant`, the metrics' building blocks are `tfq_bench.metrics`; fixtures and contract tests are
+in `tfq_bench.testing`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tfq_bench.border import __all__ as _border
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
 from tfq_bench.foreign import harmless, parse_json, printable
+from tfq_bench.keys import digest
 from tfq_bench.model_protocols import *  # noqa: F403
 from tfq_bench.model_protocols import __all__ as _model_protocols
 from tfq_bench.networks import *  # noqa: F403
@@ -29,6 +31,7 @@ hookimpl = pluggy.HookimplMarker("tfq_bench")
 """Marks a function of a plugin's entry-point module as a hook implementation."""
 
 __all__ = [
+    "digest",
     "hookimpl",
     "harmless",
     "parse_json",

@@ -171,28 +171,28 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="frechet",
         summary="Fréchet distance between features of the images and of the reference set.",
         factory="tfq_bench.metrics.frechet:Frechet",
-        assets="tfq_bench.metrics.published:inception_assets",
+        assets="tfq_bench.published:inception_assets",
         options=(*_EXTRACTOR, _REFERENCE, _REPLICATES),
     )
     yield api.MetricProvider(
         name="kernel-distance",
         summary="Unbiased polynomial-kernel distance between the same features.",
         factory="tfq_bench.metrics.kernel_distance:KernelDistance",
-        assets="tfq_bench.metrics.published:inception_assets",
+        assets="tfq_bench.published:inception_assets",
         options=(*_EXTRACTOR, _REFERENCE),
     )
     yield api.MetricProvider(
         name="inception-score",
         summary="Diversity and confidence of the extractor's class predictions.",
         factory="tfq_bench.metrics.inception_score:InceptionScore",
-        assets="tfq_bench.metrics.published:inception_assets",
+        assets="tfq_bench.published:inception_assets",
         options=_EXTRACTOR,
     )
     yield api.MetricProvider(
         name="precision-recall",
         summary="Share of images near the reference set's features, and the reverse.",
         factory="tfq_bench.metrics.precision_recall:PrecisionRecall",
-        assets="tfq_bench.metrics.published:inception_assets",
+        assets="tfq_bench.published:inception_assets",
         options=(
             *_EXTRACTOR,
             _REFERENCE,
@@ -215,7 +215,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         name="lpips",
         summary="Learned perceptual distance to the full-precision image of the same noise.",
         factory="tfq_bench.metrics.lpips:Lpips",
-        assets="tfq_bench.metrics.published:alexnet_assets",
+        assets="tfq_bench.published:alexnet_assets",
         options=(
             api.Option(
                 name="weights",
@@ -249,6 +249,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
             api.Option(
                 name="hub",
                 kind="str",
+                # What torchmetrics takes, and most tables about text-to-image models.
                 default="openai/clip-vit-large-patch14",
                 help="Hub id of a CLIP model, read from the local cache, never downloaded.",
                 in_definition=True,
@@ -288,7 +289,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
     yield api.MetricProvider(
         name="kernels",
         summary="Which kernels ran, share of work at low bits, fallbacks.",
-        factory="tfq_bench.metrics.kernels:Kernels",
+        factory="tfq_bench.metrics.kernel_usage:KernelUsage",
     )
     yield api.MetricProvider(
         name="sanity",

@@ -1,17 +1,15 @@
 """What a plan knows before any work: metrics' names of values, and whether they can; models' notes.
 
 Two numbers of one cell never share a name: tables, records, baselines and gates go by names. A
-metric that says its names (`NamesValues`) is taken at its word; another is asked for its
-definitions with what is known so far. What neither tells is found when the values are there.
+metric that says its names (`NamesValues`) is taken at its word; those of another are known when its
+values are there.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tfq_bench import interrupts
 from tfq_bench.border import Component, MeasuredBy
@@ -24,11 +22,8 @@ from tfq_bench.protocols import ChecksImages, NamesValues
 
 if TYPE_CHECKING:
     from tfq_bench.providers import Provider
-    from tfq_bench.suite import SuiteSpec
 
-__all__ = ["Asked", "cautions", "names_of", "refuse_equal", "remarks"]
-
-log = logging.getLogger("tfq_bench.plan")
+__all__ = ["Asked", "cautions", "refuse_equal", "remarks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +64,8 @@ class Asked:
         )
 
 
-def refuse_equal(asked: tuple[Asked, ...], spec: SuiteSpec) -> None:
-    """Nothing, when every number of a cell will have a name of its own.
+def refuse_equal(asked: tuple[Asked, ...]) -> None:
+    """Nothing, when every number that is known by now will have a name of its own.
 
     Raises:
         SuiteError: a metric stands twice with equal options, or two share a name.
@@ -83,27 +78,10 @@ def refuse_equal(asked: tuple[Asked, ...], spec: SuiteSpec) -> None:
                     f"the suite asks twice for the metric '{mine.component.name}' with equal "
                     "options; remove one of them."
                 )
-        for name in names_of(mine, spec):
+        for name in _names(mine.metric):
             titled = mine.component.titled(name)
             if (first := owner.setdefault(titled, mine)) is not mine:
                 raise SuiteError(_clash(first, mine, titled))
-
-
-def names_of(asked: Asked, spec: SuiteSpec) -> tuple[str, ...]:
-    """The names of its values, whatever the cell, without its label; empty when nobody knows."""
-    if isinstance(asked.metric, NamesValues):
-        return tuple(asked.metric.names)
-    found: dict[str, None] = {}
-    for reference in (None, "full-precision"):
-        try:
-            inputs: Any = _Unsampled(spec, reference)
-            for definition in asked.metric.definitions(inputs):
-                found[str(definition.name)] = None
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # it looks at what is not there yet, or is at fault anyway
-            log.debug("metric %s cannot say its names: %s", asked.component.title, cause(error))
-    return tuple(found)
 
 
 def cautions(asked: tuple[Asked, ...], images: int) -> Iterator[str]:
@@ -159,6 +137,11 @@ def remarks(model: Any, name: str, sampler: str) -> Iterator[str]:
         yield f"model '{name}': {'; '.join(found)}."
 
 
+def _names(metric: Any) -> tuple[str, ...]:
+    """The names of its values, whatever the cell, without its label; empty when it says none."""
+    return tuple(metric.names) if isinstance(metric, NamesValues) else ()
+
+
 def _clash(first: Asked, second: Asked, name: str) -> str:
     told = f"metric {first.words} and metric {second.words} both report '{printable(name, 100)}'"
     if first.provider is second.provider:
@@ -173,26 +156,3 @@ def _clash(first: Asked, second: Asked, name: str) -> str:
         f"{told}. A number needs a name of its own: give one of the two [[metric]] tables a label "
         f"(label = \"second\" makes it '{printable(name, 100)}:second'), or remove it."
     )
-
-
-class _Unsampled:
-    """The `EvaluationInputs` of a cell that nothing has been computed of yet."""
-
-    pairing = ""
-    state = None
-
-    def __init__(self, spec: SuiteSpec, reference: str | None) -> None:
-        self.reference_cell = reference
-        self.sampling = {
-            "sampler": {"steps": spec.sampling["steps"]},
-            "images": spec.sampling["images"],
-            "seed": spec.sampling["seed"],
-        }
-        self.loaded = SimpleNamespace(device=spec.device)
-
-    def facts(self, stage: str) -> Mapping[str, Any]:  # noqa: ARG002
-        """Nothing ran."""
-        return {}
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise MetricError(f"'{name}' is not known before the cell ran.")

@@ -105,7 +105,7 @@ class _Planner:
         )
         require_assets(self.spec, self.table)  # all at once, and before any work starts
         asked = tuple(map(self._asked, metrics))  # wrong weights are told then too
-        refuse_equal(asked, self.spec)
+        refuse_equal(asked)
         notes = tuple(cautions(asked, int(self.spec.sampling["images"])))
         for entry in self.spec.backends:  # wrong ones are told even where no cell would use them
             component_of(self.spec, self.table, "backend", entry)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from tfq_bench.border import CalibrationData, CalibrationNeeds, MetricDefinition, MetricValue
+    from tfq_bench.border import CalibrationData, CalibrationNeeds, MetricValue
     from tfq_bench.executors.base import Done, Start, Work
     from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.pipeline.tasks import Task
@@ -124,11 +124,8 @@ class Metric(Protocol):
     cell alone. Arrays and networks that it is given are read-only.
     """
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """What `evaluate` will return, known before it runs; every name once."""
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """One finite value per definition, in their order.
+        """Finite values, each with its definition; every name once.
 
         Raises:
             MetricError: it cannot be computed, and why.

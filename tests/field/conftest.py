@@ -12,7 +12,6 @@ SOUND = """
 from tfq_bench import api
 
 class Sound:
-    def definitions(self, inputs): return ()
     def evaluate(self, inputs): return ()
 
 @api.hookimpl

@@ -29,9 +29,6 @@ from tfq_bench import api
 
 
 class Breaks:
-    def definitions(self, inputs):
-        return ()
-
     def evaluate(self, inputs):
         raise ValueError({text!r})
 

@@ -21,19 +21,11 @@ class Mine:
 
     {extra}
 
-    def definitions(self, inputs):
-        {look}
-        return (
-            api.MetricDefinition(
-                name={name!r}, unit="", direction="none", summary="", parameters={{}}
-            ),
-        )
-
     def evaluate(self, inputs):
-        return tuple(
-            api.MetricValue(definition=definition, value=self.scale, n=4)
-            for definition in self.definitions(inputs)
+        definition = api.MetricDefinition(
+            name={name!r}, unit="", direction="none", summary="", parameters={{}}
         )
+        return (api.MetricValue(definition=definition, value=self.scale, n=4),)
 
 
 @api.hookimpl
@@ -50,9 +42,10 @@ def tfq_metrics():
 """
 
 
-def metric(name, *, provider="mine", look="pass", extra="pass"):
-    """Source of a plugin whose metric reports `name`."""
-    return METRIC.format(name=name, provider=provider, look=look, extra=extra)
+def metric(name, *, provider="mine", said=True):
+    """Source of a plugin whose metric reports `name`, and says so beforehand or does not."""
+    extra = f"names = ({name!r},)" if said else "pass"
+    return METRIC.format(name=name, provider=provider, extra=extra)
 
 
 @pytest.fixture
@@ -69,10 +62,9 @@ def plan(tiny_suite, capsys):
 
 
 @pytest.mark.parametrize("name", ["psnr", "ssim", "size-bytes", "mean-weight-bits"])
-@pytest.mark.parametrize("look", ["pass", "inputs.sampling['images']", "inputs.loaded.device"])
-def test_a_built_in_name_that_another_distribution_takes(plugin_host, plan, name, look):
+def test_a_built_in_name_that_another_distribution_takes(plugin_host, plan, name):
     """Both metrics and both distributions are named."""
-    plugin_host.install("mine", metric(name, look=look), distribution="rival-dist")
+    plugin_host.install("mine", metric(name), distribution="rival-dist")
     code, said = plan('[[metric]]\nname = "mine"\n')
     assert 2 == code
     assert f"both report '{name}'" in said
@@ -119,8 +111,8 @@ def test_one_foreign_metric_with_two_options(plugin_host, plan, options):
 
 
 def test_names_that_are_said_are_believed(plugin_host, plan):
-    """`names` counts also where the definitions look at images that are not there yet."""
-    taken = metric("score", look="inputs.images", extra="names = ('psnr',)")
+    """`names` counts before anything is evaluated."""
+    taken = metric("score").replace("names = ('score',)", "names = ('psnr',)")
     plugin_host.install("mine", taken)
     code, said = plan('[[metric]]\nname = "mine"\n')
     assert 2 == code
@@ -218,8 +210,8 @@ def test_a_label_computes_its_own_metric_only(plugin_host, run, tmp_path):
 
 
 def test_names_that_nobody_could_know_before(plugin_host, run):
-    """A metric that looks at the images to name its values does not silence another: it fails."""
-    plugin_host.install("mine", metric("psnr", look="assert inputs.images.shape[1]"))
+    """A metric that does not say the names of its values does not silence another: it fails."""
+    plugin_host.install("mine", metric("psnr", said=False))
     code, out, records = run('[[metric]]\nname = "mine"\n')
     assert 3 == code
     assert "failed: tiny / rtn W8A8 / simulate at evaluate, metric 'mine'" in out

@@ -48,9 +48,6 @@ def other(**changes):
 
 
 class Mine:
-    def definitions(self, inputs):
-        return {definitions}
-
     def evaluate(self, inputs):
         {body}
         return {values}
@@ -62,13 +59,9 @@ def tfq_metrics():
 """
 
 
-def source(values="[GOOD]", definitions=None, body="pass"):
+def source(values="[GOOD]", body="pass"):
     """Source of a plugin whose metric returns this."""
-    return METRIC.format(
-        values=values,
-        body=body,
-        definitions=definitions or "[v.definition for v in self.evaluate(inputs)]",
-    )
+    return METRIC.format(values=values, body=body)
 
 
 @pytest.fixture
@@ -121,7 +114,7 @@ WRONG = [
     ("[other(volatile=1)]", "volatile must be true or false"),
     ("[replace(GOOD, n=0)]", "n must be a whole number of at least 1, found int 0"),
     ("[replace(GOOD, n=4.0)]", "n must be a whole number of at least 1, found float 4.0"),
-    ("[GOOD, GOOD]", "'evaluate' returned 'score', 'score'"),
+    ("[GOOD, GOOD]", "two of its values are called 'score'; every name stands once"),
     ("None", "'evaluate' must return a tuple of MetricValue, found NoneType None"),
     ("[{'score': 1.0}]", "must return a tuple of MetricValue, found dict"),
     (
@@ -150,19 +143,19 @@ WRONG = [
 ]
 
 
-def made(text, definitions=None):
+def made(text):
     """The metric of a plugin with this source, without a run."""
     names = {"__name__": "mine"}
-    exec(source(text, definitions), names)
+    exec(source(text), names)
     return names["Mine"]()
 
 
 @pytest.mark.parametrize(("values", "reason"), WRONG)
 def test_a_value_that_cannot_be_stored(values, reason):
     """It is refused in one line that says which value and why."""
-    metric = made(values, "[GOOD.definition]")
+    metric = made(values)
     with pytest.raises(MetricError) as refused:
-        checked_values(metric.evaluate(None), metric.definitions(None), reference=None)
+        checked_values(metric.evaluate(None), reference=None)
     assert reason in str(refused.value)
     assert str(refused.value).isprintable()
 
@@ -170,35 +163,7 @@ def test_a_value_that_cannot_be_stored(values, reason):
 @pytest.mark.parametrize(("values", "reason"), WRONG[::6])
 def test_a_run_with_a_value_that_cannot_be_stored(run, values, reason):
     """The metric fails, every other number is there, and the folder reads well."""
-    check_only_mine_failed(*run(source(values, "[GOOD.definition]")), reason)
-
-
-@pytest.mark.parametrize(
-    ("definitions", "values", "reason"),
-    [
-        ("[GOOD.definition, other(name='b').definition]", "[GOOD]", "announced 'score', 'b', and"),
-        ("[]", "[GOOD]", "announced nothing, and 'evaluate' returned 'score'"),
-        ("[GOOD.definition]", "[]", "announced 'score', and 'evaluate' returned nothing"),
-        ("[GOOD.definition] * 2", "[GOOD] * 2", "two of its values are called 'score'"),
-        ("[other(unit='dB').definition]", "[GOOD]", "under another definition"),
-        ("[other(direction='lower').definition]", "[GOOD]", "under another definition"),
-        ("[other(parameters={}).definition]", "[GOOD]", "under another definition"),
-        ("[other(volatile=True).definition]", "[GOOD]", "under another definition"),
-        ("'score'", "[GOOD]", "'definitions' must return a tuple of MetricDefinition, found str"),
-    ],
-)
-def test_what_was_announced_is_what_comes(definitions, values, reason):
-    """Neither more, nor less, nor with another meaning."""
-    metric = made(values, definitions)
-    with pytest.raises(MetricError) as refused:
-        checked_values(metric.evaluate(None), metric.definitions(None), reference=None)
-    assert reason in str(refused.value)
-
-
-def test_a_run_with_a_value_that_was_announced_and_never_came(run):
-    """The numbers that did come are not taken either."""
-    both = "[GOOD.definition, other(name='b').definition]"
-    check_only_mine_failed(*run(source("[GOOD]", both)), "announced 'score', 'b', and")
+    check_only_mine_failed(*run(source(values)), reason)
 
 
 @pytest.mark.parametrize(
@@ -212,12 +177,12 @@ def test_a_run_with_a_value_that_was_announced_and_never_came(run):
 )
 def test_whatever_a_metric_raises_is_its_own(run, body, reason):
     """Also what is no `Exception`; the cell keeps its other numbers."""
-    check_only_mine_failed(*run(source(definitions="[GOOD.definition]", body=body)), reason)
+    check_only_mine_failed(*run(source(body=body)), reason)
 
 
 def test_a_metric_that_fails_in_a_worker(run, tmp_path, capfd):
     """The reasons come back from a fresh process too."""
-    text = source(definitions="[GOOD.definition]", body="raise SystemExit(3)")
+    text = source(body="raise SystemExit(3)")
     check_only_mine_failed(*run(text), "raised SystemExit: 3")
     # The failed evaluations are all that is left for workers, which start slowly.
     command = ["run", str(tmp_path / "tiny.toml"), "--run", str(tmp_path / "run"), "--no-report"]
@@ -229,7 +194,7 @@ def test_a_metric_that_fails_in_a_worker(run, tmp_path, capfd):
 def test_a_metric_that_crashes_its_worker(run, tmp_path, capfd):
     """It costs its own numbers only: what the worker did not come to is done without it."""
     crash = "import os, sys; '--outcome' in sys.argv and os.kill(os.getpid(), 11); os.oops"
-    text = source(definitions="[GOOD.definition]", body=crash)
+    text = source(body=crash)
     check_only_mine_failed(*run(text), "raised AttributeError")
     plan = RunFolder(tmp_path / "run").plan()
     at = [metric["name"] for metric in plan["metrics"]].index("bits")
@@ -246,7 +211,7 @@ def test_the_next_run_tries_the_metric_again_and_nothing_else(run, tmp_path, cap
     """Status names it meanwhile; afterwards the failure is gone."""
     flag = tmp_path / "fixed"
     body = f"import pathlib; assert pathlib.Path({str(flag)!r}).exists(), 'not yet'"
-    text = source(definitions="[GOOD.definition]", body=body)
+    text = source(body=body)
     check_only_mine_failed(*run(text), "raised AssertionError: not yet")
     assert 0 == main(["status", str(tmp_path / "run")])
     assert "metric 'mine': raised AssertionError: not yet" in capfd.readouterr().out
@@ -293,7 +258,7 @@ def test_networks_and_settings_that_a_metric_leaves_changed(run, tmp_path, body,
             if r.metric is not None and not r.metric.definition.volatile
         }
 
-    text = source(definitions="[GOOD.definition]", body=body)
+    text = source(body=body)
     code, out, records = run(text, metrics=metrics)
     check_only_mine_failed(code, out, records, reason)
     folder = tmp_path / "without"
@@ -321,7 +286,7 @@ def test_networks_and_settings_that_a_metric_leaves_changed(run, tmp_path, body,
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_images_that_a_metric_writes_into(run, tmp_path, body, reason):
     """The metrics after it see what was sampled: their numbers are those of a run without it."""
-    text = source(definitions="[GOOD.definition]", body=body)
+    text = source(body=body)
     code, out, records = run(text)
     check_only_mine_failed(code, out, records, reason)
     images = {
@@ -361,7 +326,7 @@ def test_features_of_images_that_a_metric_writes_into_are_not_kept(run, tmp_path
         "        torch.from_numpy(inputs.images).zero_()\n"
         "        cell_features(inputs, efficientnet_lite0())"
     )
-    text = source(definitions="[GOOD.definition]", body=body)
+    text = source(body=body)
     code, out, records = run(text, steps=1, images=2)
     check_only_mine_failed(code, out, records, "it wrote into the images of the cell")
     (cosine,) = [r for r in records if r.metric and "feature-cosine" == r.metric.definition.name]
@@ -524,7 +489,7 @@ def test_fuzz_values_are_stored_well_or_refused_in_words(changes, reference):
         value = mutated(value, place, field, content)
     kept = refusal = None
     try:
-        (kept,) = checked_values((value,), (value.definition,), reference=reference)
+        (kept,) = checked_values((value,), reference=reference)
     except MetricError as error:
         refusal = str(error)
     if kept is None:

@@ -7,9 +7,23 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from tfq_bench import builtin
 from tfq_bench.cli import main
-from tfq_bench.metrics.sanity import SATURATED, image_fault
+from tfq_bench.metrics.sanity import image_fault
 from tfq_bench.store.run import RunFolder
+
+(SATURATED,) = (
+    option.default
+    for metric in builtin.tfq_metrics()
+    if metric.name == "sanity"
+    for option in metric.options
+)
+
+
+def fault(images):
+    """What is wrong with images, by the limit that the option has by default."""
+    return image_fault(images, SATURATED)
+
 
 MODEL = """
 import torch
@@ -187,22 +201,22 @@ def drawn(seed, n=16, size=16):
 def test_kinds_of_images():
     """Each control fires at its own fault, and at half of the images, not at one."""
     good = drawn(0)
-    assert "" == image_fault(good)
+    assert "" == fault(good)
     few, half = good.copy(), good.copy()
     few[:7], half[:8] = 0, 0
-    assert "" == image_fault(few)
-    assert "are black (8 of 16)" == image_fault(half)
+    assert "" == fault(few)
+    assert "are black (8 of 16)" == fault(half)
     plain = np.broadcast_to(good[:, :1, :1], good.shape)
-    assert "are one plain colour each (all 16)" == image_fault(plain)
+    assert "are one plain colour each (all 16)" == fault(plain)
     flicker = good.astype(int)
     flicker[::2] = 100
     flicker[::2, 0, 0] += 1
-    assert "are one plain colour each (8 of 16)" == image_fault(flicker.astype(np.uint8))
+    assert "are one plain colour each (8 of 16)" == fault(flicker.astype(np.uint8))
     alike = np.broadcast_to(good[:1], good.shape).copy()
     alike[3, 0, 0, 0] += 1
-    assert "are all alike (all 16), whatever their noise" == image_fault(alike)
+    assert "are all alike (all 16), whatever their noise" == fault(alike)
     dark = (good // 8).astype(np.uint8)  # a night scene is a scene
-    assert "" == image_fault(dark)
+    assert "" == fault(dark)
 
 
 def test_variation_across_images_is_numpys():
@@ -213,11 +227,11 @@ def test_variation_across_images_is_numpys():
     images[:, :2] += 90
     images = images.astype(np.uint8)
     alike = float(images.astype(np.float64).var(axis=0).mean()) < sanity.ALIKE**2
-    assert alike == ("alike" in image_fault(images))
+    assert alike == ("alike" in fault(images))
     wider = images.copy()
     wider[::2] += 2
     assert float(wider.astype(np.float64).var(axis=0).mean()) > sanity.ALIKE**2
-    assert "" == image_fault(wider)
+    assert "" == fault(wider)
 
 
 @pytest.mark.parametrize(("steps", "first"), [(5, 800), (10, 900), (20, 950), (50, 980)])

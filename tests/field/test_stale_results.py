@@ -69,9 +69,6 @@ DEFINITION = api.MetricDefinition(
 
 
 class Mean:
-    def definitions(self, inputs):
-        return (DEFINITION,)
-
     def evaluate(self, inputs):
         value = float(inputs.images.mean())
         return (api.MetricValue(definition=DEFINITION, value=value, n=len(inputs.images)),)
@@ -603,9 +600,6 @@ class Reader:
 
     def __init__(self, *, file):
         self.file = file
-
-    def definitions(self, inputs):
-        return (DEFINITION,)
 
     def evaluate(self, inputs):
         return (api.MetricValue(definition=DEFINITION, value=seen(self.file), n=2),)

@@ -22,7 +22,6 @@ class Empty:
     pass
 class Slots:
     __slots__ = ()
-    def definitions(self, inputs): return ()
     def evaluate(self, inputs): return ()
 
 @api.hookimpl
@@ -171,7 +170,6 @@ from tfq_bench import api
 
 class Fine:
     def __init__(self): pass
-    def definitions(self, inputs): return ()
     def evaluate(self, inputs): return ()
 
 {more}
@@ -191,8 +189,8 @@ WRONG = {
     "misspelt": ("misspelt_module:Fien", "", "has no 'Fien'; did you mean 'Fine'"),
     "nomodule": ("no_such_module:Fine", "", "cannot import no_such_module"),
     "notcallable": ("notcallable_module:seven", "seven = 7", "cannot be called; it is 7"),
-    "lacksone": ("lacksone_module:Half", "class Half:\n    def evaluate(self, i): pass",
-                 "lacks definitions of a metric"),
+    "lacksone": ("lacksone_module:Half", "class Half:\n    def check(self, *, images): pass",
+                 "lacks evaluate of a metric"),
     "noarguments": ("", OPTION, "is called with k, and does not fit"),
     "unknownneed": ("unknownneed_module:More", "class More(Fine):\n"
                     "    def __init__(self, *, needed): pass", "'needed'"),
@@ -242,7 +240,7 @@ print("{ from the module")
 
 class Loud:
     def __init__(self): print("[ from the object")
-    def definitions(self, inputs): print("( from a method"); return ()
+    def check(self, *, images): print("( from a method"); return ""
     def evaluate(self, inputs): return ()
 """
 
@@ -263,7 +261,7 @@ def test_a_plugin_that_prints_does_not_break_json(machine, suite_text):
 
 METHOD = """
 class Loud:
-    def definitions(self, inputs): {0}
+    def check(self, *, images): {0}
     def evaluate(self, inputs): return ()
 """
 

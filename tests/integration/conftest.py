@@ -170,9 +170,6 @@ DEFINITION = api.MetricDefinition(
 
 
 class Likeness:
-    def definitions(self, inputs):
-        return (DEFINITION,)
-
     def evaluate(self, inputs):
         values = [v * n for n, v in enumerate(inputs.images.ravel().tolist(), start=1)]
         return (api.MetricValue(definition=DEFINITION, value=float(sum(values)), n=2),)

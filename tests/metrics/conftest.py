@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tfq_bench import builtin
 from tfq_bench.testing.tiny import TinyModel, load_tiny
 
 
@@ -70,6 +72,19 @@ def make_inputs(tiny):
 
     def make(**changes: Any) -> FakeInputs:
         return replace(FakeInputs(images=random_images(1, 8), loaded=tiny), **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def host_metric():
+    """A function that makes a metric of the host; other options are its provider's defaults."""
+
+    def make(name: str, **options: Any) -> Any:
+        (provider,) = (one for one in builtin.tfq_metrics() if one.name == name)
+        module, _, factory = provider.factory.partition(":")
+        defaults = {option.name: option.default for option in provider.options}
+        return getattr(import_module(module), factory)(**{**defaults, **options})
 
     return make
 

@@ -24,7 +24,7 @@ def test_seconds_and_calls_add_up_and_memory_does_not(make_inputs):
         "calibration-peak-bytes": 500,
         "calibration-network-calls": 17,
     }
-    assert all(definition.volatile for definition in Cost().definitions(inputs))
+    assert all(value.definition.volatile for value in Cost().evaluate(inputs))
 
 
 def test_method_without_data_has_the_cost_of_quantizing(make_inputs):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.extractors import efficientnet_lite0, extractor, inception
-from tfq_bench.metrics.frechet import Frechet
 
 
 class RandomInception(nn.Module):
@@ -97,7 +96,7 @@ def test_inception_sees_images_through_the_clean_resizer(inception_file):
     )
 
 
-def test_only_inception_makes_a_fid(inception_file, make_inputs, tmp_path):
+def test_only_inception_makes_a_fid(inception_file, make_inputs, tmp_path, host_metric):
     """With the given file the distance is called `fid` and records the file's digest."""
     from tfq_bench.metrics.reference import ReferenceStatistics
 
@@ -105,14 +104,18 @@ def test_only_inception_makes_a_fid(inception_file, make_inputs, tmp_path):
     network = inception(str(path), digest)
     features = network.features(_images(5), device="cpu")
     ReferenceStatistics.of(features, network, {}).save(tmp_path / "r.safetensors")
-    metric = Frechet(
+    metric = host_metric(
+        "frechet",
         extractor="inception",
         inception_weights=str(path),
         inception_sha256=digest,
         reference=str(tmp_path / "r.safetensors"),
     )
-    (definition,) = metric.definitions(make_inputs())
-    assert ("fid", digest) == (definition.name, definition.parameters["extractor"]["weights"])
+    (value,) = metric.evaluate(make_inputs())
+    assert ("fid", digest) == (
+        value.definition.name,
+        value.definition.parameters["extractor"]["weights"],
+    )
 
 
 def test_missing_inception_weights_come_with_an_offer():

@@ -12,7 +12,7 @@ from torchmetrics.image.fid import _compute_fid
 
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import definition_id
-from tfq_bench.metrics.frechet import Frechet, frechet_distance, frechet_replicates
+from tfq_bench.metrics.frechet import frechet_distance, frechet_replicates
 
 
 def _gaussian(seed: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,12 +60,14 @@ def test_replicates_equal_the_distance_of_really_repeated_images(n):
     assert expected == pytest.approx(found.tolist(), rel=1e-8)
 
 
-def test_metric_gives_the_plain_distance_with_a_paired_interval(with_reference, reference_file):
+def test_metric_gives_the_plain_distance_with_a_paired_interval(
+    with_reference, reference_file, host_metric
+):
     """The published value is the distance of all images, its interval is centred on it."""
     from tfq_bench.metrics.extractors import efficientnet_lite0
     from tfq_bench.metrics.reference import ReferenceStatistics
 
-    (value,) = Frechet(replicates=20).evaluate(with_reference)
+    (value,) = host_metric("frechet", replicates=20).evaluate(with_reference)
     reference = ReferenceStatistics.load(reference_file)
     rows = efficientnet_lite0().features(with_reference.images, device="cpu").astype(np.float64)
     expected = _of_sample(rows, reference.mean, reference.covariance)
@@ -75,10 +77,10 @@ def test_metric_gives_the_plain_distance_with_a_paired_interval(with_reference, 
     assert (value.n, len(value.replicates)) == (8, 20)
 
 
-def test_definition_changes_with_what_the_number_depends_on(with_reference):
+def test_definition_changes_with_what_the_number_depends_on(with_reference, host_metric):
     """Another number of images is another definition; another interval is not."""
     ids = {
-        definition_id(Frechet(replicates=count).definitions(inputs)[0])
+        definition_id(host_metric("frechet", replicates=count).evaluate(inputs)[0].definition)
         for count in (10, 20)
         for inputs in (
             with_reference,
@@ -88,7 +90,7 @@ def test_definition_changes_with_what_the_number_depends_on(with_reference):
     assert len(ids) == 2
 
 
-def test_model_without_statistics_is_said_so(make_inputs):
+def test_model_without_statistics_is_said_so(make_inputs, host_metric):
     """A model that ships no reference gives a sentence, not a number."""
     with pytest.raises(MetricError, match=r"no reference statistics .*'efficientnet-lite0'"):
-        Frechet().evaluate(make_inputs())
+        host_metric("frechet").evaluate(make_inputs())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfq_bench.metrics.inception_score import InceptionScore, inception_scores
+from tfq_bench.metrics.inception_score import inception_scores
 
 
 def test_confident_and_diverse_predictions_score_the_number_of_classes():
@@ -32,8 +32,8 @@ def test_counts_mean_repeated_images():
     assert expected == pytest.approx(inception_scores(logits, counts))
 
 
-def test_offline_score_has_a_name_of_its_own(make_inputs):
+def test_offline_score_has_a_name_of_its_own(make_inputs, host_metric):
     """With the built-in extractor it is not called an Inception score."""
-    (value,) = InceptionScore(replicates=10).evaluate(make_inputs())
+    (value,) = host_metric("inception-score").evaluate(make_inputs())
     assert value.definition.name == "is-efficientnet-lite0"
     assert 1.0 <= value.value <= 8.0

@@ -8,7 +8,7 @@ import torch
 from torchmetrics.image.kid import poly_mmd
 
 from tfq_bench.metrics import kernel_distance
-from tfq_bench.metrics.kernel_distance import KernelDistance, kernel_distances
+from tfq_bench.metrics.kernel_distance import kernel_distances
 
 
 def _features(seed: int, n: int, shift: float = 0.0) -> np.ndarray:
@@ -51,9 +51,9 @@ def test_bootstrap_is_not_shifted_by_repeated_images():
     assert abs(replicates.mean() - value) < 0.25 * replicates.std()
 
 
-def test_metric_is_named_after_the_extractor(with_reference):
+def test_metric_is_named_after_the_extractor(with_reference, host_metric):
     """The offline distance is never called KID and depends on the reference file."""
-    (value,) = KernelDistance(replicates=10).evaluate(with_reference)
+    (value,) = host_metric("kernel-distance").evaluate(with_reference)
     assert value.definition.name == "kd-efficientnet-lite0"
     assert len(value.definition.parameters["reference"]) == 64
     assert value.interval.low < value.value < value.interval.high

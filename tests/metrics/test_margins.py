@@ -11,14 +11,11 @@ import pytest
 from tfq_bench.border import MetricValue
 from tfq_bench.keys import definition_id
 from tfq_bench.metrics.bits import Bits
-from tfq_bench.metrics.frechet import Frechet
-from tfq_bench.metrics.inception_score import InceptionScore
-from tfq_bench.metrics.kernel_distance import KernelDistance
-from tfq_bench.metrics.kernels import Kernels
+from tfq_bench.metrics.kernel_usage import KernelUsage
 from tfq_bench.metrics.paired import Paired
-from tfq_bench.metrics.precision_recall import PrecisionRecall
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
+from tfq_bench.quant.simulate import simulate
 from tfq_bench.stats.facts import CellFacts, Measured
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN
@@ -45,22 +42,32 @@ TWO_PERCENT = {
 
 
 @pytest.fixture
-def definitions(with_reference):
+def definitions(with_reference, host_metric):
     """The definitions of the host's metrics for a quantized cell on kernels, by name."""
-    lowered = {"execution": "lowered", "parity": {"rms": 0.0}}
-    inputs = replace(with_reference, reference_cell="fp", stages={"lower": lowered})
+    facts = {"execution": "lowered", "kernels": [], "executed": {}, "parity": {"relative": 0.0}}
+    inputs = replace(
+        with_reference,
+        reference_cell="fp",
+        reference_images=with_reference.images,
+        network=simulate(with_reference.loaded, None),
+        stages={"lower": facts},
+    )
     metrics = (
         Paired(),
-        PrecisionRecall(),
-        Frechet(),
-        KernelDistance(),
-        InceptionScore(),
-        Kernels(),
+        host_metric("precision-recall"),
+        host_metric("frechet"),
+        host_metric("kernel-distance"),
+        host_metric("inception-score"),
+        KernelUsage(),
         Trajectory(images=2),
         Temporal(),
         Bits(),
     )
-    return {one.name: one for metric in metrics for one in metric.definitions(inputs)}
+    return {
+        value.definition.name: value.definition
+        for metric in metrics
+        for value in metric.evaluate(inputs)
+    }
 
 
 def test_every_number_has_the_margin_that_the_readme_states(definitions):

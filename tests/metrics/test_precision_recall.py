@@ -9,7 +9,7 @@ import torch
 
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics import precision_recall
-from tfq_bench.metrics.precision_recall import PrecisionRecall, covered, neighbour_radii
+from tfq_bench.metrics.precision_recall import covered, neighbour_radii
 
 
 def test_balls_reach_to_the_kth_neighbour():
@@ -34,15 +34,17 @@ def test_left_out_points_neither_cover_nor_count_as_neighbours(monkeypatch):
     assert expected.tolist() == found[0].tolist()
 
 
-def test_the_reference_set_itself_is_precise_and_complete(with_reference, reference_images):
+def test_the_reference_set_itself_is_precise_and_complete(
+    with_reference, reference_images, host_metric
+):
     """Images of the reference set lie in its manifold, and it in theirs."""
     inputs = replace(with_reference, images=reference_images)
-    precision, recall = PrecisionRecall(k=3).evaluate(inputs)
+    precision, recall = host_metric("precision-recall", k=3).evaluate(inputs)
     assert (precision.value, recall.value) == (1.0, 1.0)
     assert recall.replicates == ()
 
 
-def test_too_few_images_are_refused(with_reference):
+def test_too_few_images_are_refused(with_reference, host_metric):
     """K neighbours among k images are a sentence, not an index error."""
     with pytest.raises(MetricError, match="7 nearest neighbours need more than 7 images"):
-        PrecisionRecall(k=7).evaluate(with_reference)
+        host_metric("precision-recall", k=7).evaluate(with_reference)

@@ -5,12 +5,11 @@ import sys
 import types
 
 import pytest
+from tfq_bench.metrics.clip_files import clip_assets
 
 from tfq_bench.errors import AssetError
-from tfq_bench.metrics.clip_files import clip_assets
 from tfq_bench.metrics.extractors import inception
-from tfq_bench.metrics.lpips import Lpips
-from tfq_bench.metrics.published import alexnet_assets, inception_assets
+from tfq_bench.published import alexnet_assets, inception_assets
 
 
 def place(folder, name):
@@ -66,10 +65,9 @@ def test_the_fetched_inception_is_used(asset_folder):
         inception("")
 
 
-def test_the_fetched_alexnet_is_used(asset_folder, make_inputs):
-    """Its digest is in the definition."""
+def test_the_fetched_alexnet_is_used(asset_folder, host_metric):
+    """Without an option, and only with the digest that it must have."""
     digest = place(asset_folder, "alexnet-owt-7be5be79.pth")
-    (definition,) = Lpips(sha256=digest).definitions(make_inputs(reference_cell="fp-cell"))
-    assert digest == definition.parameters["backbone"]
+    host_metric("lpips", sha256=digest)
     with pytest.raises(AssetError, match=f"SHA-256 {digest}, expected 7be5be79"):
-        Lpips()
+        host_metric("lpips")

@@ -13,8 +13,6 @@ METRIC = """
 from tfq_bench import api
 
 class Raises:
-    def definitions(self, inputs):
-        return ()
     def evaluate(self, inputs):
         {body}
 

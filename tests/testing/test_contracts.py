@@ -24,15 +24,12 @@ SCHEMES = (Scheme(wbits=8, abits=8), Scheme(wbits=4, abits=8), Scheme(wbits=4, a
 class Brightness:
     """Mean of all pixels: the smallest metric."""
 
-    def definitions(self, inputs):
-        return (
-            MetricDefinition(name="brightness", unit="", direction="none", summary="Mean pixel."),
-        )
-
     def evaluate(self, inputs):
         mean = float(inputs.images.mean())
         interval = Interval(low=mean, high=mean, level=0.95, method="none")
-        (definition,) = self.definitions(inputs)
+        definition = MetricDefinition(
+            name="brightness", unit="", direction="none", summary="Mean pixel."
+        )
         count = len(inputs.images)
         return (MetricValue(definition=definition, value=mean, n=count, interval=interval),)
 

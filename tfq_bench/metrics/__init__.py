@@ -1,6 +1,30 @@
-"""The host's own metrics, and what a model's plugin needs to ship reference statistics.
+"""The host's metrics, and the building blocks that plugins use. Importing it imports torch.
 
-Public for plugins: `tfq_bench.metrics.extractors` (the networks whose features are compared) and
-`tfq_bench.metrics.reference` (the file that a model's `reference(extractor)` returns). Everything
-else here is reached through the providers of `tfq_bench.builtin`.
+A plugin imports from here and not from deeper: the networks whose features are compared, the file
+of statistics that a model's `reference(extractor)` returns, and values with intervals. The host's
+own metrics are reached through the providers of `tfq_bench.builtin`, which names them as text, and
+so what is listed fast never comes here.
 """
+
+from tfq_bench.metrics.assets import require_file
+from tfq_bench.metrics.extractors import Extractor, efficientnet_lite0, extractor
+from tfq_bench.metrics.features import cell_features, cell_logits
+from tfq_bench.metrics.frechet import frechet_distance
+from tfq_bench.metrics.paired import feature_cosine
+from tfq_bench.metrics.reference import ReferenceStatistics, reference_for
+from tfq_bench.metrics.resampled import bootstrap_value, mean_over_images
+
+__all__ = [
+    "Extractor",
+    "ReferenceStatistics",
+    "bootstrap_value",
+    "cell_features",
+    "cell_logits",
+    "efficientnet_lite0",
+    "extractor",
+    "feature_cosine",
+    "frechet_distance",
+    "mean_over_images",
+    "reference_for",
+    "require_file",
+]

@@ -25,24 +25,11 @@ class Bits:
 
     names = tuple(_NAMES)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """The same for every cell; `packed-bytes` only where something is packed."""
-        full = inputs.state is None
-        return tuple(
-            MetricDefinition(
-                name=name,
-                unit=unit,
-                # A share that stays float is neither good nor bad: it is a choice to be seen.
-                direction="none" if name == "fp-weight-share" else "lower",
-                summary=summary,
-                parameters={"formula": 1, "float_bytes": 4},
-            )
-            for name, (unit, summary) in _NAMES.items()
-            if not (full and name == "packed-bytes")
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Counted from the state, not estimated from the asked bits."""
+        """Counted from the state, not estimated from the asked bits.
+
+        `packed-bytes` only where something is packed.
+        """
         from tfq_bench.quant.bit_report import bit_report
 
         loaded, state = inputs.loaded, inputs.state
@@ -64,10 +51,18 @@ class Bits:
         roles = {f"bytes:{role}": (float(size),) for role, size in report.bytes_by_role.items()}
         return tuple(
             MetricValue(
-                definition=definition,
-                value=values[definition.name],
+                definition=MetricDefinition(
+                    name=name,
+                    unit=unit,
+                    # A share that stays float is neither good nor bad: it is a choice to be seen.
+                    direction="none" if name == "fp-weight-share" else "lower",
+                    summary=summary,
+                    parameters={"formula": 1, "float_bytes": 4},
+                ),
+                value=values[name],
                 n=1,
-                series=roles if definition.name == "size-bytes" else {},
+                series=roles if name == "size-bytes" else {},
             )
-            for definition in self.definitions(inputs)
+            for name, (unit, summary) in _NAMES.items()
+            if not (state is None and name == "packed-bytes")
         )

@@ -57,30 +57,20 @@ class Cost:
 
     names = tuple(quantity.name for quantity in _QUANTITIES)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """Three, or fewer where an older stage did not note one; none for full precision."""
-        return tuple(definition for definition, _ in _found(inputs))
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """What the stages noted; nothing is measured here."""
-        return tuple(
-            MetricValue(definition=definition, value=value, n=1)
-            for definition, value in _found(inputs)
-        )
-
-
-def _found(inputs: EvaluationInputs) -> list[tuple[MetricDefinition, float]]:
-    if inputs.reference_cell is None:
-        return []
-    stages = [facts for stage in _STAGES if (facts := inputs.facts(stage))]
-    found = []
-    for quantity in _QUANTITIES:
-        if not stages or any(quantity.fact not in facts for facts in stages):
-            continue
-        numbers = [float(facts[quantity.fact]) for facts in stages]
-        value = max(numbers) if quantity.unit == "bytes" else sum(numbers)
-        found.append((_definition(quantity, inputs.loaded.device), value))
-    return found
+        """What the stages noted; nothing is measured here. Fewer where a stage did not note one."""
+        if inputs.reference_cell is None:
+            return ()
+        stages = [facts for stage in _STAGES if (facts := inputs.facts(stage))]
+        values = []
+        for quantity in _QUANTITIES:
+            if not stages or any(quantity.fact not in facts for facts in stages):
+                continue
+            numbers = [float(facts[quantity.fact]) for facts in stages]
+            value = max(numbers) if quantity.unit == "bytes" else sum(numbers)
+            definition = _definition(quantity, inputs.loaded.device)
+            values.append(MetricValue(definition=definition, value=value, n=1))
+        return tuple(values)
 
 
 def _definition(quantity: _Quantity, device: str) -> MetricDefinition:

@@ -19,15 +19,10 @@ import torch
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
-from tfq_bench.metrics.extractors import extractor as extractor_of
+from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_features
 from tfq_bench.metrics.reference import reference_for
-from tfq_bench.stats.intervals import (
-    REPLICATES,
-    bootstrap_counts,
-    normal_interval,
-    resampling_id,
-)
+from tfq_bench.metrics.resampled import bootstrap_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,83 +110,49 @@ def _root_trace(matrix: Tensor) -> float:
     return float(torch.linalg.eigvalsh(matrix).clamp_min(0).sqrt().sum())
 
 
-class Frechet:
+class Frechet(FeatureMetric):
     """`fid` with the Inception extractor, `fd-efficientnet-lite0` with the one that is built in."""
 
-    def __init__(
-        self,
-        *,
-        extractor: str = "efficientnet-lite0",
-        inception_weights: str = "",
-        inception_sha256: str = "",
-        reference: str = "",
-        replicates: int = REPLICATES,
-    ) -> None:
-        self._extractor = extractor_of(
-            extractor, inception_weights=inception_weights, inception_sha256=inception_sha256
-        )
+    def __init__(self, *, reference: str, replicates: int, **extractor: str) -> None:
+        super().__init__(**extractor)
         self._reference = reference
         self._replicates = replicates
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of its one value."""
-        return (_name(self._extractor.name),)
+        return (self.name("fid", "fd"),)
 
     def check(self, *, images: int) -> str:
         """A caution below as many images as features; MetricError below two images."""
         if images < LEAST:
             raise MetricError(f"a Fréchet distance needs at least {LEAST} images, found {images}.")
-        if images > self._extractor.width:
+        if images > self.extractor.width:
             return ""
         return (
-            f"{images} images for {self._extractor.width} features: their covariance has rank "
+            f"{images} images for {self.extractor.width} features: their covariance has rank "
             f"{images - 1} at most, which moves the distance up. Compare cells of this N only."
-        )
-
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One distance."""
-        reference = reference_for(inputs, self._extractor, self._reference)
-        name = self._extractor.name
-        return (
-            MetricDefinition(
-                name=_name(name),
-                unit="",
-                direction="lower",
-                summary=f"Fréchet distance of {name} features to the reference set.",
-                parameters={
-                    "formula": 1,
-                    "extractor": dict(self._extractor.protocol),
-                    "reference": reference.digest,
-                    "reference_images": reference.n,
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
         )
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The distance with its bootstrap interval; MetricError with fewer than two images."""
-        (definition,) = self.definitions(inputs)
-        reference = reference_for(inputs, self._extractor, self._reference)
-        features = cell_features(inputs, self._extractor)
-        n = len(features)
-        self.check(images=n)
-        sample = np.ones((1, n), dtype=np.int64)
-        counts = np.concatenate([sample, bootstrap_counts(n, self._replicates)])
-        value, *replicates = frechet_replicates(
-            features, reference.mean, reference.covariance, counts, device=inputs.loaded.device
-        ).tolist()
-        return (
-            MetricValue(
-                definition=definition,
-                value=value,
-                n=n,
-                interval=normal_interval(value, replicates),
-                replicates=tuple(replicates),
-                pairing=resampling_id(inputs.pairing, n, self._replicates),
-            ),
+        reference = reference_for(inputs, self.extractor, self._reference)
+        features = cell_features(inputs, self.extractor)
+        self.check(images=len(features))
+        definition = MetricDefinition(
+            name=self.names[0],
+            unit="",
+            direction="lower",
+            summary=f"Fréchet distance of {self.extractor.name} features to the reference set.",
+            parameters=self.parameters(inputs, {}, reference, reference.n),
         )
 
+        def distances(counts: np.ndarray) -> np.ndarray:
+            return frechet_replicates(
+                features, reference.mean, reference.covariance, counts, device=inputs.loaded.device
+            )
 
-def _name(extractor: str) -> str:
-    return "fid" if extractor == "inception" else f"fd-{extractor}"
+        replicates = self._replicates
+        return (
+            bootstrap_value(definition, distances, inputs, n=len(features), replicates=replicates),
+        )

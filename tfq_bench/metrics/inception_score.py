@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfq_bench.border import MetricDefinition, MetricValue
-from tfq_bench.metrics.extractors import extractor as extractor_of
+from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_logits
-from tfq_bench.stats.intervals import (
-    REPLICATES,
-    bootstrap_counts,
-    normal_interval,
-    resampling_id,
-)
+from tfq_bench.metrics.resampled import bootstrap_value
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
@@ -45,64 +40,27 @@ def inception_scores(logits: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return scores
 
 
-class InceptionScore:
+class InceptionScore(FeatureMetric):
     """`inception-score` with Inception, `is-efficientnet-lite0` with the extractor built in."""
-
-    def __init__(
-        self,
-        *,
-        extractor: str = "efficientnet-lite0",
-        inception_weights: str = "",
-        inception_sha256: str = "",
-        replicates: int = REPLICATES,
-    ) -> None:
-        self._extractor = extractor_of(
-            extractor, inception_weights=inception_weights, inception_sha256=inception_sha256
-        )
-        self._replicates = replicates
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of its one value."""
-        return (_name(self._extractor.name),)
-
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One score."""
-        name = self._extractor.name
-        return (
-            MetricDefinition(
-                name=_name(name),
-                unit="",
-                direction="higher",
-                summary=f"Confidence and diversity of {name} class predictions, one split.",
-                parameters={
-                    "formula": 1,
-                    "splits": 1,
-                    "extractor": dict(self._extractor.protocol),
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
+        return (self.name("inception-score", "is"),)
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The score with its bootstrap interval."""
-        (definition,) = self.definitions(inputs)
-        logits = cell_logits(inputs, self._extractor)
-        n = len(logits)
-        sample = np.ones((1, n), dtype=np.int64)
-        counts = np.concatenate([sample, bootstrap_counts(n, self._replicates)])
-        value, *replicates = inception_scores(logits, counts).tolist()
-        return (
-            MetricValue(
-                definition=definition,
-                value=value,
-                n=n,
-                interval=normal_interval(value, replicates),
-                replicates=tuple(replicates),
-                pairing=resampling_id(inputs.pairing, n, self._replicates),
-            ),
+        logits = cell_logits(inputs, self.extractor)
+        definition = MetricDefinition(
+            name=self.names[0],
+            unit="",
+            direction="higher",
+            summary=f"Confidence and diversity of {self.extractor.name} class predictions, one "
+            "split.",
+            parameters=self.parameters(inputs, {"splits": 1}),
         )
 
+        def scores(counts: np.ndarray) -> np.ndarray:
+            return inception_scores(logits, counts)
 
-def _name(extractor: str) -> str:
-    return "inception-score" if extractor == "inception" else f"is-{extractor}"
+        return (bootstrap_value(definition, scores, inputs, n=len(logits)),)

@@ -20,15 +20,10 @@ import torch
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
-from tfq_bench.metrics.extractors import extractor as extractor_of
+from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_features
 from tfq_bench.metrics.reference import reference_for
-from tfq_bench.stats.intervals import (
-    REPLICATES,
-    bootstrap_counts,
-    normal_interval,
-    resampling_id,
-)
+from tfq_bench.metrics.resampled import bootstrap_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,28 +71,17 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
-class KernelDistance:
+class KernelDistance(FeatureMetric):
     """`kid` with the Inception extractor, `kd-efficientnet-lite0` with the one built in."""
 
-    def __init__(
-        self,
-        *,
-        extractor: str = "efficientnet-lite0",
-        inception_weights: str = "",
-        inception_sha256: str = "",
-        reference: str = "",
-        replicates: int = REPLICATES,
-    ) -> None:
-        self._extractor = extractor_of(
-            extractor, inception_weights=inception_weights, inception_sha256=inception_sha256
-        )
+    def __init__(self, *, reference: str, **extractor: str) -> None:
+        super().__init__(**extractor)
         self._reference = reference
-        self._replicates = replicates
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of its one value."""
-        return (_name(self._extractor.name),)
+        return (self.name("kid", "kd"),)
 
     def check(self, *, images: int) -> str:
         """Nothing to say; MetricError below `LEAST` images."""
@@ -108,50 +92,24 @@ class KernelDistance:
             )
         return ""
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One distance."""
-        reference = reference_for(inputs, self._extractor, self._reference)
-        name = self._extractor.name
-        return (
-            MetricDefinition(
-                name=_name(name),
-                unit="",
-                direction="lower",
-                summary=f"Unbiased squared MMD of {name} features to the reference subset.",
-                parameters={
-                    "formula": 1,
-                    "kernel": "(x.y/D + 1)^3",
-                    "extractor": dict(self._extractor.protocol),
-                    "reference": reference.digest,
-                    "reference_images": len(reference.features),
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The distance with its bootstrap interval; MetricError with fewer than `LEAST` images."""
-        (definition,) = self.definitions(inputs)
-        reference = reference_for(inputs, self._extractor, self._reference)
-        features = cell_features(inputs, self._extractor)
-        n = len(features)
-        self.check(images=n)
-        sample = np.ones((1, n), dtype=np.int64)
-        counts = np.concatenate([sample, bootstrap_counts(n, self._replicates)])
-        value, *replicates = kernel_distances(
-            features, reference.features, counts, device=inputs.loaded.device
-        ).tolist()
-        return (
-            MetricValue(
-                definition=definition,
-                value=value,
-                n=n,
-                interval=normal_interval(value, replicates),
-                replicates=tuple(replicates),
-                pairing=resampling_id(inputs.pairing, n, self._replicates),
-            ),
+        reference = reference_for(inputs, self.extractor, self._reference)
+        features = cell_features(inputs, self.extractor)
+        self.check(images=len(features))
+        own = {"kernel": "(x.y/D + 1)^3"}
+        definition = MetricDefinition(
+            name=self.names[0],
+            unit="",
+            direction="lower",
+            summary=f"Unbiased squared MMD of {self.extractor.name} features to the reference "
+            "subset.",
+            parameters=self.parameters(inputs, own, reference, len(reference.features)),
         )
 
+        def distances(counts: np.ndarray) -> np.ndarray:
+            return kernel_distances(
+                features, reference.features, counts, device=inputs.loaded.device
+            )
 
-def _name(extractor: str) -> str:
-    return "kid" if extractor == "inception" else f"kd-{extractor}"
+        return (bootstrap_value(definition, distances, inputs, n=len(features)),)

@@ -9,12 +9,12 @@ import numpy as np
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.metrics.extractors import efficientnet_lite0
 from tfq_bench.metrics.features import cell_features
-from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
+from tfq_bench.metrics.resampled import mean_over_images
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
 
-__all__ = ["PSNR_CAP", "Paired", "feature_cosine", "paired_value", "psnr", "ssim"]
+__all__ = ["PSNR_CAP", "Paired", "feature_cosine", "psnr", "ssim"]
 
 PSNR_CAP = 100.0
 """dB of an image identical to its reference. One level in one value of a 32x32 image is 83 dB."""
@@ -68,22 +68,6 @@ def feature_cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return cosines
 
 
-def paired_value(
-    definition: MetricDefinition, per_image: np.ndarray, inputs: EvaluationInputs
-) -> MetricValue:
-    """The mean over images, with interval, replicates and the cell it is measured against."""
-    value, interval, replicates = mean_value(per_image)
-    return MetricValue(
-        definition=definition,
-        value=value,
-        n=len(per_image),
-        interval=interval,
-        replicates=replicates,
-        pairing=resampling_id(inputs.pairing, len(per_image), REPLICATES),
-        reference=inputs.reference_cell,
-    )
-
-
 class Paired:
     """`psnr`, `ssim` (images of 11 pixels and more) and `feature-cosine`; none for FP itself."""
 
@@ -92,60 +76,59 @@ class Paired:
 
     names = ("psnr", "feature-cosine", "ssim")
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """None for the full-precision cell."""
-        if inputs.reference_cell is None:
-            return ()
-        shared = {"formula": 1, "against": "full precision", "sampling": dict(inputs.sampling)}
-        found = [
-            MetricDefinition(
-                name="psnr",
-                unit="dB",
-                direction="higher",
-                margin=0.25,
-                summary="Mean PSNR against the full-precision image of the same noise.",
-                parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
-            ),
-            MetricDefinition(
-                name="feature-cosine",
-                unit="",
-                direction="higher",
-                margin=0.001,
-                summary="Mean cosine between features of an image and of its full-precision twin.",
-                parameters={**shared, "extractor": dict(self._extractor.protocol)},
-            ),
-        ]
-        if min(inputs.images.shape[1:3]) >= SSIM_WINDOW:
-            found.append(
-                MetricDefinition(
-                    name="ssim",
-                    unit="",
-                    direction="higher",
-                    margin=0.001,
-                    summary="Mean SSIM against the full-precision image of the same noise.",
-                    parameters={
-                        **shared,
-                        "window": f"gaussian {SSIM_WINDOW} sigma 1.5",
-                        "data_range": 255,
-                    },
-                )
-            )
-        return tuple(found)
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Means over images."""
+        """Means over images; none for the full-precision cell."""
         reference = inputs.reference_images
         if reference is None:
             return ()
-        compute = {
-            "psnr": lambda: psnr(inputs.images, reference),
-            "ssim": lambda: ssim(inputs.images, reference),
-            "feature-cosine": lambda: feature_cosine(
-                cell_features(inputs, self._extractor),
-                cell_features(inputs, self._extractor, of="reference"),
+        images, cell = inputs.images, inputs.reference_cell
+        shared = {"formula": 1, "against": "full precision", "sampling": dict(inputs.sampling)}
+        values = [
+            mean_over_images(
+                MetricDefinition(
+                    name="psnr",
+                    unit="dB",
+                    direction="higher",
+                    margin=0.25,
+                    summary="Mean PSNR against the full-precision image of the same noise.",
+                    parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
+                ),
+                psnr(images, reference),
+                inputs,
+                reference=cell,
             ),
-        }
-        return tuple(
-            paired_value(definition, compute[definition.name](), inputs)
-            for definition in self.definitions(inputs)
-        )
+            mean_over_images(
+                MetricDefinition(
+                    name="feature-cosine",
+                    unit="",
+                    direction="higher",
+                    margin=0.001,
+                    summary="Mean cosine between features of an image and of its full-precision "
+                    "twin.",
+                    parameters={**shared, "extractor": dict(self._extractor.protocol)},
+                ),
+                feature_cosine(
+                    cell_features(inputs, self._extractor),
+                    cell_features(inputs, self._extractor, of="reference"),
+                ),
+                inputs,
+                reference=cell,
+            ),
+        ]
+        if min(images.shape[1:3]) >= SSIM_WINDOW:
+            definition = MetricDefinition(
+                name="ssim",
+                unit="",
+                direction="higher",
+                margin=0.001,
+                summary="Mean SSIM against the full-precision image of the same noise.",
+                parameters={
+                    **shared,
+                    "window": f"gaussian {SSIM_WINDOW} sigma 1.5",
+                    "data_range": 255,
+                },
+            )
+            values.append(
+                mean_over_images(definition, ssim(images, reference), inputs, reference=cell)
+            )
+        return tuple(values)

@@ -17,10 +17,11 @@ import torch
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
-from tfq_bench.metrics.extractors import extractor as extractor_of
+from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_features
 from tfq_bench.metrics.reference import reference_for
-from tfq_bench.stats.intervals import REPLICATES, jackknife_interval, mean_value, resampling_id
+from tfq_bench.metrics.resampled import mean_over_images
+from tfq_bench.stats.intervals import jackknife_interval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,28 +72,18 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return products.clamp_min(0)
 
 
-class PrecisionRecall:
+class PrecisionRecall(FeatureMetric):
     """`precision-…` and `recall-…`, named after the extractor."""
 
-    def __init__(
-        self,
-        *,
-        extractor: str = "efficientnet-lite0",
-        inception_weights: str = "",
-        inception_sha256: str = "",
-        reference: str = "",
-        k: int = 3,
-    ) -> None:
-        self._extractor = extractor_of(
-            extractor, inception_weights=inception_weights, inception_sha256=inception_sha256
-        )
+    def __init__(self, *, reference: str, k: int, **extractor: str) -> None:
+        super().__init__(**extractor)
         self._reference = reference
         self._k = k
 
     @property
     def names(self) -> tuple[str, ...]:
         """Precision, recall."""
-        return (f"precision-{self._extractor.name}", f"recall-{self._extractor.name}")
+        return (f"precision-{self.extractor.name}", f"recall-{self.extractor.name}")
 
     def check(self, *, images: int) -> str:
         """Nothing to say; MetricError when there are too few images for k neighbours."""
@@ -104,42 +95,10 @@ class PrecisionRecall:
             )
         return ""
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """Precision, recall."""
-        reference = reference_for(inputs, self._extractor, self._reference)
-        name = self._extractor.name
-        parameters = {
-            "formula": 1,
-            "k": self._k,
-            "extractor": dict(self._extractor.protocol),
-            "reference": reference.digest,
-            "reference_images": len(reference.features),
-            "sampling": dict(inputs.sampling),
-        }
-        return (
-            MetricDefinition(
-                name=f"precision-{name}",
-                unit="",
-                direction="higher",
-                margin=0.01,
-                summary=f"Share of images near the reference set's {name} features.",
-                parameters=parameters,
-            ),
-            MetricDefinition(
-                name=f"recall-{name}",
-                unit="",
-                direction="higher",
-                margin=0.01,
-                summary=f"Share of reference images near the cell's {name} features.",
-                parameters=parameters,
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Both shares in [0, 1]; MetricError when there are too few images for k neighbours."""
-        precision, recall = self.definitions(inputs)
-        reference = reference_for(inputs, self._extractor, self._reference)
-        features = cell_features(inputs, self._extractor)
+        reference = reference_for(inputs, self.extractor, self._reference)
+        features = cell_features(inputs, self.extractor)
         n, k = len(features), self._k
         groups = min(GROUPS, n)
         self.check(images=n)
@@ -154,22 +113,34 @@ class PrecisionRecall:
         )
         everything = torch.ones((1, len(y)), dtype=torch.bool, device=x.device)
         inside = covered(x, y, neighbour_radii(y, k, everything))[0]
-        share, interval, replicates = mean_value(inside.double().cpu().numpy())
         # Selection 0 keeps every image, selection g + 1 leaves group g out.
         member = torch.arange(n, device=x.device) % groups
         kept = torch.arange(-1, groups, device=x.device)[:, None] != member
         found, *without = covered(y, x, neighbour_radii(x, k, kept)).double().mean(dim=1).tolist()
+        name = self.extractor.name
+        parameters = self.parameters(inputs, {"k": k}, reference, len(reference.features))
         return (
-            MetricValue(
-                definition=precision,
-                value=share,
-                n=n,
-                interval=interval,
-                replicates=replicates,
-                pairing=resampling_id(inputs.pairing, n, REPLICATES),
+            mean_over_images(
+                MetricDefinition(
+                    name=f"precision-{name}",
+                    unit="",
+                    direction="higher",
+                    margin=0.01,
+                    summary=f"Share of images near the reference set's {name} features.",
+                    parameters=parameters,
+                ),
+                inside.double().cpu().numpy(),
+                inputs,
             ),
             MetricValue(
-                definition=recall,
+                definition=MetricDefinition(
+                    name=f"recall-{name}",
+                    unit="",
+                    direction="higher",
+                    margin=0.01,
+                    summary=f"Share of reference images near the cell's {name} features.",
+                    parameters=parameters,
+                ),
                 value=found,
                 n=n,
                 interval=jackknife_interval(found, without),

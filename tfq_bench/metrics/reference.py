@@ -189,8 +189,8 @@ def reference_for(
     if file is None:
         raise MetricError(
             f"the model ships no reference statistics for the extractor '{extractor.name}'. "
-            "Make them from its training images with tfq_bench.metrics.reference, or leave the "
-            "metric out."
+            "Make them from its training images with tfq_bench.metrics.ReferenceStatistics, or "
+            "leave the metric out."
         )
     found = _load(file, sha256_of(file))
     if dict(found.protocol) != dict(extractor.protocol):

@@ -27,12 +27,11 @@ from tfq_bench.seeds import noise
 if TYPE_CHECKING:
     import torch
 
-    from tfq_bench.border import MetricDefinition, MetricValue
+    from tfq_bench.border import MetricValue
     from tfq_bench.protocols import EvaluationInputs
 
-__all__ = ["SATURATED", "Sanity", "image_fault", "network_fault"]
+__all__ = ["Sanity", "image_fault", "network_fault"]
 
-SATURATED = 0.95
 PLAIN = 1.0
 """Levels: an image whose values deviate less from their mean shows nothing."""
 ALIKE = 0.5
@@ -52,12 +51,8 @@ class Sanity:
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, *, saturated: float = SATURATED) -> None:
+    def __init__(self, *, saturated: float) -> None:
         self._saturated = saturated
-
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:  # noqa: ARG002
-        """None: nothing is measured."""
-        return ()
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Nothing.
@@ -83,7 +78,7 @@ class Sanity:
         return ()
 
 
-def image_fault(images: np.ndarray, saturated: float = SATURATED) -> str:
+def image_fault(images: np.ndarray, saturated: float) -> str:
     """What is wrong with uint8 images `[N, H, W, 3]` in words, empty when nothing is."""
     n = len(images)
     black = white = plain = points = 0

@@ -29,25 +29,6 @@ class Temporal:
 
     names = tuple(_NAMES)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """Error, cosine, mismatch."""
-        projections = inputs.loaded.topology.time_projections
-        if inputs.reference_cell is None or not projections:
-            return ()
-        parameters = {
-            "formula": 1,
-            "projections": list(projections),
-            "blocks": _blocks(inputs),
-            "sampler": dict(inputs.sampling)["sampler"],
-            "condition": "of image 0",
-        }
-        return tuple(
-            MetricDefinition(
-                name=name, unit="", direction="lower", summary=summary, parameters=parameters
-            )
-            for name, summary in _NAMES.items()
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Values without intervals: the features do not depend on the images.
 
@@ -57,10 +38,18 @@ class Temporal:
         distance; of `temporal-mismatch` it is how many steps later (negative: earlier) the nearest
         full-precision feature stands, 0 where it is the step's own.
         """
-        definitions = self.definitions(inputs)
-        if not definitions:
-            return ()
         loaded = inputs.loaded
+        projections = loaded.topology.time_projections
+        if inputs.reference_cell is None or not projections:
+            return ()
+        blocks = _blocks(inputs)
+        parameters = {
+            "formula": 1,
+            "projections": list(projections),
+            "blocks": blocks,
+            "sampler": dict(inputs.sampling)["sampler"],
+            "condition": "of image 0",
+        }
         errors = temporal_errors(
             temporal_features(loaded, loaded.network), temporal_features(loaded, inputs.lowered())
         )
@@ -72,13 +61,17 @@ class Temporal:
             "temporal-mismatch": ((shift != 0).double(), shift.double(), "mismatch"),
         }
         timesteps = tuple(float(t) for t in loaded.sampler.timesteps)
-        blocks = _blocks(inputs)
         values = []
-        for definition in definitions:
-            share, matrix, curve = found[definition.name]
+        for name, (share, matrix, curve) in found.items():
             values.append(
                 MetricValue(
-                    definition=definition,
+                    definition=MetricDefinition(
+                        name=name,
+                        unit="",
+                        direction="lower",
+                        summary=_NAMES[name],
+                        parameters=parameters,
+                    ),
                     value=float(share.mean()),
                     n=len(timesteps),
                     reference=inputs.reference_cell,

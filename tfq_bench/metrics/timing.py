@@ -33,12 +33,8 @@ class Timing:
 
     names = ("latency-ms", "throughput-images-per-s", "speedup-vs-fp32-eager", "peak-memory-bytes")
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """All volatile; which ones depends on how the cell is executed."""
-        return tuple(_definition(number, inputs) for number in _numbers(inputs))
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """The numbers of the measure stage; nothing is timed here."""
+        """The numbers of the measure stage, all volatile; nothing is timed here."""
         return tuple(
             MetricValue(
                 definition=_definition(number, inputs),

@@ -10,7 +10,7 @@ import torch
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
-from tfq_bench.metrics.paired import paired_value
+from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
@@ -95,48 +95,40 @@ class Trajectory:
 
     names = ("trajectory-divergence",)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One, of the sampler, its noise and the number of images."""
-        if inputs.reference_cell is None:
-            return ()
-        sampling = inputs.sampling
-        return (
-            MetricDefinition(
-                name="trajectory-divergence",
-                unit="",
-                direction="lower",
-                summary="Mean relative L2 distance of the sampler's last state to that of full "
-                "precision from the same noise. Its curves: of the state after each step, and of "
-                "the prediction at full precision's states.",
-                parameters={
-                    "formula": 1,
-                    "sampler": sampling["sampler"],
-                    "seed": sampling["seed"],
-                    "images": self._images,
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """The mean over images with its interval.
 
         Carries the curves `timestep`, `trajectory_divergence` (after the step) and
         `prediction_divergence` (at the step), means over images in execution order.
         """
-        definitions = self.definitions(inputs)
-        if not definitions:
+        if inputs.reference_cell is None:
             return ()
-        seed = int(inputs.sampling["seed"])
+        sampling = inputs.sampling
+        definition = MetricDefinition(
+            name="trajectory-divergence",
+            unit="",
+            direction="lower",
+            summary="Mean relative L2 distance of the sampler's last state to that of full "
+            "precision from the same noise. Its curves: of the state after each step, and of "
+            "the prediction at full precision's states.",
+            parameters={
+                "formula": 1,
+                "sampler": sampling["sampler"],
+                "seed": sampling["seed"],
+                "images": self._images,
+            },
+        )
+        seed = int(sampling["seed"])
         found = diverge(inputs.loaded, inputs.lowered(), images=self._images, seed=seed)
         series = {
             "timestep": tuple(float(t) for t in inputs.loaded.sampler.timesteps),
             "trajectory_divergence": tuple(found.state.mean(axis=1).tolist()),
             "prediction_divergence": tuple(found.prediction.mean(axis=1).tolist()),
         }
-        return tuple(
-            replace(paired_value(definition, found.state[-1], inputs), series=series)
-            for definition in definitions
+        value = mean_over_images(
+            definition, found.state[-1], inputs, reference=inputs.reference_cell
         )
+        return (replace(value, series=series),)
 
 
 def _distance(x: Tensor, reference: Tensor) -> np.ndarray:

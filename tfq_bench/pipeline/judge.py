@@ -86,13 +86,12 @@ def _evaluate(
     metric = bench.create("metric", component)
     try:
         values = metric.evaluate(inputs)
-        definitions = metric.definitions(inputs)
     finally:  # the next metric gets what is stored, whatever became of this one
         changed = inputs.restore()
     if changed:
         raise MetricError(written_into(changed))
     bench.check_models()
-    checked = checked_values(values, definitions, reference=inputs.reference_cell)
+    checked = checked_values(values, reference=inputs.reference_cell)
     names = [value.definition.name for value in checked]
     if not isinstance(metric, NamesValues):  # what is announced, the plan has looked at
         _refuse_taken(bench, component, names, keys)

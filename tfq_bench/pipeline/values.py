@@ -1,7 +1,7 @@
 """What a metric returns, checked before it is stored: a plugin is not believed.
 
-A number that gets past this is finite, has a name that was announced, and reads back from the
-disk as what it was. Everything else fails the metric, in words that say which value and why.
+A number that gets past this is finite, has a name of its own, and reads back from the disk as what
+it was. Everything else fails the metric, in words that say which value and why.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any, get_args
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.foreign import printable
-from tfq_bench.keys import definition_id
 from tfq_bench.providers import Direction
 
-__all__ = ["MAX_DEPTH", "MAX_PARAMETERS", "checked_definitions", "checked_values"]
+__all__ = ["MAX_DEPTH", "MAX_PARAMETERS", "checked_values"]
 
 MAX_DEPTH = 16
 """Nesting of a definition's parameters; a whole record must stay far below what is parsed."""
@@ -35,61 +34,33 @@ MAX_TEXT = 1000
 DIRECTIONS = get_args(Direction)
 
 
-def checked_values(
-    values: object, definitions: object, *, reference: str | None
-) -> tuple[MetricValue, ...]:
+def checked_values(values: object, *, reference: str | None) -> tuple[MetricValue, ...]:
     """The values that `evaluate` returned, in plain Python types, once all is as it should be.
 
     Args:
-        values: what `evaluate` returned. definitions: what `definitions` did, for the same cell.
+        values: what `evaluate` returned.
         reference: key of the cell that a value may be measured against, None when there is none.
 
     Raises:
-        MetricError: something in them cannot stand in a record, or was not announced.
+        MetricError: something in them cannot stand in a record.
     """
-    found = [_value(value, reference) for value in _items(values, "evaluate", MetricValue)]
-    announced = checked_definitions(definitions)
+    found = tuple(_value(value, reference) for value in _items(values))
     names = [value.definition.name for value in found]
-    expected = [definition.name for definition in announced]
-    if names != expected:
-        raise MetricError(
-            f"'definitions' announced {_listing(expected)}, and 'evaluate' returned "
-            f"{_listing(names)}; both must name the same values in one order."
-        )
-    for value, definition in zip(found, announced, strict=True):
-        mine = value.definition
-        if definition_id(mine) != definition_id(definition) or (
-            (mine.volatile, mine.margin) != (definition.volatile, definition.margin)
-        ):
-            raise MetricError(
-                f"'{definition.name}': 'evaluate' returned it under another definition than "
-                "'definitions' announced; unit, direction, parameters, volatile and margin must be "
-                "equal."
-            )
-    return tuple(found)
-
-
-def checked_definitions(definitions: object) -> tuple[MetricDefinition, ...]:
-    """What `definitions` returned, in plain Python types; MetricError when it cannot be used."""
-    found = tuple(_definition(d) for d in _items(definitions, "definitions", MetricDefinition))
-    names = [definition.name for definition in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise MetricError(f"two of its values are called '{twice}'; every name stands once.")
     return found
 
 
-def _items(given: object, method: str, wanted: type) -> list[Any]:
+def _items(given: object) -> list[MetricValue]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise MetricError(
-            f"'{method}' must return a tuple of {wanted.__name__}, found {_shown(given)}."
-        )
+        raise MetricError(f"'evaluate' must return a tuple of MetricValue, found {_shown(given)}.")
     items = list(islice(given, MAX_VALUES + 1))
     if len(items) > MAX_VALUES:
-        raise MetricError(f"'{method}' returned more than {MAX_VALUES} values.")
+        raise MetricError(f"'evaluate' returned more than {MAX_VALUES} values.")
     for item in items:
-        if not isinstance(item, wanted):
+        if not isinstance(item, MetricValue):
             raise MetricError(
-                f"'{method}' must return a tuple of {wanted.__name__}, found {_shown(item)} in it."
+                f"'evaluate' must return a tuple of MetricValue, found {_shown(item)} in it."
             )
     return items
 
@@ -296,7 +267,3 @@ def _shown(given: object) -> str:
     except Exception:  # foreign code
         text = "..."
     return f"{type(given).__name__} {printable(text, 80)}"
-
-
-def _listing(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "nothing"

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import tfq_bench_cifar10
-from tfq_bench.metrics.extractors import efficientnet_lite0
-from tfq_bench.metrics.reference import ReferenceStatistics
+from tfq_bench.metrics import ReferenceStatistics, efficientnet_lite0
 from tfq_bench_cifar10.reference import make_reference, split_distance
 
 SHIPPED = (

@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tfq_bench.metrics.extractors import Extractor, extractor
-from tfq_bench.metrics.frechet import frechet_distance
-from tfq_bench.metrics.reference import ReferenceStatistics
+from tfq_bench.metrics import Extractor, ReferenceStatistics, extractor, frechet_distance
 from tfq_bench_cifar10.data import load_cifar10
 
 __all__ = ["main", "make_reference", "split_distance"]

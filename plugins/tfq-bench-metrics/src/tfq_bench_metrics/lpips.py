@@ -19,8 +19,8 @@ from tfq_bench.assets import fetched_file
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.assets import require_file, sha256_of
-from tfq_bench.metrics.paired import paired_value
-from tfq_bench.metrics.published import ALEXNET_FILE, ALEXNET_SHA256
+from tfq_bench.metrics.resampled import mean_over_images
+from tfq_bench.published import ALEXNET_FILE, ALEXNET_SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Lpips:
         AssetError: the weights are missing or have another digest; says where they come from.
     """
 
-    def __init__(self, *, weights: str = "", sha256: str = "") -> None:
+    def __init__(self, *, weights: str, sha256: str) -> None:
         self._path, self._digest = require_file(
             weights or str(fetched_file(ALEXNET_FILE) or ""),
             sha256 or ALEXNET_SHA256,
@@ -57,35 +57,28 @@ class Lpips:
 
     names = ("lpips-alexnet",)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """None for the full-precision cell."""
-        if inputs.reference_cell is None:
-            return ()
-        return (
-            MetricDefinition(
-                name="lpips-alexnet",
-                unit="",
-                direction="lower",
-                summary="Mean LPIPS against the full-precision image of the same noise.",
-                parameters={
-                    "formula": 1,
-                    "against": "full precision",
-                    "backbone": self._digest,
-                    "heads": sha256_of(self._heads),
-                    "resize": "none",
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
-        )
-
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Mean over images."""
+        """Mean over images; none for the full-precision cell."""
         reference = inputs.reference_images
         if reference is None:
             return ()
-        (definition,) = self.definitions(inputs)
+        definition = MetricDefinition(
+            name="lpips-alexnet",
+            unit="",
+            direction="lower",
+            summary="Mean LPIPS against the full-precision image of the same noise.",
+            parameters={
+                "formula": 1,
+                "against": "full precision",
+                "backbone": self._digest,
+                "heads": sha256_of(self._heads),
+                "resize": "none",
+                "sampling": dict(inputs.sampling),
+            },
+        )
         distances = self._distances(inputs.images, reference, inputs.loaded.device)
-        return (paired_value(definition, distances, inputs),)
+        cell = inputs.reference_cell
+        return (mean_over_images(definition, distances, inputs, reference=cell),)
 
     @torch.no_grad()
     def _distances(self, images: np.ndarray, reference: np.ndarray, device: str) -> np.ndarray:

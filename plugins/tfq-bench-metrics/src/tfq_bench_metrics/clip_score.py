@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tfq_bench.metrics.clip_files import find_clip
+from tfq_bench.metrics.clip_model import ClipModel, check_transformers
 
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
-from tfq_bench.metrics.clip_files import HUB_ID, find_clip
-from tfq_bench.metrics.clip_model import ClipModel, check_transformers
 from tfq_bench.metrics.paired import feature_cosine
+from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.model_protocols import Prompted
-from tfq_bench.stats.intervals import REPLICATES, mean_value, resampling_id
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
@@ -54,51 +54,34 @@ class ClipScore:
             how to get it. Nothing is downloaded.
     """
 
-    def __init__(self, *, weights: str = "", hub: str = HUB_ID) -> None:
+    def __init__(self, *, weights: str, hub: str) -> None:
         check_transformers()
         self._files = find_clip(weights, hub)
 
     names = ("clip-score",)
 
-    def definitions(self, inputs: EvaluationInputs) -> tuple[MetricDefinition, ...]:
-        """One score.
+    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+        """Mean over images, with an interval and replicates that pair with other cells'.
 
         Raises:
             MetricError: the model's images have no prompts.
         """
-        return (
-            MetricDefinition(
-                name="clip-score",
-                unit="",
-                direction="higher",
-                margin=0.1,
-                summary="Mean of 100 times the cosine between an image and its prompt under CLIP.",
-                parameters={
-                    "formula": 1,
-                    "scale": SCALE,
-                    "clip": self._files.digest,
-                    "images": "resized and cropped by PIL as the CLIP model's files say",
-                    "prompts": digest(_prompts(inputs), 64),
-                    "sampling": dict(inputs.sampling),
-                },
-            ),
+        definition = MetricDefinition(
+            name="clip-score",
+            unit="",
+            direction="higher",
+            margin=0.1,
+            summary="Mean of 100 times the cosine between an image and its prompt under CLIP.",
+            parameters={
+                "formula": 1,
+                "scale": SCALE,
+                "clip": self._files.digest,
+                "images": "resized and cropped by PIL as the CLIP model's files say",
+                "prompts": digest(_prompts(inputs), 64),
+                "sampling": dict(inputs.sampling),
+            },
         )
-
-    def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """Mean over images, with an interval and replicates that pair with other cells'."""
-        (definition,) = self.definitions(inputs)
-        scores = self._scores(inputs)
-        value, interval, replicates = mean_value(scores)
-        return (
-            MetricValue(
-                definition=definition,
-                value=value,
-                n=len(scores),
-                interval=interval,
-                replicates=replicates,
-                pairing=resampling_id(inputs.pairing, len(scores), REPLICATES),
-            ),
-        )
+        return (mean_over_images(definition, self._scores(inputs), inputs),)
 
     @torch.no_grad()
     def _scores(self, inputs: EvaluationInputs) -> np.ndarray:

@@ -15,12 +15,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tfq_bench.metrics.clip_score import ClipScore, clip_scores
 from torchmetrics.functional.multimodal import clip_score as torchmetrics_clip_score
 
 from tfq_bench.errors import AssetError, MetricError
 from tfq_bench.keys import definition_id
 from tfq_bench.metrics import clip_model
-from tfq_bench.metrics.clip_score import ClipScore, clip_scores
 from tfq_bench.stats.intervals import bootstrap_indices
 from tfq_bench.testing.contracts import MetricContract
 from tfq_bench.testing.inputs import TinyInputs
@@ -112,7 +112,7 @@ class TestContract(MetricContract):
 
     def make(self) -> ClipScore:
         """With the tiny CLIP model."""
-        return ClipScore(weights=self._weights)
+        return ClipScore(weights=self._weights, hub="")
 
     def inputs(self) -> TinyInputs:
         """Of a model with prompts."""
@@ -128,7 +128,7 @@ def test_score_is_the_mean_cosine_in_float64(clip_folder, speaking):
     assert direct.min() < 0 < direct.max()  # one image tells whether scores are clipped
     assert np.ptp(direct) > 5
     expected = np.maximum(direct, 0.0)
-    (value,) = ClipScore(weights=str(clip_folder)).evaluate(speaking)
+    (value,) = ClipScore(weights=str(clip_folder), hub="").evaluate(speaking)
     assert pytest.approx(expected.mean(), rel=1e-5) == value.value
     assert len(expected) == value.n
     drawn = bootstrap_indices(len(expected), len(value.replicates))
@@ -163,7 +163,7 @@ def test_score_is_that_of_torchmetrics(clip_folder, speaking):
     texts = [prompt for prompt, kept in zip(prompts, related, strict=True) if kept]
     with torch.no_grad():
         expected = float(torchmetrics_clip_score(images, texts, made))
-    found = ClipScore(weights=str(clip_folder))._scores(speaking)
+    found = ClipScore(weights=str(clip_folder), hub="")._scores(speaking)
     assert len(texts) > 3
     assert expected == pytest.approx(found[related].mean(), rel=1e-5)
 
@@ -172,10 +172,10 @@ def test_scores_do_not_depend_on_batches(clip_folder, speaking, monkeypatch):
     """Neither do other images of a batch count, nor how long other prompts are."""
     model = speaking.loaded.model
     model.texts = ("a", "a much longer text", "b c")
-    whole = ClipScore(weights=str(clip_folder))._scores(speaking)
+    whole = ClipScore(weights=str(clip_folder), hub="")._scores(speaking)
     monkeypatch.setattr(clip_model, "BATCH", 3)
     np.testing.assert_allclose(
-        whole, ClipScore(weights=str(clip_folder))._scores(speaking), rtol=1e-5, atol=1e-4
+        whole, ClipScore(weights=str(clip_folder), hub="")._scores(speaking), rtol=1e-5, atol=1e-4
     )
 
 
@@ -186,21 +186,27 @@ def test_scores_lie_between_0_and_100():
     assert pytest.approx([0.0, 100.0, 60.0]) == clip_scores(images, texts)
 
 
+def definition(folder, inputs):
+    """Of the one score of this CLIP model."""
+    (value,) = ClipScore(weights=str(folder), hub="").evaluate(inputs)
+    return value.definition
+
+
 def test_definition_covers_prompts_and_clip_model(clip_folder, speaking, tmp_path):
     """Other prompts or another CLIP model make another number; a gate allows 0.1 of 100."""
-    (one,) = ClipScore(weights=str(clip_folder)).definitions(speaking)
+    one = definition(clip_folder, speaking)
     assert one.margin == 0.1
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
     (copy / "README.md").write_text("not read")
-    (same,) = ClipScore(weights=str(copy)).definitions(speaking)
+    same = definition(copy, speaking)
     assert definition_id(one) == definition_id(same)
     config = copy / "preprocessor_config.json"
     config = config if config.is_file() else copy / "processor_config.json"
     config.write_text(config.read_text() + "\n")
-    (resized,) = ClipScore(weights=str(copy)).definitions(speaking)
+    resized = definition(copy, speaking)
     assert definition_id(one) != definition_id(resized)
     speaking.loaded.model.texts = ("another",)
-    (other,) = ClipScore(weights=str(clip_folder)).definitions(speaking)
+    other = definition(clip_folder, speaking)
     assert definition_id(one) != definition_id(other)
 
 
@@ -209,39 +215,39 @@ def test_prompts_that_are_cut_are_told(clip_folder, speaking, caplog):
     long = "x y z " * TOKENS
     speaking.loaded.model.texts = (long,)
     with caplog.at_level(logging.WARNING, "tfq_bench"):
-        cut = ClipScore(weights=str(clip_folder))._scores(speaking)
+        cut = ClipScore(weights=str(clip_folder), hub="")._scores(speaking)
     assert "1 of 1 prompts are longer than the 16 tokens" in caplog.text
     speaking.loaded.model.texts = (long + "q",)
-    expected = ClipScore(weights=str(clip_folder))._scores(speaking)
+    expected = ClipScore(weights=str(clip_folder), hub="")._scores(speaking)
     np.testing.assert_array_equal(expected, cut)
 
 
 def test_models_without_text_have_no_score(clip_folder, make_inputs, speaking):
     """Whether they lack the method or say that they have no prompts."""
-    metric = ClipScore(weights=str(clip_folder))
+    metric = ClipScore(weights=str(clip_folder), hub="")
     with pytest.raises(MetricError, match=r"images have none; leave .* out"):
         metric.evaluate(make_inputs())
     speaking.loaded.model.texts = None
     with pytest.raises(MetricError, match="images have none"):
-        metric.definitions(speaking)
+        metric.evaluate(speaking)
 
 
 def test_prompts_of_another_number_are_refused(clip_folder, speaking):
     """One prompt would otherwise be compared with every image."""
     speaking.loaded.model.prompts = lambda images: ["a"]
     with pytest.raises(MetricError, match=r"Speaker\.prompts .* expected 8, found 1"):
-        ClipScore(weights=str(clip_folder)).evaluate(speaking)
+        ClipScore(weights=str(clip_folder), hub="").evaluate(speaking)
 
 
 def test_missing_model_comes_with_an_offer(tmp_path, monkeypatch):
     """Neither an empty cache nor a folder that is not there starts a download."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(AssetError, match=r"not in the cache.*assets fetch openai/clip-vit-large"):
-        ClipScore()
+        ClipScore(weights="", hub="openai/clip-vit-large-patch14")
     with pytest.raises(AssetError, match=r"not in the cache.*assets fetch some/clip"):
-        ClipScore(hub="some/clip")
+        ClipScore(weights="", hub="some/clip")
     with pytest.raises(AssetError, match=r"no folder .*absent\. .*set 'weights'"):
-        ClipScore(weights=str(tmp_path / "absent"))
+        ClipScore(weights=str(tmp_path / "absent"), hub="")
 
 
 def test_cached_hub_id_is_read(clip_folder, speaking, tmp_path, monkeypatch):
@@ -251,8 +257,8 @@ def test_cached_hub_id_is_read(clip_folder, speaking, tmp_path, monkeypatch):
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    (expected,) = ClipScore(weights=str(clip_folder)).evaluate(speaking)
-    assert [expected] == list(ClipScore(hub="some/clip").evaluate(speaking))
+    (expected,) = ClipScore(weights=str(clip_folder), hub="").evaluate(speaking)
+    assert [expected] == list(ClipScore(weights="", hub="some/clip").evaluate(speaking))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +276,7 @@ def test_incomplete_folders_are_refused(clip_folder, tmp_path, pattern, told):
     for path in copy.glob(pattern):
         path.unlink()
     with pytest.raises(AssetError, match=f"lacks {told}"):
-        ClipScore(weights=str(copy))
+        ClipScore(weights=str(copy), hub="")
 
 
 def test_half_a_model_and_damaged_weights_are_refused(clip_folder, speaking, tmp_path):
@@ -280,17 +286,17 @@ def test_half_a_model_and_damaged_weights_are_refused(clip_folder, speaking, tmp
     text = {name: value for name, value in load_file(weights).items() if "vis" not in name}
     save_file(text, weights, {"format": "pt"})
     with pytest.raises(AssetError, match=r"lacks \d+ weights of a CLIP model, .*vis"):
-        ClipScore(weights=str(copy)).evaluate(speaking)
+        ClipScore(weights=str(copy), hub="").evaluate(speaking)
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(AssetError, match=r"copy cannot be read .*assets fetch"):
-        ClipScore(weights=str(copy)).evaluate(speaking)
+        ClipScore(weights=str(copy), hub="").evaluate(speaking)
 
 
 def test_without_transformers_the_extra_is_named(clip_folder, monkeypatch):
     """An installation without the extra says which it needs."""
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(AssetError, match=r"pip install 'tfq-bench\[clip\]'"):
-        ClipScore(weights=str(clip_folder))
+        ClipScore(weights=str(clip_folder), hub="")
 
 
 def test_loading_prints_nothing(clip_folder, speaking, capfd):
@@ -298,6 +304,6 @@ def test_loading_prints_nothing(clip_folder, speaking, capfd):
     chatter = transformers.utils.logging
     before = chatter.is_progress_bar_enabled(), chatter.get_verbosity()
     assert before[0]
-    ClipScore(weights=str(clip_folder)).evaluate(speaking)
+    ClipScore(weights=str(clip_folder), hub="").evaluate(speaking)
     assert ("", "") == tuple(capfd.readouterr())
     assert before == (chatter.is_progress_bar_enabled(), chatter.get_verbosity())

@@ -11,10 +11,7 @@ from tfq_bench.errors import AssetError
 from tfq_bench.keys import digest
 from tfq_bench.providers import OptionValue
 
-__all__ = ["HUB_ID", "ClipFiles", "clip_assets", "find_clip"]
-
-HUB_ID = "openai/clip-vit-large-patch14"
-"""What torchmetrics takes by default, and most tables about text-to-image models."""
+__all__ = ["ClipFiles", "clip_assets", "find_clip"]
 
 _TEXTS = (
     "config.json",

@@ -12,7 +12,6 @@ import torchvision
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from tfq_bench.errors import AssetError
-from tfq_bench.metrics.lpips import Lpips
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +28,14 @@ def alexnet_file(tmp_path_factory) -> tuple[Path, str]:
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_distance_is_that_of_torchmetrics_on_the_given_weights(alexnet_file, make_inputs):
+def test_distance_is_that_of_torchmetrics_on_the_given_weights(
+    alexnet_file, make_inputs, host_metric
+):
     """The mean agrees with torchmetrics' module around the same backbone."""
     path, digest = alexnet_file
     inputs = make_inputs(reference_cell="fp-cell")
     inputs.reference_images = inputs.images[::-1].copy()
-    (value,) = Lpips(weights=str(path), sha256=digest).evaluate(inputs)
+    (value,) = host_metric("lpips", weights=str(path), sha256=digest).evaluate(inputs)
     module = _LPIPS(net="alex", pnet_rand=True)
     backbone = torchvision.models.alexnet(weights=None).features
     weights = {k.removeprefix("features."): v for k, v in torch.load(path).items()}
@@ -50,31 +51,34 @@ def test_distance_is_that_of_torchmetrics_on_the_given_weights(alexnet_file, mak
         expected = float(module(*pair).mean())
     assert expected > 0
     assert expected == pytest.approx(value.value, rel=1e-5)
+    assert digest == value.definition.parameters["backbone"]
 
 
-def test_identical_images_have_distance_zero(alexnet_file, make_inputs):
+def test_identical_images_have_distance_zero(alexnet_file, make_inputs, host_metric):
     """An image is no distance from itself."""
     path, digest = alexnet_file
     inputs = make_inputs(reference_cell="fp-cell")
     inputs.reference_images = inputs.images
-    (value,) = Lpips(weights=str(path), sha256=digest).evaluate(inputs)
+    (value,) = host_metric("lpips", weights=str(path), sha256=digest).evaluate(inputs)
     assert value.value == 0.0
 
 
-def test_missing_weights_come_with_an_offer():
+def test_missing_weights_come_with_an_offer(host_metric):
     """Without a file there is no random backbone, but a sentence about where to get it."""
     with pytest.raises(AssetError, match=r"not given.*alexnet-owt-7be5be79\.pth.*'weights'"):
-        Lpips()
+        host_metric("lpips")
 
 
-def test_other_files_are_refused(alexnet_file, tmp_path, make_inputs):
+def test_other_files_are_refused(alexnet_file, tmp_path, make_inputs, host_metric):
     """A file of another digest, or that is no AlexNet, gives no number."""
     with pytest.raises(AssetError, match="expected 7be5be79"):
-        Lpips(weights=str(alexnet_file[0]))
+        host_metric("lpips", weights=str(alexnet_file[0]))
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(2)}, path)
     inputs = make_inputs(reference_cell="fp-cell")
     inputs.reference_images = np.zeros_like(inputs.images)
-    metric = Lpips(weights=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    metric = host_metric(
+        "lpips", weights=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest()
+    )
     with pytest.raises(AssetError, match="state of torchvision's AlexNet"):
         metric.evaluate(inputs)

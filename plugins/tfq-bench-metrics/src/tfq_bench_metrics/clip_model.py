@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tfq_bench.metrics.clip_files import ClipFiles
 
 from tfq_bench.errors import AssetError, MetricError
-from tfq_bench.metrics.clip_files import ClipFiles
 
 if TYPE_CHECKING:
     from torch import Tensor
