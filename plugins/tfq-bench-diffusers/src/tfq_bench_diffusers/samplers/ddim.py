@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from tfq_bench import api
 from tfq_bench_diffusers.samplers.schedule import Schedule, whole
@@ -72,11 +73,15 @@ class Ddim(api.PlainState):
         }
 
     def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Equation 12 with sigma = 0; clipping x0 does not change eps."""
+        """Equation 12 with sigma = 0; eps is kept as it is.
+
+        Deriving it anew from the clipped x0 would write the clipping error into the noise, which
+        leaves grain in the images.
+        """
         ab_t, ab_prev = self._alpha_bars[index]
         x0, eps = self._schedule.x0_eps(state, prediction, ab_t)
         x0 = self._schedule.clipped(x0)
-        return ab_prev**0.5 * x0 + (1.0 - ab_prev) ** 0.5 * eps
+        return torch.add(ab_prev**0.5 * x0, eps, alpha=(1.0 - ab_prev) ** 0.5)
 
 
 class Ddpm(api.PlainState):
