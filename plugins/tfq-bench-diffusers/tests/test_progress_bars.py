@@ -9,7 +9,7 @@ import transformers
 from huggingface_hub.utils import are_progress_bars_disabled
 
 from tfq_bench_diffusers.model import DiffusersModel
-from tfq_bench_diffusers.quiet import no_bars
+from tfq_bench_diffusers.progress_bars import no_bars
 
 LIBRARIES = (diffusers.utils.logging, transformers.utils.logging)
 
