@@ -10,7 +10,7 @@ import pytest
 from tfq_bench.errors import StoreError
 from tfq_bench.store import records
 from tfq_bench_reports.renderer import BUDGET, HtmlRenderer
-from tfq_bench_reports.view import read_run
+from tfq_bench_reports.view.reader import read_run
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

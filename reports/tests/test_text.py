@@ -4,8 +4,8 @@ import pytest
 
 from tfq_bench.border import Interval
 from tfq_bench_reports import formatting
-from tfq_bench_reports.naming import short_names
-from tfq_bench_reports.redact import redact
+from tfq_bench_reports.view.naming import short_names
+from tfq_bench_reports.view.redact import redact
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,8 @@ def test_a_suite_may_say_what_counts_as_saturated(run):
 def test_the_report_says_it_first(run):
     """The verdict begins with it, and ranks nothing against broken images."""
     pytest.importorskip("tfq_bench_reports")
-    from tfq_bench_reports.verdict import verdict
-    from tfq_bench_reports.view import read_run
+    from tfq_bench_reports.view.reader import read_run
+    from tfq_bench_reports.view.verdict import verdict
 
     _, _, folder = run(decode="images * 0")
     first, *rest = verdict(read_run(folder))

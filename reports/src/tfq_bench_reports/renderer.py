@@ -14,13 +14,13 @@ from markupsafe import Markup
 from tfq_bench.api import harmless
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.run import RunFolder
-from tfq_bench_reports.blocks import HeatMaps, heat_maps
-from tfq_bench_reports.curves import CurveFigures, curves
-from tfq_bench_reports.figures import Figure, scatters
-from tfq_bench_reports.grid import SHOWN, GridView, grids
-from tfq_bench_reports.model import RunView
-from tfq_bench_reports.verdict import Point, verdict
-from tfq_bench_reports.view import read_run
+from tfq_bench_reports.charts.curves import CurveFigures, curves
+from tfq_bench_reports.charts.heatmaps import HeatMaps, heat_maps
+from tfq_bench_reports.charts.image_grid import SHOWN, GridView, grids
+from tfq_bench_reports.charts.scatters import Figure, scatters
+from tfq_bench_reports.view.reader import read_run
+from tfq_bench_reports.view.types import RunView
+from tfq_bench_reports.view.verdict import Point, verdict
 
 __all__ = ["BUDGET", "HARD_LIMIT", "HtmlRenderer"]
 

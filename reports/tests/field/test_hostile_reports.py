@@ -14,8 +14,8 @@ from tfq_bench.errors import TfqError
 from tfq_bench.store import records
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing.fuzzing import fuzz
-from tfq_bench_reports.redact import redact
 from tfq_bench_reports.renderer import HtmlRenderer
+from tfq_bench_reports.view.redact import redact
 
 HOSTILE = "</title></script></svg><script>alert(1)</script><img src=x onerror='a()'>"
 HOSTILE += "\x1b[2K\x00\u202e\ud800\"'"

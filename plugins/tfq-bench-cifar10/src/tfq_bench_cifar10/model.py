@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tfq_bench import api
 from tfq_bench_cifar10 import embedded
-from tfq_bench_cifar10.network import CLASSES, NETWORKS, NO_CLASS, class_table
-from tfq_bench_cifar10.sampler import Ddim
+from tfq_bench_cifar10.network import CLASSES, NETWORKS, NO_CLASS, betas, class_table
+from tfq_bench_diffusers.samplers.classes import settings
+from tfq_bench_diffusers.samplers.ddim import Ddim
+from tfq_bench_diffusers.samplers.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,6 +38,22 @@ def conditional(*, guidance: float) -> Cifar10Model:
 def dit(*, guidance: float) -> Cifar10Model:
     """A small DiT, told a class as its index."""
     return Cifar10Model(NETWORKS["dit"], guidance=guidance)
+
+
+def scheduler_config() -> dict[str, Any]:
+    """What all three were trained for, as diffusers would store it.
+
+    The betas are listed because numpy, which computes `linear`, rounds some of them otherwise.
+    """
+    return {
+        "_class_name": "DDIMScheduler",
+        "trained_betas": betas().tolist(),
+        "prediction_type": "epsilon",
+        "timestep_spacing": "leading",
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+        "set_alpha_to_one": True,
+    }
 
 
 class Cifar10Model:
@@ -94,10 +112,21 @@ class Cifar10Model:
 
     def sampler(self, name: str, steps: int) -> Ddim:
         """`ddim` or `ddim-quadratic`; SuiteError for a number of steps it cannot place."""
+        schedule = Schedule(settings(scheduler_config(), name), name)
         try:
-            return Ddim(name, steps)
-        except ValueError as error:
-            raise api.SuiteError(f"[sampling]: model '{self.network.model}': {error}") from error
+            sampler = Ddim(schedule, steps, "quadratic" if name == "ddim-quadratic" else "config")
+        except api.SuiteError as error:
+            reason = str(error).removeprefix("[sampling]: ")
+            raise api.SuiteError(f"[sampling]: model '{self.network.model}': {reason}") from error
+        # Stored results are found by it: it stays as it was, whatever else `Ddim` says of itself.
+        sampler.definition = {
+            "name": name,
+            "eta": 0.0,
+            "timesteps": list(sampler.timesteps),
+            "schedule": "linear beta 1e-4..0.02, 1000 steps",
+            "clip": "predicted image to [-1, 1], epsilon kept",
+        }
+        return sampler
 
     def conditions(self, images: Sequence[int], *, device: str) -> Mapping[str, Tensor]:
         """What the network is told of class i mod 10 for image i; nothing if it knows no classes.

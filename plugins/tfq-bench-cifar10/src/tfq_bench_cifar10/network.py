@@ -24,6 +24,7 @@ __all__ = [
     "TRAIN_STEPS",
     "Network",
     "alphas_cumprod",
+    "betas",
     "build_conditional",
     "build_dit",
     "build_trainable",
@@ -190,7 +191,11 @@ def class_table(tokens: torch.Tensor | None) -> torch.Tensor:
     return torch.arange(CLASSES + 1) if tokens is None else tokens
 
 
+def betas() -> torch.Tensor:
+    """float64 `[1000]`, beta_t (DDPM, section 4)."""
+    return torch.linspace(BETA_START, BETA_END, TRAIN_STEPS, dtype=torch.float64)
+
+
 def alphas_cumprod() -> torch.Tensor:
-    """float64 `[1000]`, the cumulative product of 1 - beta_t (DDPM, section 4)."""
-    betas = torch.linspace(BETA_START, BETA_END, TRAIN_STEPS, dtype=torch.float64)
-    return torch.cumprod(1.0 - betas, dim=0)
+    """float64 `[1000]`, the cumulative product of 1 - beta_t."""
+    return torch.cumprod(1.0 - betas(), dim=0)

@@ -11,7 +11,7 @@ import torch
 from tfq_bench import api
 from tfq_bench_diffusers.folders import weights_of
 from tfq_bench_diffusers.heads import set_heads, without_heads
-from tfq_bench_diffusers.quiet import no_bars
+from tfq_bench_diffusers.progress_bars import no_bars
 from tfq_bench_diffusers.tensors import check_tensors, listed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 
 from tfq_bench import api
 from tfq_bench_diffusers.folders import TEXT, Folder, read_json, weights_of
-from tfq_bench_diffusers.quiet import no_bars
+from tfq_bench_diffusers.progress_bars import no_bars
 from tfq_bench_diffusers.tensors import check_floats, listed
 
 if TYPE_CHECKING:

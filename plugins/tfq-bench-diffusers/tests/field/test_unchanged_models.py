@@ -67,9 +67,9 @@ def test_what_a_sampler_holds_counts(make_folder, sampler):
     use(loaded)
     assert [] == before.changes()
     loaded.sampler._schedule.clip = 0.25
-    loaded.sampler._schedule.final_signal = 0.5
-    loaded.sampler._schedule.signal[3] *= 0.9
-    names = ("clip", "final_signal", "signal")
+    loaded.sampler._schedule.final_alpha_bar = 0.5
+    loaded.sampler._schedule.alpha_bar[3] *= 0.9
+    names = ("alpha_bar", "clip", "final_alpha_bar")
     assert [f"sampler._schedule.{name}" for name in names] == sorted(before.changes())
 
 

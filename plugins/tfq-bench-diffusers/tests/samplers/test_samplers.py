@@ -19,7 +19,7 @@ from diffusers import (
 from tfq_bench import api
 from tfq_bench_diffusers import samplers
 from tfq_bench_diffusers.samplers import SAMPLERS
-from tfq_bench_diffusers.samplers.classes import SAMPLER_CLASSES
+from tfq_bench_diffusers.samplers.classes import CLASSES, SAMPLER_CLASSES
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -149,6 +149,24 @@ def test_trajectories_are_those_of_diffusers(name, kind, config, steps, in_doubl
     sampler = make_sampler(name, steps, config)
     assert times == pytest.approx([float(t) for t in sampler.timesteps], abs=1e-9)
     torch.testing.assert_close(ours(sampler), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "prediction"),
+    [
+        (name, kind, prediction)
+        for name, kind in sorted({case[0]: case[1] for case in CASES}.items())
+        for prediction in ("epsilon", "sample", "v_prediction")
+        if (name, prediction) != ("pndm", "sample")  # refused
+    ],
+)
+def test_every_prediction_type_is_that_of_diffusers(name, kind, prediction, in_double, monkeypatch):
+    """What the network predicts is understood alike by every sampler, in float64."""
+    in_double(kind)
+    config = {**SCALED, "prediction_type": prediction, "skip_prk_steps": True}
+    known = {key: value for key, value in config.items() if key in CLASSES[kind.__name__]}
+    _, expected = theirs(kind(**known), 10, monkeypatch)
+    torch.testing.assert_close(ours(make_sampler(name, 10, known)), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_quadratic_spacing_is_the_papers():

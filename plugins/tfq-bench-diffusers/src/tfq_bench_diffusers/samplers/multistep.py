@@ -1,6 +1,15 @@
 """PLMS (arXiv:2202.09778) and DPM-Solver++ (arXiv:2211.01095): they remember predictions.
 
 What they remember lies in the state, behind x: `[B, (1 + k)*C, H, W]` for k tensors.
+
+Symbols, besides those of `schedule`:
+
+| symbol | |
+|---|---|
+| `e_t`, `e_prime` | a prediction of the network, and the weighted mean of several (PLMS) |
+| `lambda` | log(sqrt_ab / sqrt_1m_ab), half the log of the signal-to-noise ratio |
+| `h`, `r` | the step in lambda, and the one before it relative to it |
+| `d` | D in the paper: x0, extrapolated from this step's and the one before |
 """
 
 from __future__ import annotations
@@ -64,10 +73,10 @@ class Plms(_Remembers):
         self._schedule = schedule
         # As in `Ddim`: down by a whole stride, whatever timestep comes next.
         stride = schedule.train_steps // steps
-        self._levels = [(schedule.level(t), schedule.level(t - stride)) for t in times]
+        self._alpha_bars = [(schedule.ab(t), schedule.ab(t - stride)) for t in times]
         # The first step is taken again from one stride above where its second half is computed.
         above = min(times[1] + stride, schedule.train_steps - 1)
-        self._again = (schedule.level(above), schedule.level(times[1]))
+        self._again = (schedule.ab(above), schedule.ab(times[1]))
         self.definition: Mapping[str, Any] = {
             "name": schedule.name,
             "order": 4,
@@ -80,23 +89,24 @@ class Plms(_Remembers):
         """Section 3.3 of the paper; the first two indices make one step together."""
         x, *before = state.chunk(1 + self.kept, dim=1)
         if index == 0:
-            moved = self._move(x, prediction, self._levels[0])
-            return torch.cat([moved, prediction, x, before[2]], dim=1)
+            x_prev = self._transfer(x, prediction, self._alpha_bars[0])
+            return torch.cat([x_prev, prediction, x, before[2]], dim=1)
         if index == 1:
             first, start, empty = before
-            x = self._move(start, (prediction + first) / 2, self._again)
+            x = self._transfer(start, (prediction + first) / 2, self._again)
             return torch.cat([x, first, empty, empty], dim=1)
         known = [prediction, *before[: min(index - 1, 3)]]
         weights = ADAMS_BASHFORTH[len(known) - 1]
-        mixed = sum(weight * one for weight, one in zip(weights, known, strict=True))
-        assert not isinstance(mixed, int)
-        moved = self._move(x, mixed, self._levels[index - 1])
-        return torch.cat([moved, prediction, before[0], before[1]], dim=1)
+        e_prime = sum(weight * e_t for weight, e_t in zip(weights, known, strict=True))
+        assert not isinstance(e_prime, int)
+        x_prev = self._transfer(x, e_prime, self._alpha_bars[index - 1])
+        return torch.cat([x_prev, prediction, before[0], before[1]], dim=1)
 
-    def _move(self, x: Tensor, prediction: Tensor, levels: tuple[float, float]) -> Tensor:
-        now, after = levels
-        image, blur = self._schedule.split(x, prediction, now)
-        return after**0.5 * image + (1.0 - after) ** 0.5 * blur
+    def _transfer(self, x: Tensor, e_t: Tensor, alpha_bars: tuple[float, float]) -> Tensor:
+        """The paper's transfer part: x of level ab_t to x of level ab_prev."""
+        ab_t, ab_prev = alpha_bars
+        x0, eps = self._schedule.x0_eps(x, e_t, ab_t)
+        return ab_prev**0.5 * x0 + (1.0 - ab_prev) ** 0.5 * eps
 
 
 class DpmSolver(_Remembers):
@@ -121,9 +131,9 @@ class DpmSolver(_Remembers):
         self.timesteps = whole(times)
         self._schedule = schedule
         clean = settings["final_sigmas_type"] == "zero"
-        last = 1.0 if clean else float(schedule.signal[0])
-        self._signal = [*(float(schedule.signal[int(t)]) for t in times), last]
-        if not clean and self._signal[-1] == self._signal[-2]:
+        last = 1.0 if clean else float(schedule.alpha_bar[0])
+        self._alpha_bars = [*(schedule.ab(t) for t in times), last]
+        if not clean and self._alpha_bars[-1] == self._alpha_bars[-2]:
             raise api.SuiteError(
                 f"[sampling]: sampler '{schedule.name}' would take its last step from timestep 0 "
                 "to the same level (final_sigmas_type = 'sigma_min'); take another number of "
@@ -144,8 +154,8 @@ class DpmSolver(_Remembers):
     @staticmethod
     def _times(schedule: Schedule, steps: int, clipped: float) -> list[float]:
         """One more than asked is placed, and the cleanest left out, where the end is not noise."""
-        logs = 0.5 * np.log(schedule.signal / (1.0 - schedule.signal))
-        last = schedule.train_steps - int((logs < clipped).sum())
+        lambdas = 0.5 * np.log(schedule.alpha_bar / (1.0 - schedule.alpha_bar))
+        last = schedule.train_steps - int((lambdas < clipped).sum())
         if last <= 0:
             raise api.SuiteError(
                 f"sampler '{schedule.name}': the model's scheduler says lambda_min_clipped = "
@@ -160,21 +170,20 @@ class DpmSolver(_Remembers):
 
     def step(self, state: Tensor, prediction: Tensor, index: int, noise: Tensor | None) -> Tensor:  # noqa: ARG002
         """Algorithm 2 of the paper, for the prediction of the image."""
-        x, earlier = state.chunk(2, dim=1)
-        now, after = self._signal[index], self._signal[index + 1]
-        image, _ = self._schedule.split(x, prediction, now)
-        if after == 1.0:
-            return torch.cat([image, image], dim=1)  # without noise left, x is the image
-        stride = _log_snr(after) - _log_snr(now)
-        target = image
+        x, x0_before = state.chunk(2, dim=1)
+        ab_t, ab_prev = self._alpha_bars[index], self._alpha_bars[index + 1]
+        x0, _ = self._schedule.x0_eps(x, prediction, ab_t)
+        if ab_prev == 1.0:
+            return torch.cat([x0, x0], dim=1)  # without noise left, x is the image
+        h = _lambda(ab_prev) - _lambda(ab_t)
+        d = x0
         lower = index == len(self.timesteps) - 1 and self._lower_final
         if index > 0 and self._order > 1 and not lower:
-            ratio = (_log_snr(now) - _log_snr(self._signal[index - 1])) / stride
-            target = image + (image - earlier) / (2 * ratio)
-        moved = ((1 - after) / (1 - now)) ** 0.5 * x - after**0.5 * math.expm1(-stride) * target
-        return torch.cat([moved, image], dim=1)
+            r = (_lambda(ab_t) - _lambda(self._alpha_bars[index - 1])) / h
+            d = x0 + (x0 - x0_before) / (2 * r)
+        x_prev = ((1 - ab_prev) / (1 - ab_t)) ** 0.5 * x - ab_prev**0.5 * math.expm1(-h) * d
+        return torch.cat([x_prev, x0], dim=1)
 
 
-def _log_snr(signal: float) -> float:
-    """Half the logarithm of the signal-to-noise ratio, lambda in the paper."""
-    return 0.5 * math.log(signal / (1.0 - signal))
+def _lambda(alpha_bar: float) -> float:
+    return 0.5 * math.log(alpha_bar / (1.0 - alpha_bar))

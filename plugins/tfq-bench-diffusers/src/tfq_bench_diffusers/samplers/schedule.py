@@ -2,6 +2,16 @@
 
 diffusers' scheduler objects are not used: they keep state between calls, and derive the previous
 timestep from a constant stride, which is wrong for quadratic spacing.
+
+Symbols, here and in the samplers:
+
+| symbol | |
+|---|---|
+| `T`, `t` | trained timesteps; one of them, 0 to T - 1, 0 being the cleanest |
+| `alpha_bar` | float64 `[T]`, cumulative product of 1 - beta_t |
+| `ab_t`, `ab_prev` | alpha_bar at the prediction's timestep, and at the next, cleaner one |
+| `sqrt_ab`, `sqrt_1m_ab` | sqrt(alpha_bar), sqrt(1 - alpha_bar) |
+| `x0`, `eps` | the image and the noise in `x = sqrt_ab x0 + sqrt_1m_ab eps` |
 """
 
 from __future__ import annotations
@@ -21,7 +31,7 @@ __all__ = ["Schedule", "whole"]
 
 
 class Schedule:
-    """Signal levels over the training timesteps, and how the network's output is meant.
+    """`alpha_bar` over the trained timesteps, and how the network's output is meant.
 
     Args:
         settings: every key of the scheduler's class, see `classes.settings`.
@@ -42,15 +52,15 @@ class Schedule:
         self.offset = int(settings["steps_offset"])
         self.spacing = str(settings["timestep_spacing"])
         betas = self._betas(settings)
-        self.signal: np.ndarray = np.cumprod(1.0 - betas)
-        if not self.signal[-1] > 0.0:
+        self.alpha_bar: np.ndarray = np.cumprod(1.0 - betas)
+        if not self.alpha_bar[-1] > 0.0:
             raise api.SuiteError(
                 f"sampler '{name}': the model's scheduler leaves no signal at its last timestep "
                 "(the product of 1 - beta is 0); expected smaller betas."
             )
-        self.final_signal = 1.0
+        self.final_alpha_bar = 1.0
         if not settings.get("set_alpha_to_one", True):
-            self.final_signal = float(self.signal[0])
+            self.final_alpha_bar = float(self.alpha_bar[0])
 
     def _betas(self, settings: Mapping[str, Any]) -> np.ndarray:
         if settings["trained_betas"] is not None:
@@ -62,8 +72,8 @@ class Schedule:
             return np.linspace(low**0.5, high**0.5, self.train_steps) ** 2
         # arXiv:2102.09672, equation 17, with betas capped at 0.999.
         grid = np.arange(self.train_steps + 1) / self.train_steps
-        level = np.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1.0 - level[1:] / level[:-1], 0.999)
+        alpha_bar = np.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
+        return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
 
     def _trained(self, betas: Any) -> np.ndarray:
         expected = f"{self.train_steps} numbers between 0 and 1 (num_train_timesteps)"
@@ -79,9 +89,9 @@ class Schedule:
                 raise api.SuiteError(f"{where}; expected {expected}, found {found} at {number}.")
         return np.asarray(betas, dtype=np.float64)
 
-    def level(self, timestep: float) -> float:
-        """The signal at a whole timestep; behind the last one, what the configuration says."""
-        return float(self.signal[int(timestep)]) if timestep >= 0 else self.final_signal
+    def ab(self, t: float) -> float:
+        """alpha_bar at a whole timestep; below 0, what the configuration says."""
+        return float(self.alpha_bar[int(t)]) if t >= 0 else self.final_alpha_bar
 
     def check_steps(self, steps: int, fewest: int = 1) -> None:
         """Nothing, when `steps` steps can be placed; else SuiteError."""
@@ -132,34 +142,34 @@ class Schedule:
             )
         return [float(t) for t in placed]
 
-    def split(self, x: Tensor, prediction: Tensor, signal: float) -> tuple[Tensor, Tensor]:
-        """The image and the noise that a prediction means: `x = sqrt(a) image + sqrt(1-a) noise`.
+    def x0_eps(self, x: Tensor, prediction: Tensor, ab_t: float) -> tuple[Tensor, Tensor]:
+        """`x0` and `eps` that a prediction means: of eps, x0 or v = sqrt_ab eps - sqrt_1m_ab x0.
 
         Args:
-            signal: `a`, the cumulative product of 1 - beta at the prediction's timestep.
+            x: `[B, C, H, W]`, what the network was given. prediction: its answer, of that shape.
         """
-        keep, blur = signal**0.5, (1.0 - signal) ** 0.5
+        sqrt_ab, sqrt_1m_ab = ab_t**0.5, (1.0 - ab_t) ** 0.5
         if self.prediction == "epsilon":
-            return (x - blur * prediction) / keep, prediction
+            return (x - sqrt_1m_ab * prediction) / sqrt_ab, prediction
         if self.prediction == "sample":
-            return prediction, (x - keep * prediction) / blur
-        return keep * x - blur * prediction, keep * prediction + blur * x
+            return prediction, (x - sqrt_ab * prediction) / sqrt_1m_ab
+        return sqrt_ab * x - sqrt_1m_ab * prediction, sqrt_ab * prediction + sqrt_1m_ab * x
 
-    def clipped(self, image: Tensor) -> Tensor:
-        """`image`, clipped where the configuration says so."""
-        return image if self.clip is None else image.clamp(-self.clip, self.clip)
+    def clipped(self, x0: Tensor) -> Tensor:
+        """`x0`, clipped where the configuration says so."""
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
     @property
     def definition(self) -> dict[str, Any]:
         """JSON-able description."""
         return {
             "schedule": self.kind,
-            "first beta": float(1.0 - self.signal[0]),
-            "last signal": float(self.signal[-1]),
+            "first beta": float(1.0 - self.alpha_bar[0]),
+            "last signal": float(self.alpha_bar[-1]),
             "train steps": self.train_steps,
             "prediction": self.prediction,
             "clip": self.clip,
-            "final signal": self.final_signal,
+            "final signal": self.final_alpha_bar,
         }
 
 
