@@ -55,7 +55,6 @@ def capture(
     last = max((step for step, _ in wanted), default=-1)
     kept: dict[tuple[int, int], Tensor] = {}
     told: dict[int, list[Mapping[str, Tensor]]] = {}
-    calls = 0
     for start in range(0, len(images), batch):
         chosen = images[start : start + batch]
         sampled = SampledBatch(loaded, chosen, seed=seed, purpose="calibration")
@@ -70,9 +69,8 @@ def capture(
             if step == last:
                 break
             sampled.advance(sampled.predict(loaded.network, x))
-            calls += 1
             progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
-    return _assemble(loaded, wanted, kept, told, calls)
+    return _assemble(loaded, wanted, kept, told)
 
 
 def _assemble(
@@ -80,7 +78,6 @@ def _assemble(
     wanted: Sequence[tuple[int, int]],
     kept: Mapping[tuple[int, int], Tensor],
     told: Mapping[int, Sequence[Mapping[str, Tensor]]],
-    calls: int,
 ) -> CalibrationData:
     rows = [(pair, branch) for pair in wanted for branch in told[pair[1]]]
     if rows:
@@ -112,7 +109,6 @@ def _assemble(
         step=torch.tensor([pair[0] for pair, _ in rows], dtype=torch.int64, device=loaded.device),
         image=torch.tensor([pair[1] for pair, _ in rows], dtype=torch.int64, device=loaded.device),
         condition={name: torch.stack([branch[name] for _, branch in rows]) for name in names},
-        network_calls=calls,
     )
 
 
