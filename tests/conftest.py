@@ -187,7 +187,8 @@ def project(tiny_suite, tmp_path):
     def make(name="run", **options):
         spec, table = load_suite(str(tiny_suite(**options))), discover()
         plan = make_plan(spec, table)
-        folder = RunFolder.create(tmp_path / name, spec.text, plan.to_json())
+        folder = RunFolder.prepare(tmp_path / name)
+        folder.write(spec.text, plan.to_json())
         bench = Workbench(plan, table, folder.artefacts)
         return types.SimpleNamespace(plan=plan, table=table, folder=folder, bench=bench)
 

@@ -236,7 +236,6 @@ class CalibrationData:
         step: int64 `[M]`, index of the sampler step in execution order.
         image: int64 `[M]`, index of the image.
         condition: tensors `[M, ...]` by argument name, empty for an unconditional model.
-        network_calls: how many forward passes the capture took (batched calls counted once).
     """
 
     x: Tensor
@@ -244,7 +243,6 @@ class CalibrationData:
     step: Tensor
     image: Tensor
     condition: Mapping[str, Tensor] = field(default_factory=dict)
-    network_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

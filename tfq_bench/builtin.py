@@ -62,7 +62,7 @@ def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
     yield api.QuantizerProvider(
         name="fp",
         summary="Full precision: nothing is quantized; the reference of every comparison.",
-        factory="tfq_bench.pipeline.quantize:FullPrecision",
+        factory="tfq_bench.pipeline.quantize:full_precision",
         wbits=_FULL,
         abits=_FULL,
     )

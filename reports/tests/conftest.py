@@ -306,7 +306,8 @@ def write_run(folder, cells=CELLS, *, side=32):
             for spec in cells
         ],
     }
-    run = RunFolder.create(folder, SUITE, plan)
+    run = RunFolder.prepare(folder)
+    run.write(SUITE, plan)
     environment = run.add_environment(ENVIRONMENT)
     for number, spec in enumerate(cells):
         shared = {

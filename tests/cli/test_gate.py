@@ -47,7 +47,8 @@ def make_run(tmp_path):
                 )
             if values is None:
                 records.append(Record(**common, status="failed", reason="out of memory"))
-        run = RunFolder.create(tmp_path / name, "", plan)
+        run = RunFolder.prepare(tmp_path / name)
+        run.write("", plan)
         append(run.records_path, records)
         return str(run.path)
 

@@ -37,7 +37,8 @@ def make_run(path, *, recorded=True):
     cell |= {"reason": None, "reference": None, "execution": "full-precision"}
     cell |= {"keys": {"evaluate": ["m"]}}
     plan = {"schema": 2, "id": "plan", "suite": {"name": "s"}, "shards": [], "cells": [cell]}
-    run = RunFolder.create(path, "", plan)
+    run = RunFolder.prepare(path)
+    run.write("", plan)
     record = Record(
         run="plan",
         cell="c",

@@ -47,7 +47,8 @@ def make_run(tmp_path):
         cell = {"key": "c0", "label": label, "axes": axes, "status": "planned", "reason": None}
         cell |= {"execution": "lowered", "reference": None, "keys": {"evaluate": sources}}
         plan = {"schema": 2, "id": name, "suite": {"name": "s"}, "shards": [], "cells": [cell]}
-        run = RunFolder.create(tmp_path / name, "", plan)
+        run = RunFolder.prepare(tmp_path / name)
+        run.write("", plan)
         common = {"run": name, "cell": "c0", "label": label, "axes": axes, "environment": "e"}
         common |= {"execution": "lowered"}
         found = [

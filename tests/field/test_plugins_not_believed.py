@@ -563,7 +563,8 @@ def test_one_failure_blocks_all_that_follow():
 
 def test_the_store_is_not_left_open(tmp_path):
     """What is raised before an artefact is sealed leaves none behind."""
-    folder = RunFolder.create(tmp_path / "run", "", {"schema": 1, "cells": []})
+    folder = RunFolder.prepare(tmp_path / "run")
+    folder.write("", {"schema": 1, "cells": []})
 
     def refuse():
         raise StoreError("changed")

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from tfq_bench.border import CalibrationNeeds, Scheme
+from tfq_bench.border import Scheme
 from tfq_bench.errors import QuantizationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.pipeline.quantize import FullPrecision, quantize
+from tfq_bench.pipeline.quantize import full_precision, quantize
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.testing.tiny import load_tiny
 
@@ -59,10 +59,7 @@ def test_other_timesteps():
         run(lambda state: dataclasses.replace(state, timesteps=(1, 2)))
 
 
-def test_full_precision_wants_nothing_and_quantizes_nothing():
-    """The reference has no calibration and a state without layers."""
-    method = FullPrecision(scheme=Scheme())
-    loaded = load_tiny()
-    assert CalibrationNeeds() == method.calibration_needs(loaded, images=8)
-    state = method.quantize(loaded, None, generator=None, progress=None)
-    assert ({}, "fp") == (dict(state.layers), state.method)
+def test_full_precision_is_no_method():
+    """The reference is never asked for; whoever asks is told that there is nothing to do."""
+    with pytest.raises(QuantizationError, match="nothing to quantize"):
+        full_precision(scheme=Scheme())

@@ -75,4 +75,6 @@ def plan():
 @pytest.fixture
 def run(tmp_path, plan):
     """A run folder with the cells c0 and c1 and no records."""
-    return RunFolder.create(tmp_path / "run", "schema = 1\n", plan("c0", "c1", sample=("s0", "s1")))
+    run = RunFolder.prepare(tmp_path / "run")
+    run.write("schema = 1\n", plan("c0", "c1", sample=("s0", "s1")))
+    return run

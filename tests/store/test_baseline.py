@@ -19,7 +19,8 @@ SCHEMA = json.loads((files("tfq_bench") / "schemas" / "baseline.schema.json").re
 @pytest.fixture
 def complete(tmp_path, record, plan):
     """A run of one finished cell with two metrics."""
-    run = RunFolder.create(tmp_path / "run", "", plan("c0", metrics=("fd-tiny", "kd")))
+    run = RunFolder.prepare(tmp_path / "run")
+    run.write("", plan("c0", metrics=("fd-tiny", "kd")))
     append(run.records_path, [record(replicates=(1.0, 2.0)), record(name="kd", value=0.1)])
     return run
 
@@ -43,7 +44,8 @@ def test_a_baseline_reads_back_what_the_run_had(complete, tmp_path):
 
 def test_the_same_numbers_give_the_same_file(complete, tmp_path, record, plan):
     """Whatever the order of the records."""
-    other = RunFolder.create(tmp_path / "other", "", plan("c0", metrics=("kd", "fd-tiny")))
+    other = RunFolder.prepare(tmp_path / "other")
+    other.write("", plan("c0", metrics=("kd", "fd-tiny")))
     append(other.records_path, [record(name="kd", value=0.1), record(replicates=(1.0, 2.0))])
     for name, run in (("a", complete), ("b", other)):
         save_baseline(baseline_of(run), tmp_path / name)
@@ -52,7 +54,8 @@ def test_the_same_numbers_give_the_same_file(complete, tmp_path, record, plan):
 
 def test_hardware_is_described_and_fingerprinted(complete, tmp_path, record, plan):
     """So that times can be gated, and a reader knows where they come from."""
-    run = RunFolder.create(tmp_path / "other", "", plan("c0"))
+    run = RunFolder.prepare(tmp_path / "other")
+    run.write("", plan("c0"))
     hardware = {"cpu": "Xeon", "usable_cores": 4, "memory_bytes": 2**34, "gpus": []}
     name = run.add_environment({"hardware": hardware})
     line = record()

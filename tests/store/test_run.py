@@ -26,7 +26,8 @@ def test_a_run_is_opened_where_it_was_created(run, record):
 def test_creating_a_run_again_keeps_its_records(run, record, plan):
     """The same command resumes."""
     append(run.records_path, [record("c0")])
-    again = RunFolder.create(run.path, "schema = 1\n", plan("c0"))
+    again = RunFolder.prepare(run.path)
+    again.write("schema = 1\n", plan("c0"))
     assert ["c0"] == [r.cell for r in again.records()]
 
 
@@ -38,18 +39,20 @@ def test_folders_that_are_not_runs_are_refused(tmp_path, plan):
         RunFolder.open(tmp_path)
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(StoreError, match="found other files"):
-        RunFolder.create(tmp_path, "", plan())
+        RunFolder.prepare(tmp_path)
 
 
 def test_an_older_plan_is_refused_until_the_suite_runs_again(tmp_path, plan):
     """It is not read; a run in the folder, which is its own, writes it anew and says so."""
-    run = RunFolder.create(tmp_path / "run", "", plan() | {"schema": SCHEMA - 1})
+    run = RunFolder.prepare(tmp_path / "run")
+    run.write("", plan() | {"schema": SCHEMA - 1})
     with run.lease():  # which every run takes, and which marks a folder as its own
         pass
     words = rf"expected schema {SCHEMA}, found {SCHEMA - 1}\. Run the suite again"
     with pytest.raises(StoreError, match=words):
         RunFolder.open(run.path)
-    again = RunFolder.create(run.path, "", plan("c0"))
+    again = RunFolder.prepare(run.path)
+    again.write("", plan("c0"))
     assert [f"plan.json is written anew: expected schema {SCHEMA}, found {SCHEMA - 1}."] == (
         again.notes
     )
@@ -58,7 +61,8 @@ def test_an_older_plan_is_refused_until_the_suite_runs_again(tmp_path, plan):
 
 def test_a_damaged_plan_is_written_anew(tmp_path, plan):
     """Bytes that are no JSON, or a change after it was written, lose the plan and nothing else."""
-    run = RunFolder.create(tmp_path / "run", "", plan("c0"))
+    run = RunFolder.prepare(tmp_path / "run")
+    run.write("", plan("c0"))
     with run.lease():
         pass
     path = run.path / "plan.json"
@@ -66,17 +70,19 @@ def test_a_damaged_plan_is_written_anew(tmp_path, plan):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match=r"is no plan that can be used: .*Run the suite again"):
             RunFolder.open(run.path)
-        again = RunFolder.create(run.path, "", plan("c0"))
+        again = RunFolder.prepare(run.path)
+        again.write("", plan("c0"))
         assert ["plan.json is written anew"] == [note.partition(":")[0] for note in again.notes]
         assert "r" == RunFolder.open(run.path).plan()["id"]
 
 
 def test_a_later_plan_is_left_as_it_is(tmp_path, plan):
     """A later version of the program knows better what is in it."""
-    run = RunFolder.create(tmp_path / "run", "", plan() | {"schema": SCHEMA + 1})
+    run = RunFolder.prepare(tmp_path / "run")
+    run.write("", plan() | {"schema": SCHEMA + 1})
     before = (run.path / "plan.json").read_bytes()
     with pytest.raises(StoreError, match=f"schema {SCHEMA} at most, found {SCHEMA + 1}"):
-        RunFolder.create(run.path, "", plan())
+        RunFolder.prepare(run.path)
     assert before == (run.path / "plan.json").read_bytes()
 
 

@@ -28,9 +28,7 @@ from tfq_bench.errors import (
 )
 from tfq_bench.host import PluginTable, discover
 from tfq_bench.inspection import cause, out_of_memory
-from tfq_bench.planner import make_plan
 from tfq_bench.store.run import RunFolder
-from tfq_bench.suite import parse_suite
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Outcome, Task
@@ -73,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
     try:
         folder = RunFolder.open(args.run)
         table = discover()
-        outcome = _run(args, folder, _same_plan(folder, table), table)
+        outcome = _run(args, folder, table)
     except NothingToDo:
         if args.outcome is None:
             raise
@@ -105,38 +103,13 @@ def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
     return CellError.exit_code
 
 
-def _same_plan(folder: RunFolder, table: PluginTable) -> Plan:
-    """The plan of the run, made anew from its suite.
-
-    Raises:
-        SuiteError: what is installed now, or here, gives another plan.
-    """
-    stored = folder.plan()
-    suite = folder.path / "suite.toml"
-    try:
-        text = suite.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"cannot read '{suite}': {error}. Run the suite again.") from error
-    from tfq_bench.pipeline.functions import unreplaced
-
-    with unreplaced():
-        plan = make_plan(parse_suite(text, str(suite), Path(stored["folder"])), table)
-    if plan.id != stored["id"]:
-        from tfq_bench.pipeline.changes import differences
-
-        moved = "; ".join(differences(stored, plan))
-        raise SuiteError(
-            f"'{folder.path}' was planned as {stored['id']}; with what is installed now its suite "
-            f"gives plan {plan.id}{f' ({moved})' if moved else ''}. 'tfq-bench run' plans it anew."
-        )
-    return plan
-
-
-def _run(args: argparse.Namespace, folder: RunFolder, plan: Plan, table: PluginTable) -> Outcome:
+def _run(args: argparse.Namespace, folder: RunFolder, table: PluginTable) -> Outcome:
+    from tfq_bench.pipeline.replan import plan_again
     from tfq_bench.pipeline.run import perform
     from tfq_bench.pipeline.tasks import unfinished
     from tfq_bench.pipeline.workbench import Workbench
 
+    plan = plan_again(folder, table, args.cell, args.stage)
     todo = unfinished(_chosen(args, plan), folder.artefacts)
     if not todo:
         raise NothingToDo("every task that was asked for is finished; there is nothing to repeat.")

@@ -11,9 +11,7 @@ import torch
 from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.resampled import mean_over_images
-from tfq_bench.networks import timestep_tensor
-from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.seeds import noise
+from tfq_bench.quant.sampling import SampledBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,28 +49,18 @@ def diverge(loaded: LoadedModel, lowered: Lowered, *, images: int, seed: int) ->
     Raises:
         MetricError: a trajectory leaves the finite numbers.
     """
-    model, sampler, device = loaded.model, loaded.sampler, loaded.device
-    chosen = range(images)
-    condition = model.conditions(chosen, device=device)
-    state = sampler.initial(noise(seed, "sampling", chosen, model.latent_shape, device=device))
-    other = state.clone()
+    full = SampledBatch(loaded, range(images), seed=seed, purpose="sampling")
+    mine = full.twin()
     states, predictions = [], []
-    for step, timestep in enumerate(sampler.timesteps):
-        t = timestep_tensor(timestep, images, device)
+    for step in range(len(loaded.sampler.timesteps)):
         lowered.step.set(step)
-        x = sampler.network_input(state, step)
-        exact = guided_prediction(model, loaded.network, x, t, condition)
-        here = guided_prediction(model, lowered.network, x, t, condition)
+        x = full.network_input()
+        exact, here = full.predict(loaded.network, x), full.predict(lowered.network, x)
         # Both start from one state, so the first prediction serves twice.
-        there = here
-        if step > 0:
-            drifted = sampler.network_input(other, step)
-            there = guided_prediction(model, lowered.network, drifted, t, condition)
-        z = None
-        if sampler.stochastic:
-            z = noise(seed, f"sampling-step-{step}", chosen, model.latent_shape, device=device)
-        state, other = sampler.step(state, exact, step, z), sampler.step(other, there, step, z)
-        states.append(_distance(sampler.final(other), sampler.final(state)))
+        there = mine.predict(lowered.network, mine.network_input()) if step > 0 else here
+        full.advance(exact)
+        mine.advance(there)
+        states.append(_distance(mine.latents(), full.latents()))
         predictions.append(_distance(here, exact))
     found = Divergence(state=np.stack(states), prediction=np.stack(predictions))
     if not (np.isfinite(found.state).all() and np.isfinite(found.prediction).all()):

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from tfq_bench.border import CalibrationData
 from tfq_bench.errors import CalibrationError
-from tfq_bench.networks import timestep_tensor
-from tfq_bench.quant.guidance import branches, guided_prediction
-from tfq_bench.seeds import noise
+from tfq_bench.quant.guidance import branches
+from tfq_bench.quant.sampling import SampledBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +43,7 @@ def capture(
     Raises:
         CalibrationError: a step or image that does not exist, or a state that is not finite.
     """
-    model, sampler = loaded.model, loaded.sampler
-    steps = len(sampler.timesteps)
+    steps = len(loaded.sampler.timesteps)
     wanted = sorted(set(needs.samples))
     if len(wanted) != len(needs.samples):
         raise CalibrationError("calibration needs name a (step, image) pair twice.")
@@ -58,32 +56,22 @@ def capture(
     last = max((step for step, _ in wanted), default=-1)
     kept: dict[tuple[int, int], Tensor] = {}
     told: dict[int, list[Mapping[str, Tensor]]] = {}
-    calls = 0
     for start in range(0, len(images), batch):
         chosen = images[start : start + batch]
-        condition = model.conditions(chosen, device=loaded.device)
-        held = branches(model, condition, device=loaded.device)
+        sampled = SampledBatch(loaded, chosen, seed=seed, purpose="calibration")
+        held = branches(loaded.model, sampled.condition, device=loaded.device)
         for row, image in enumerate(chosen):
             told[image] = [{name: value[row] for name, value in one.items()} for one in held]
-        start_noise = noise(seed, "calibration", chosen, model.latent_shape, device=loaded.device)
-        state = sampler.initial(start_noise)
         for step in range(last + 1):
-            x = sampler.network_input(state, step)
+            x = sampled.network_input()
             for row, image in enumerate(chosen):
                 if (step, image) in needed:
                     kept[step, image] = x[row].clone()
             if step == last:
                 break
-            t = timestep_tensor(sampler.timesteps[step], len(chosen), loaded.device)
-            prediction = guided_prediction(model, loaded.network, x, t, condition)
-            calls += 1
-            z = None
-            if sampler.stochastic:
-                purpose = f"calibration-step-{step}"
-                z = noise(seed, purpose, chosen, model.latent_shape, device=loaded.device)
-            state = sampler.step(state, prediction, step, z)
+            sampled.advance(sampled.predict(loaded.network, x))
             progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
-    return _assemble(loaded, wanted, kept, told, calls)
+    return _assemble(loaded, wanted, kept, told)
 
 
 def _assemble(
@@ -91,7 +79,6 @@ def _assemble(
     wanted: Sequence[tuple[int, int]],
     kept: Mapping[tuple[int, int], Tensor],
     told: Mapping[int, Sequence[Mapping[str, Tensor]]],
-    calls: int,
 ) -> CalibrationData:
     rows = [(pair, branch) for pair in wanted for branch in told[pair[1]]]
     if rows:
@@ -123,7 +110,6 @@ def _assemble(
         step=torch.tensor([pair[0] for pair, _ in rows], dtype=torch.int64, device=loaded.device),
         image=torch.tensor([pair[1] for pair, _ in rows], dtype=torch.int64, device=loaded.device),
         condition={name: torch.stack([branch[name] for _, branch in rows]) for name in names},
-        network_calls=calls,
     )
 
 

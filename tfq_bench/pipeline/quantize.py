@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfq_bench.border import CalibrationNeeds, Scheme
 from tfq_bench.errors import QuantizationError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.cost import Meter
@@ -14,43 +13,18 @@ from tfq_bench.seeds import generator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
-
-    from tfq_bench.border import CalibrationData
+    from tfq_bench.border import CalibrationData, Scheme
     from tfq_bench.networks import LoadedModel
     from tfq_bench.protocols import Progress, Quantizer
 
-__all__ = ["FullPrecision", "quantize"]
+__all__ = ["full_precision", "quantize"]
 
 
-class FullPrecision:
-    """The quantizer `fp`: every layer stays as it is. What all other cells are compared with."""
-
-    def __init__(self, *, scheme: Scheme) -> None:
-        self.scheme = scheme
-
-    def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:  # noqa: ARG002
-        """Nothing."""
-        return CalibrationNeeds()
-
-    def quantize(
-        self,
-        loaded: LoadedModel,
-        data: CalibrationData,  # noqa: ARG002
-        *,
-        generator: torch.Generator,  # noqa: ARG002
-        progress: Progress,  # noqa: ARG002
-        checkpoint: Path | None = None,  # noqa: ARG002
-    ) -> QuantizedState:
-        """A state without layers."""
-        return QuantizedState(
-            model=loaded.model.digest,
-            method="fp",
-            scheme=self.scheme,
-            timesteps=loaded.sampler.timesteps,
-            layers={},
-            exempt={},
-        )
+def full_precision(*, scheme: Scheme) -> NoReturn:
+    """What stands behind the quantizer `fp`, for which no stage asks: nothing is quantized."""
+    raise QuantizationError(
+        f"'fp' ({scheme.label}) is the model as it is; there is nothing to quantize."
+    )
 
 
 def quantize(

@@ -14,10 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from tfq_bench.errors import CellError
-from tfq_bench.networks import timestep_tensor
 from tfq_bench.pipeline.pixels import decoded, require_finite
-from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.seeds import noise
+from tfq_bench.quant.sampling import SampledBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,28 +48,19 @@ def draw(
         CellError: the network or the decoder gave values that are not finite, or the decoder
             something other than images.
     """
-    model, sampler = loaded.model, loaded.sampler
+    steps = len(loaded.sampler.timesteps)
     images = []
     for start in range(0, len(indices), batch):
         chosen = indices[start : start + batch]
-        condition = model.conditions(chosen, device=loaded.device)
-        start_noise = noise(seed, "sampling", chosen, model.latent_shape, device=loaded.device)
-        state = sampler.initial(start_noise)
-        for step, timestep in enumerate(sampler.timesteps):
+        sampled = SampledBatch(loaded, chosen, seed=seed, purpose="sampling")
+        for step in range(steps):
             lowered.step.set(step)
-            t = timestep_tensor(timestep, len(chosen), loaded.device)
-            x = sampler.network_input(state, step)
-            prediction = guided_prediction(model, lowered.network, x, t, condition)
-            z = None
-            if sampler.stochastic:
-                purpose = f"sampling-step-{step}"
-                z = noise(seed, purpose, chosen, model.latent_shape, device=loaded.device)
-            state = sampler.step(state, prediction, step, z)
-            done = start + len(chosen) * (step + 1) / len(sampler.timesteps)
+            sampled.advance(sampled.predict(lowered.network, sampled.network_input()))
+            done = start + len(chosen) * (step + 1) / steps
             progress(done / len(indices), "sampling")
-        x = sampler.final(state)
+        x = sampled.latents()
         require_finite(x, chosen, "the network")
-        images.append(decoded(model, x, chosen))
+        images.append(decoded(loaded.model, x, chosen))
     sizes = {tuple(batch.shape[1:]) for batch in images}
     if len(sizes) > 1:
         raise CellError(f"the model's `decode` gives images of several sizes: {sorted(sizes)}.")

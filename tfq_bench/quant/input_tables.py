@@ -108,7 +108,6 @@ def take(data: CalibrationData, rows: Tensor) -> CalibrationData:
         step=data.step[rows],
         image=data.image[rows],
         condition={name: value[rows] for name, value in data.condition.items()},
-        network_calls=data.network_calls,
     )
 
 

@@ -42,7 +42,7 @@ log = logging.getLogger("tfq_bench.store")
 
 
 class RunFolder:
-    """A folder with a run in it; make one with `create` or `open`.
+    """A folder with a run in it; made or found with `prepare`, found with `open`.
 
     Args:
         path: the folder.
@@ -108,13 +108,6 @@ class RunFolder:
         write_atomically(self.path / "suite.toml", suite_text)
         write_plan(self.path / "plan.json", plan_json)
         self.__dict__.pop("_plan", None)
-
-    @classmethod
-    def create(cls, path: Path, suite_text: str, plan_json: Mapping[str, Any]) -> RunFolder:
-        """`prepare` and `write` in one."""
-        run = cls.prepare(path)
-        run.write(suite_text, plan_json)
-        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

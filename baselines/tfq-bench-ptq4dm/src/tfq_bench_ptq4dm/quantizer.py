@@ -191,7 +191,6 @@ class Ptq4dm:
             step=label,
             image=data.image[index],
             condition=condition,
-            network_calls=data.network_calls,
         )
 
 

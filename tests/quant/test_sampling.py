@@ -1,0 +1,88 @@
+"""Sampling, calibration and the trajectories of a metric go through one sampler, on one noise."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from tfq_bench import seeds
+from tfq_bench.border import CalibrationNeeds
+from tfq_bench.metrics.trajectory import diverge
+from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.pipeline.sample import draw
+from tfq_bench.quant.guidance import guided_prediction
+from tfq_bench.quant.sampling import SampledBatch
+from tfq_bench.quant.simulate import simulate
+from tfq_bench.testing.tiny import load_tiny
+
+STEPS, IMAGES, SEED = 4, (0, 1, 2), 7
+SAMPLERS = pytest.mark.parametrize("sampler", ["ddim", "ddim-stochastic"])
+
+
+@torch.no_grad()
+def by_hand(loaded, purpose):
+    """The network's input at each step, as the definition of sampling writes it down."""
+    model, sampler = loaded.model, loaded.sampler
+    condition = model.conditions(IMAGES, device="cpu")
+    state = sampler.initial(seeds.noise(SEED, purpose, IMAGES, model.latent_shape, device="cpu"))
+    inputs = []
+    for step, timestep in enumerate(sampler.timesteps):
+        inputs.append(sampler.network_input(state, step))
+        t = torch.full((len(IMAGES),), timestep)
+        prediction = guided_prediction(model, loaded.network, inputs[-1], t, condition)
+        z = seeds.noise(SEED, f"{purpose}-step-{step}", IMAGES, model.latent_shape, device="cpu")
+        state = sampler.step(state, prediction, step, z if sampler.stochastic else None)
+    return inputs
+
+
+def seen(loaded, run):
+    """What `run` asks networks about, as `[step][call]`."""
+    steps = {timestep: [] for timestep in loaded.sampler.timesteps}
+    original = loaded.model.predict
+
+    def recorded(network, x, timestep, condition):
+        steps[timestep[0].item()].append(x)
+        return original(network, x, timestep, condition)
+
+    with patch.object(loaded.model, "predict", recorded):
+        run()
+    return list(steps.values())
+
+
+@SAMPLERS
+def test_three_users_of_one_loop(sampler):
+    """To the last bit, all three see what the definition says, for their purpose."""
+    loaded = load_tiny(steps=STEPS, sampler=sampler)
+    lowered = simulate(loaded, None)
+
+    def sampled():
+        draw(loaded, lowered, IMAGES, seed=SEED, batch=3, progress=lambda *_: None)
+
+    def compared():
+        diverge(loaded, lowered, images=len(IMAGES), seed=SEED)
+
+    samples = by_hand(loaded, "sampling")
+    for run in (sampled, compared):
+        for expected, found in zip(samples, seen(loaded, run), strict=True):
+            assert found
+            assert all(torch.equal(expected, x) for x in found)
+    needs = CalibrationNeeds(samples=tuple((s, i) for s in range(STEPS) for i in IMAGES))
+    data = capture(loaded, needs, seed=SEED, batch=3, progress=lambda *_: None)
+    assert torch.equal(torch.cat(by_hand(loaded, "calibration")), data.x)
+
+
+@SAMPLERS
+@torch.no_grad()
+def test_twins_go_their_own_ways(sampler):
+    """Equal predictions lead twins to equal states, others do not lead the first one astray."""
+    loaded = load_tiny(steps=STEPS, sampler=sampler)
+    one = SampledBatch(loaded, IMAGES, seed=SEED, purpose="sampling")
+    other = one.twin()
+    for batch in (one, other):
+        batch.advance(torch.ones_like(batch.network_input()))
+    assert torch.equal(one.latents(), other.latents())
+    before = one.latents().clone()
+    third = one.twin()
+    third.advance(torch.zeros_like(before))
+    assert (1, 2) == (one.step, third.step)
+    assert torch.equal(before, one.latents())
