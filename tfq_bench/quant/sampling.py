@@ -17,7 +17,7 @@ from tfq_bench.seeds import noise
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.protocols import LoadedModel
+    from tfq_bench.networks import LoadedModel
 
 __all__ = ["SampledBatch"]
 
