@@ -2,8 +2,8 @@
 
 Providers describe a plugin, border types carry data, protocols say what to implement, and
 `hookimpl` marks the functions that the host calls. The toolkit for quantizers is
-`tfq_bench.quant`, the metrics' building blocks are `tfq_bench.metrics`; fixtures and contract tests are
-in `tfq_bench.testing`.
+`tfq_bench.quant`, the metrics' building blocks are `tfq_bench.metrics`; fixtures and contract tests
+are in `tfq_bench.testing`.
 """
 
 from __future__ import annotations
