@@ -6,11 +6,7 @@ from tfq_bench.errors import AssetError, BrokenPlugin
 from tfq_bench.inventory import known_assets, suite_assets
 from tfq_bench.suite import Entry
 
-BUILTIN = (
-    "inception-2015-12-05.pt",
-    "alexnet-owt-7be5be79.pth",
-    "openai/clip-vit-large-patch14",
-)
+BUILTIN = ("inception-2015-12-05.pt",)
 SLAB = """
 from tfq_bench import api
 
@@ -72,16 +68,16 @@ def test_a_suite_that_uses_a_broken_function_is_refused(small_plan, asset_plugin
 def test_all_that_is_missing_is_told_at_once(small_plan, asset_plugin):
     """What it is, what needs it, its size and licence, and one command for all."""
     asset_plugin()
-    metrics = (*SHARP, Entry(name="lpips", given={}))
+    metrics = (*SHARP, Entry(name="frechet", given={"extractor": "inception"}))
     with pytest.raises(AssetError) as caught:
         small_plan(metrics=metrics)
     lines = str(caught.value).splitlines()
     assert "suite 'small' needs what is not on this machine" in lines[0]
     assert lines[1].startswith("weights.bin: the sharp weights (http://127.0.0.1:")
     assert lines[1].endswith("size 11 B, licence MIT), for metric 'sharp'. Ask the author.")
-    assert "alexnet-owt-7be5be79.pth" in lines[2]
+    assert "inception-2015-12-05.pt" in lines[2]
     assert (
-        "Fetch it with 'tfq-bench assets fetch weights.bin alexnet-owt-7be5be79.pth'." == (lines[3])
+        "Fetch it with 'tfq-bench assets fetch weights.bin inception-2015-12-05.pt'." == (lines[3])
     )
 
 

@@ -212,51 +212,6 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         factory="tfq_bench.metrics.paired:Paired",
     )
     yield api.MetricProvider(
-        name="lpips",
-        summary="Learned perceptual distance to the full-precision image of the same noise.",
-        factory="tfq_bench.metrics.lpips:Lpips",
-        assets="tfq_bench.published:alexnet_assets",
-        options=(
-            api.Option(
-                name="weights",
-                kind="path",
-                default="",
-                help="File with the network's weights; empty for the fetched one.",
-                in_definition=True,
-            ),
-            api.Option(
-                name="sha256",
-                kind="str",
-                default="",
-                help="Expected SHA-256 of that file.",
-                in_definition=True,
-            ),
-        ),
-    )
-    yield api.MetricProvider(
-        name="clip-score",
-        summary="How well each image shows its prompt, by a CLIP model that is on this machine.",
-        factory="tfq_bench.metrics.clip_score:ClipScore",
-        assets="tfq_bench.metrics.clip_files:clip_assets",
-        options=(
-            api.Option(
-                name="weights",
-                kind="path",
-                default="",
-                help="Folder of a CLIP model in transformers' format; empty to take 'hub'.",
-                in_definition=True,
-            ),
-            api.Option(
-                name="hub",
-                kind="str",
-                # What torchmetrics takes, and most tables about text-to-image models.
-                default="openai/clip-vit-large-patch14",
-                help="Hub id of a CLIP model, read from the local cache, never downloaded.",
-                in_definition=True,
-            ),
-        ),
-    )
-    yield api.MetricProvider(
         name="temporal",
         summary="Error of the temporal features, per sampler step and block.",
         factory="tfq_bench.metrics.temporal:Temporal",

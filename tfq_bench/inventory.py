@@ -21,7 +21,7 @@ __all__ = ["asset_identities", "known_assets", "require_assets", "suite_assets"]
 log = logging.getLogger("tfq_bench.inventory")
 
 Inventory = Mapping[Asset, tuple[str, ...]]
-"""Assets and what needs each of them, such as `metric 'lpips'`; both in order of appearance."""
+"""Assets and what needs each of them, such as `metric 'frechet'`; both in order of appearance."""
 
 
 def known_assets(table: PluginTable) -> Inventory:

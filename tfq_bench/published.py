@@ -7,22 +7,11 @@ from collections.abc import Mapping
 from tfq_bench.assets import Asset, fetched_file
 from tfq_bench.providers import OptionValue
 
-__all__ = [
-    "ALEXNET_FILE",
-    "ALEXNET_SHA256",
-    "INCEPTION_FILE",
-    "INCEPTION_SHA256",
-    "alexnet_assets",
-    "inception_assets",
-]
+__all__ = ["INCEPTION_FILE", "INCEPTION_SHA256", "inception_assets"]
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """Of the file as NVIDIA publishes it (95,607,719 bytes), which clean-fid uses."""
-
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-ALEXNET_SHA256 = "7be5be79"
-"""First digits of the SHA-256 of torchvision's published file, which its name carries."""
 
 
 def inception_assets(options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
@@ -40,23 +29,5 @@ def inception_assets(options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
             size=95_607_719,
             sha256=INCEPTION_SHA256,
             advice="A file that you have goes into option 'inception_weights'.",
-        ),
-    )
-
-
-def alexnet_assets(options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
-    """The backbone of LPIPS, when no file is given."""
-    if options["weights"]:
-        return ()
-    return (
-        Asset(
-            name=ALEXNET_FILE,
-            what="torchvision's AlexNet, the backbone of LPIPS",
-            kind="file",
-            source=f"https://download.pytorch.org/models/{ALEXNET_FILE}",
-            path=fetched_file(ALEXNET_FILE),
-            size=244_400_000,  # torchvision states 233.087 MiB
-            sha256=ALEXNET_SHA256,
-            advice="A file that you have goes into option 'weights'.",
         ),
     )

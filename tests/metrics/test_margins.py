@@ -28,8 +28,6 @@ MARGINS = {
     "recall-efficientnet-lite0": 0.01,
     "mac-share-low-bit": 0.0,
 }
-"""The CLIP score's is in `test_clip_score.py`, with the files that it needs."""
-
 TWO_PERCENT = {
     "fd-efficientnet-lite0",
     "kd-efficientnet-lite0",

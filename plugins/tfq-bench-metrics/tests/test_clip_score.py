@@ -15,16 +15,16 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tfq_bench.metrics.clip_score import ClipScore, clip_scores
 from torchmetrics.functional.multimodal import clip_score as torchmetrics_clip_score
 
-from tfq_bench.errors import AssetError, MetricError
+from tfq_bench.api import AssetError, MetricError
 from tfq_bench.keys import definition_id
-from tfq_bench.metrics import clip_model
 from tfq_bench.stats.intervals import bootstrap_indices
 from tfq_bench.testing.contracts import MetricContract
 from tfq_bench.testing.inputs import TinyInputs
 from tfq_bench.testing.tiny import TinyModel
+from tfq_bench_metrics import clip_model
+from tfq_bench_metrics.clip_score import ClipScore, clip_scores
 
 PROMPTS = ("a red fox", "two dogs", "the sea", "z", "fast hare")
 TOKENS = 16
@@ -295,7 +295,7 @@ def test_half_a_model_and_damaged_weights_are_refused(clip_folder, speaking, tmp
 def test_without_transformers_the_extra_is_named(clip_folder, monkeypatch):
     """An installation without the extra says which it needs."""
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(AssetError, match=r"pip install 'tfq-bench\[clip\]'"):
+    with pytest.raises(AssetError, match=r"pip install 'tfq-bench-metrics\[clip\]'"):
         ClipScore(weights=str(clip_folder), hub="")
 
 

@@ -11,7 +11,8 @@ import torch
 import torchvision
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from tfq_bench.errors import AssetError
+from tfq_bench.api import AssetError
+from tfq_bench_metrics.lpips import Lpips
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +29,12 @@ def alexnet_file(tmp_path_factory) -> tuple[Path, str]:
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_distance_is_that_of_torchmetrics_on_the_given_weights(
-    alexnet_file, make_inputs, host_metric
-):
+def test_distance_is_that_of_torchmetrics_on_the_given_weights(alexnet_file, make_inputs):
     """The mean agrees with torchmetrics' module around the same backbone."""
     path, digest = alexnet_file
     inputs = make_inputs(reference_cell="fp-cell")
     inputs.reference_images = inputs.images[::-1].copy()
-    (value,) = host_metric("lpips", weights=str(path), sha256=digest).evaluate(inputs)
+    (value,) = Lpips(weights=str(path), sha256=digest).evaluate(inputs)
     module = _LPIPS(net="alex", pnet_rand=True)
     backbone = torchvision.models.alexnet(weights=None).features
     weights = {k.removeprefix("features."): v for k, v in torch.load(path).items()}
@@ -54,31 +53,29 @@ def test_distance_is_that_of_torchmetrics_on_the_given_weights(
     assert digest == value.definition.parameters["backbone"]
 
 
-def test_identical_images_have_distance_zero(alexnet_file, make_inputs, host_metric):
+def test_identical_images_have_distance_zero(alexnet_file, make_inputs):
     """An image is no distance from itself."""
     path, digest = alexnet_file
     inputs = make_inputs(reference_cell="fp-cell")
     inputs.reference_images = inputs.images
-    (value,) = host_metric("lpips", weights=str(path), sha256=digest).evaluate(inputs)
+    (value,) = Lpips(weights=str(path), sha256=digest).evaluate(inputs)
     assert value.value == 0.0
 
 
-def test_missing_weights_come_with_an_offer(host_metric):
+def test_missing_weights_come_with_an_offer():
     """Without a file there is no random backbone, but a sentence about where to get it."""
     with pytest.raises(AssetError, match=r"not given.*alexnet-owt-7be5be79\.pth.*'weights'"):
-        host_metric("lpips")
+        Lpips(weights="", sha256="")
 
 
-def test_other_files_are_refused(alexnet_file, tmp_path, make_inputs, host_metric):
+def test_other_files_are_refused(alexnet_file, tmp_path, make_inputs):
     """A file of another digest, or that is no AlexNet, gives no number."""
     with pytest.raises(AssetError, match="expected 7be5be79"):
-        host_metric("lpips", weights=str(alexnet_file[0]))
+        Lpips(weights=str(alexnet_file[0]), sha256="")
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(2)}, path)
     inputs = make_inputs(reference_cell="fp-cell")
     inputs.reference_images = np.zeros_like(inputs.images)
-    metric = host_metric(
-        "lpips", weights=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest()
-    )
+    metric = Lpips(weights=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(AssetError, match="state of torchvision's AlexNet"):
         metric.evaluate(inputs)

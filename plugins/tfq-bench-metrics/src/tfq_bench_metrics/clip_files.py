@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfq_bench.assets import Asset, sha256_of
-from tfq_bench.errors import AssetError
-from tfq_bench.keys import digest
-from tfq_bench.providers import OptionValue
+from tfq_bench.api import Asset, AssetError, OptionValue, digest, sha256_of
 
 __all__ = ["ClipFiles", "clip_assets", "find_clip"]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tfq_bench.metrics.clip_files import ClipFiles
 
-from tfq_bench.errors import AssetError, MetricError
+from tfq_bench.api import AssetError, MetricError
+from tfq_bench_metrics.clip_files import ClipFiles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +120,7 @@ def check_transformers() -> Any:
     except ImportError:
         raise AssetError(
             "CLIP score needs the package transformers, 5.4 or later, which is not installed; run "
-            "`pip install 'tfq-bench[clip]'`."
+            "`pip install 'tfq-bench-metrics[clip]'`."
         ) from None
     return transformers
 

@@ -6,7 +6,7 @@ E are the projected features of a CLIP model. The paper scales by 2.5; tables ab
 generation, and torchmetrics, scale by 100. torchmetrics clips the mean at 0 instead of each image's
 score, which is the same number unless an image is worse than unrelated to its prompt.
 
-Needs the extra `tfq-bench[clip]`, a CLIP model on disk, and a model that is `Prompted`.
+Needs the extra `tfq-bench-metrics[clip]`, a CLIP model on disk, and a model that is `Prompted`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tfq_bench.metrics.clip_files import find_clip
-from tfq_bench.metrics.clip_model import ClipModel, check_transformers
 
-from tfq_bench.border import MetricDefinition, MetricValue
-from tfq_bench.errors import MetricError
-from tfq_bench.keys import digest
-from tfq_bench.metrics.paired import feature_cosine
-from tfq_bench.metrics.resampled import mean_over_images
-from tfq_bench.model_protocols import Prompted
+from tfq_bench.api import MetricDefinition, MetricError, MetricValue, Prompted, digest
+from tfq_bench.metrics import feature_cosine, mean_over_images
+from tfq_bench_metrics.clip_files import find_clip
+from tfq_bench_metrics.clip_model import ClipModel, check_transformers
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import EvaluationInputs
+    from tfq_bench.api import EvaluationInputs
 
 __all__ = ["ClipScore", "clip_scores"]
 

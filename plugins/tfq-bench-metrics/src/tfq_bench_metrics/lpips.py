@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tfq_bench.assets import fetched_file
-from tfq_bench.border import MetricDefinition, MetricValue
-from tfq_bench.errors import AssetError
-from tfq_bench.metrics.assets import require_file, sha256_of
-from tfq_bench.metrics.resampled import mean_over_images
-from tfq_bench.published import ALEXNET_FILE, ALEXNET_SHA256
+from tfq_bench.api import AssetError, MetricDefinition, MetricValue, fetched_file, sha256_of
+from tfq_bench.metrics import mean_over_images, require_file
+from tfq_bench_metrics.lpips_files import ALEXNET_FILE, ALEXNET_SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.protocols import EvaluationInputs
+    from tfq_bench.api import EvaluationInputs
 
 __all__ = ["Lpips"]
 
