@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfq_bench.api import StepCursor
+from tfq_bench.quant.lowering import int8_weight
 from tfq_bench_cuda.borders import Geometry, border_sums, positions
 from tfq_bench_cuda.specs import (
     ConvSpec,
@@ -31,13 +32,7 @@ from tfq_bench_cuda.specs import (
 if TYPE_CHECKING:
     from tfq_bench.quant.state import LayerPart, QuantizedLayer
 
-__all__ = ["CudaConv2d", "CudaLinear", "int8_weight"]
-
-
-def int8_weight(part: LayerPart) -> Tensor:
-    """Codes minus zero points, shape of the weight slice, int16 so that none wraps around."""
-    zero_point = part.zero_point.view(-1, *[1] * (part.weight.dim() - 1))
-    return part.weight.to(torch.int16) - zero_point.to(torch.int16)
+__all__ = ["CudaConv2d", "CudaLinear"]
 
 
 class _Part(nn.Module):
@@ -55,7 +50,7 @@ class _Part(nn.Module):
         self, part: LayerPart, weight: Tensor, bias: Tensor | None, device: torch.device
     ) -> None:
         super().__init__()
-        assert part.activation is not None, "`supports` refuses float activations"
+        assert part.activation is not None, "`int8_refusal` tells of float activations"
         self.start, self.channels = part.start, part.stop - part.start
         self.bits = part.activation.bits
         scale = part.activation.scale
