@@ -82,7 +82,7 @@ def loaded_unet(network: nn.Module) -> LoadedModel:
         model=model,  # type: ignore[arg-type]
         network=network,
         topology=Topology(layers=layers, blocks=()),
-        sampler=sampler,  # type: ignore[arg-type]
+        sampler=sampler,
         device="cpu",
     )
 
