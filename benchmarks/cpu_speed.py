@@ -162,7 +162,7 @@ def _lowered(loaded, wbits):
 
 def _largest_sum(state) -> int:
     """What no sum of a state's layers can exceed, whatever the input: 255 times the weights'."""
-    from tfq_bench_cpu.layers import int8_weight
+    from tfq_bench.quant.lowering import int8_weight
 
     return max(
         255 * int(int8_weight(part).long().abs().flatten(1).sum(1).max())

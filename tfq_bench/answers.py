@@ -20,7 +20,7 @@ __all__ = ["METHODS", "held_to_protocol"]
 METHODS: dict[str, tuple[str, ...]] = {
     "model": ("load", "predict", "topology", "sampler", "conditions", "guidance", "decode"),
     "quantizer": ("calibration_needs", "quantize"),
-    "backend": ("check", "supports", "lower"),
+    "backend": ("check", "lower"),
     "metric": ("evaluate",),
     "executor": ("run",),
     "renderer": ("render",),
@@ -48,10 +48,6 @@ _RETURNS: dict[tuple[str, str], tuple[str, Callable[[object], bool]]] = {
         lambda value: isinstance(value, CalibrationNeeds),
     ),
     ("quantizer", "quantize"): ("a QuantizedState", _has(*_STATE)),
-    ("backend", "supports"): (
-        "a reason or None",
-        lambda value: value is None or isinstance(value, str),
-    ),
 }
 
 

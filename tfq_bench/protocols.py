@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfq_bench.executors.base import Done, Start, Work
     from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.pipeline.tasks import Task
-    from tfq_bench.quant.state import QuantizedLayer, QuantizedState
+    from tfq_bench.quant.state import QuantizedState
 
 __all__ = [
     "Backend",
@@ -68,9 +68,6 @@ class Backend(Protocol):
 
     def check(self, *, device: str) -> None:
         """LoweringError when this machine lacks what the backend needs, and what that is."""
-
-    def supports(self, layer: QuantizedLayer) -> str | None:
-        """None when it has a kernel for the layer, else the reason why it falls back."""
 
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own; `loaded.network` stays as it is."""

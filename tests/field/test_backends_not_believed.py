@@ -136,9 +136,6 @@ class Backend:
     def check(self, *, device):
         pass
 
-    def supports(self, layer):
-        return None
-
     def lower(self, loaded, state):
         fault = self.fault
         if fault == "None":

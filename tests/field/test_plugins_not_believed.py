@@ -345,7 +345,6 @@ class Bad(RoundToNearest):
 
 class Backend:
     def check(self, *, device): pass
-    def supports(self, layer): return None
     def lower(self, loaded, state):
         made = simulate(loaded, state)
         loaded.network.conv_in.weight.data.mul_(0.5)

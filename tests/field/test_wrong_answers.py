@@ -77,7 +77,6 @@ def test_a_factory_that_gives_something_else(made, kind, factory):
         ("model", "guidance", "Guidance or None"),
         ("quantizer", "calibration_needs", "CalibrationNeeds"),
         ("quantizer", "quantize", "a QuantizedState"),
-        ("backend", "supports", "a reason or None"),
     ],
 )
 @pytest.mark.parametrize("value", ["None", "7", "[]", "object()", "Odd"])
@@ -107,11 +106,11 @@ def test_a_method_that_is_not_there(made, kind):
 
 def test_what_is_right_passes_unchanged(made):
     """Arguments go in, the very object comes out, and errors are the plugin's own."""
-    odd = made("backend", "    def supports(self, layer): return layer or 1 / 0")
-    reason = "too wide"
-    assert odd.supports(reason) is reason
+    odd = made("model", "    def conditions(self, images, *, device): return images or 1 / 0")
+    condition = {"label": 3}
+    assert odd.conditions(condition, device="cpu") is condition
     with pytest.raises(ZeroDivisionError):
-        odd.supports("")
+        odd.conditions({}, device="cpu")
 
 
 def test_an_object_with_slots_is_used_as_it_is(made):

@@ -6,12 +6,31 @@ import torch
 from tfq_bench.border import Scheme
 from tfq_bench.networks import LoadedModel
 from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.testing.tiny import TinyModel
 
 
 def silent(done, text):
     """A `Progress` that says nothing."""
+
+
+@pytest.fixture
+def dequantized():
+    """A function that gives a layer's weight `(C_out, C_in, ...)` in float32."""
+
+    def weight(layer):
+        parts = [
+            dequantize(
+                part.weight,
+                per_channel(part.scale, part.weight),
+                per_channel(part.zero_point, part.weight),
+            )
+            for part in layer.parts
+        ]
+        return torch.cat(parts, dim=1)
+
+    return weight
 
 
 @pytest.fixture

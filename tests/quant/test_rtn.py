@@ -33,11 +33,11 @@ def test_same_inputs_give_the_same_bytes(round_to_nearest, tmp_path, activations
     assert one == two
 
 
-def test_weights_lie_within_half_a_step_of_the_original(loaded, round_to_nearest):
+def test_weights_lie_within_half_a_step_of_the_original(loaded, round_to_nearest, dequantized):
     """Min-max rounding clips nothing."""
     for name, layer in round_to_nearest(4, 8).layers.items():
         weight = loaded.network.get_submodule(name).weight
-        error = (layer.dequantized_weight() - weight).abs().flatten(1).amax(1)
+        error = (dequantized(layer) - weight).abs().flatten(1).amax(1)
         assert (error <= layer.parts[0].scale * 0.501).all()
 
 
@@ -117,18 +117,13 @@ def test_calibration_covers_the_trajectory_from_end_to_end(loaded):
     assert needs.samples == ((0, 0), (0, 1), (2, 0), (2, 1), (5, 0), (5, 1))
 
 
-def test_mse_weights_are_closer_in_the_searched_norm(loaded, round_to_nearest):
+def test_mse_weights_are_closer_in_the_searched_norm(loaded, round_to_nearest, dequantized):
     """At 4 bits, summed over the layers."""
     errors = {}
     for method in ("minmax", "mse"):
         layers = round_to_nearest(4, 8, weights=method).layers
         errors[method] = sum(
-            float(
-                (la.dequantized_weight() - loaded.network.get_submodule(n).weight)
-                .abs()
-                .pow(2.4)
-                .sum()
-            )
+            float((dequantized(la) - loaded.network.get_submodule(n).weight).abs().pow(2.4).sum())
             for n, la in layers.items()
         )
     assert errors["mse"] < errors["minmax"]

@@ -101,11 +101,11 @@ def test_no_state_is_full_precision(loaded, inputs):
     assert (lowered.execution, lowered.kernels) == ("full-precision", ())
 
 
-def test_float_activations_are_not_rounded(conv, generator):
+def test_float_activations_are_not_rounded(conv, generator, dequantized):
     """With 32 activation bits only the weight is quantized."""
     layer = quantized(conv, None)
     x = torch.randn(2, 6, 7, 7, generator=generator)
-    expected = nn.functional.conv2d(x, layer.dequantized_weight(), conv.bias, 2, 1)
+    expected = nn.functional.conv2d(x, dequantized(layer), conv.bias, 2, 1)
     assert layer.abits == 32
     torch.testing.assert_close(SimulatedLayer(layer, conv, StepCursor("cpu"))(x), expected)
 

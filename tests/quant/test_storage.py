@@ -63,7 +63,7 @@ def state_of(*layers):
 
 
 @pytest.mark.parametrize("wbits", [8, 6, 4, 3])
-def test_state_comes_back_as_it_was(make_layer, tmp_path, wbits):
+def test_state_comes_back_as_it_was(make_layer, tmp_path, wbits, dequantized):
     """Every tensor and field, with the layers in the order they had."""
     before = state_of(make_layer(wbits, "z.first"), make_layer(wbits, "a.second"))
     save_state(before, tmp_path / "state")
@@ -75,7 +75,7 @@ def test_state_comes_back_as_it_was(make_layer, tmp_path, wbits):
         loaded = after.layers[name]
         assert (layer.kind, layer.wbits, layer.abits) == (loaded.kind, loaded.wbits, loaded.abits)
         assert torch.equal(layer.bias, loaded.bias)
-        assert torch.equal(layer.dequantized_weight(), loaded.dequantized_weight())
+        assert torch.equal(dequantized(layer), dequantized(loaded))
         for one, other in zip(layer.parts, loaded.parts, strict=True):
             assert (one.start, one.stop) == (other.start, other.stop)
             assert torch.equal(one.weight, other.weight)
@@ -175,7 +175,7 @@ def test_impossible_states_are_refused(make_layer):
 
 
 def test_large_state_is_spread_over_files_and_read_layer_by_layer(
-    make_layer, tmp_path, monkeypatch
+    make_layer, tmp_path, monkeypatch, dequantized
 ):
     """Each file is closed once it is large enough; what is read is what was written."""
     monkeypatch.setattr("tfq_bench.quant.tensor_files.FILE_BYTES", 300)
@@ -186,7 +186,7 @@ def test_large_state_is_spread_over_files_and_read_layer_by_layer(
     loaded = load_state(tmp_path)
     assert ["one", "two", "three"] == list(loaded.layers)
     for layer in layers:
-        expected, found = layer.dequantized_weight(), loaded.layers[layer.name].dequantized_weight()
+        expected, found = dequantized(layer), dequantized(loaded.layers[layer.name])
         assert torch.equal(expected, found)
     (tmp_path / files[1]).unlink()
     with pytest.raises(StoreError, match=files[1]):

@@ -27,7 +27,13 @@ from tfq_bench.quant.layers import (
     replace_layer,
 )
 from tfq_bench.quant.learning import Reconstruction
-from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
+from tfq_bench.quant.lowering import (
+    check_state,
+    copy_network,
+    finish_lowering,
+    int8_refusal,
+    int8_weight,
+)
 from tfq_bench.quant.observe import InputRanges, observe_inputs
 from tfq_bench.quant.packing import pack, unpack
 from tfq_bench.quant.parity import Parity, network_parity
@@ -109,6 +115,8 @@ __all__ = [
     "float16_caches",
     "guided_prediction",
     "input_parts",
+    "int8_refusal",
+    "int8_weight",
     "is_attention",
     "load_state",
     "minmax",

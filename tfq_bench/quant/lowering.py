@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.errors import LoweringError
+from tfq_bench.quant.affine import per_channel
 from tfq_bench.quant.attention import quantize_attention
 from tfq_bench.quant.cached import CachedProjection, SkippedLayer
 from tfq_bench.quant.layers import find_layer, replace_layer
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from tfq_bench.networks import KernelUse, LoadedModel, StepCursor
-    from tfq_bench.quant.state import QuantizedState
+    from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
 
-__all__ = ["check_state", "copy_network", "finish_lowering"]
+__all__ = ["check_state", "copy_network", "finish_lowering", "int8_refusal", "int8_weight"]
+
+_MAX_TERMS = (2**31 - 1) // (255 * 128)
+"""How many products of a code less its zero point and a weight surely fit an int32: 65,793."""
 
 
 def copy_network(network: nn.Module, replaced: Collection[str]) -> nn.Module:
@@ -66,6 +70,25 @@ def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
                 f"cache of '{name}': expected a linear layer of {cache.values.shape[1]} outputs, "
                 f"the model's is {layer.kind} of {layer.weight_shape[0]}."
             )
+
+
+def int8_weight(part: LayerPart) -> Tensor:
+    """Codes minus zero points, shape of the weight slice, int16 so that none wraps around."""
+    return part.weight.to(torch.int16) - per_channel(part.zero_point, part.weight).to(torch.int16)
+
+
+def int8_refusal(layer: QuantizedLayer) -> str | None:
+    """Why kernels that add products of int8 in int32 cannot compute `layer`, None when they can."""
+    for part in layer.parts:
+        if part.activation is None:
+            return "float activations: the kernels take 8-bit codes"
+        weight = int8_weight(part)
+        low, high = int(weight.min()), int(weight.max())
+        if low < -128 or high > 127:
+            return f"weight minus zero point lies in [{low}, {high}], outside int8"
+        if (terms := weight[0].numel()) > _MAX_TERMS:
+            return f"sums of {terms} products may overflow int32"
+    return None
 
 
 @torch.no_grad()

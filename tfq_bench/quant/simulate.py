@@ -172,10 +172,6 @@ class SimulateBackend:
     def check(self, *, device: str) -> None:
         """Nothing: it runs wherever torch runs."""
 
-    def supports(self, layer: QuantizedLayer) -> str | None:  # noqa: ARG002
-        """None: it executes every layer."""
-        return None
-
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """See `simulate`."""
         return simulate(loaded, state)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tfq_bench.border import FULL_PRECISION, LayerKind, Scheme, Topology
 from tfq_bench.errors import QuantizationError
-from tfq_bench.quant.affine import dequantize, per_channel
 from tfq_bench.quant.cached import TemporalCache, unused_layers
 from tfq_bench.quant.packing import packed_size
 from tfq_bench.quant.qparams import ActivationTable, AttentionTables, check_bits, check_parameters
@@ -135,20 +134,6 @@ class QuantizedLayer:
             size += packed_size(part.weight.numel(), self.wbits) + 5 * part.scale.numel()
             size += part.activation.packed_bytes if part.activation is not None else 0
         return size
-
-    def dequantized_weight(self) -> Tensor:
-        """float32, shape of the full-precision weight."""
-        return torch.cat(
-            [
-                dequantize(
-                    part.weight,
-                    per_channel(part.scale, part.weight),
-                    per_channel(part.zero_point, part.weight),
-                )
-                for part in self.parts
-            ],
-            dim=1,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -29,7 +29,7 @@ from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.simulate import KERNEL, simulate
 from tfq_bench.quant.state import QuantizedState
 from tfq_bench.quant.storage import load_state, save_state
 from tfq_bench.quant.watched import watched_layers
@@ -313,18 +313,18 @@ class BackendContract:
             assert list(state.layers) == sorted(watch.checks, key=list(state.layers).index)
 
     def test_every_layer_says_how_it_runs(self) -> None:
-        """One entry per quantized layer, with a fallback exactly where `supports` says so."""
+        """One entry per quantized layer; what is simulated is no kernel and has a reason."""
         loaded = self.load()
         for scheme in self.schemes:
             state = tiny_state(loaded, scheme)
-            backend = self.make()
-            uses = backend.lower(loaded, state).kernels
+            lowered = self.make().lower(loaded, state)
+            uses = lowered.kernels
             assert list(state.layers) == [use.layer for use in uses]
             for use in uses:
                 layer = state.layers[use.layer]
-                assert use.fallback == backend.supports(layer), use.layer
                 assert loaded.topology.layer(use.layer).macs == use.macs, use.layer
                 if use.fallback is None:
+                    assert lowered.execution != "lowered" or use.kernel != KERNEL, use.layer
                     assert (layer.wbits, layer.abits) == (use.wbits, use.abits), use.layer
 
     def test_kernels_that_are_listed_really_run(self) -> None:

@@ -9,9 +9,9 @@ from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
+from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering, int8_refusal
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
-from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear, int8_weight
+from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.machine import check_machine
 from tfq_bench_cpu.onednn import Geometry
 
@@ -22,9 +22,6 @@ __all__ = ["CpuBackend"]
 
 _log = logging.getLogger("tfq_bench.cpu")
 
-_MAX_TERMS = (2**31 - 1) // (255 * 128)
-"""How many u8*s8 products surely fit an int32 sum: 65,793."""
-
 
 class CpuBackend:
     """int8 convolutions and linear layers through torch's oneDNN operators."""
@@ -32,19 +29,6 @@ class CpuBackend:
     def check(self, *, device: str) -> None:
         """LoweringError when this machine has no exact int8 kernels; see `check_machine`."""
         check_machine(device)
-
-    def supports(self, layer: QuantizedLayer) -> str | None:
-        """None when there is a kernel for the layer, else the reason why it falls back."""
-        for part in layer.parts:
-            if part.activation is None:
-                return "float activations: the kernels take 8-bit codes"
-            weight = int8_weight(part)
-            low, high = int(weight.min()), int(weight.max())
-            if low < -128 or high > 127:
-                return f"weight minus zero point lies in [{low}, {high}], outside int8"
-            if (terms := weight[0].numel()) > _MAX_TERMS:
-                return f"sums of {terms} products may overflow int32"
-        return None
 
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own whose quantized layers run int8 kernels where there are any.
@@ -65,7 +49,7 @@ class CpuBackend:
         uses: list[KernelUse] = []
         for name, layer in state.layers.items():
             original = find_layer(network, name)
-            reason = self.supports(layer) or _geometry_reason(layer, original)
+            reason = int8_refusal(layer) or _geometry_reason(layer, original)
             module: nn.Module
             if reason is not None:
                 _log.warning("layer '%s' falls back to float32: %s", name, reason)

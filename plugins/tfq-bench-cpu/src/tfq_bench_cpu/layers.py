@@ -14,23 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.api import StepCursor
+from tfq_bench.quant.lowering import int8_weight
 from tfq_bench_cpu import kernels, onednn
 
 if TYPE_CHECKING:
     from tfq_bench.quant.state import LayerPart, QuantizedLayer
 
-__all__ = ["CONV2D", "HALVES", "LINEAR", "Int8Conv2d", "Int8Linear", "int8_weight"]
+__all__ = ["CONV2D", "HALVES", "LINEAR", "Int8Conv2d", "Int8Linear"]
 
 CONV2D = "onednn.qconv2d_pointwise u8s8"
 LINEAR = "onednn.qlinear_pointwise u8s8"
 HALVES = ", weights in halves"
 """Added to a kernel's name where a part's weights are sums of two: see `kernels`."""
-
-
-def int8_weight(part: LayerPart) -> Tensor:
-    """Codes minus zero points, shape of the weight slice, int16 so that none wraps around."""
-    zero_point = part.zero_point.view(-1, *[1] * (part.weight.dim() - 1))
-    return part.weight.to(torch.int16) - zero_point.to(torch.int16)
 
 
 class _Part(nn.Module):
@@ -40,7 +35,7 @@ class _Part(nn.Module):
 
     def __init__(self, part: LayerPart, packed: kernels.Packed) -> None:
         super().__init__()
-        assert part.activation is not None, "`supports` refuses float activations"
+        assert part.activation is not None, "`int8_refusal` tells of float activations"
         self.channels = (part.start, part.stop)
         self.bits = part.activation.bits
         # Numbers, not tensors: the kernels take numbers, and `tolist` keeps float32 exactly.

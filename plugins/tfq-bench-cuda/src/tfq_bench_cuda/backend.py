@@ -10,11 +10,11 @@ from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering
+from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering, int8_refusal
 from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
 from tfq_bench_cuda.borders import Geometry
 from tfq_bench_cuda.kernels import Kernels
-from tfq_bench_cuda.layers import CudaConv2d, CudaLinear, int8_weight
+from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
 from tfq_bench_cuda.machine import check_machine
 from tfq_bench_cuda.specs import Tile, padded
 from tfq_bench_cuda.tiles import choose_tile
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["CudaBackend"]
 
 _log = logging.getLogger("tfq_bench.cuda")
-
-_MAX_TERMS = (2**31 - 1) // (255 * 128)
-"""How many products of a code less its zero point and a weight surely fit an int32: 65,793."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -47,19 +44,6 @@ class CudaBackend:
     def check(self, *, device: str) -> None:
         """LoweringError when this machine cannot run the kernels; see `check_machine`."""
         check_machine(device)
-
-    def supports(self, layer: QuantizedLayer) -> str | None:
-        """None when there is a kernel for the layer, else the reason why it falls back."""
-        for part in layer.parts:
-            if part.activation is None:
-                return "float activations: the kernels take 8-bit codes"
-            weight = int8_weight(part)
-            low, high = int(weight.min()), int(weight.max())
-            if low < -128 or high > 127:
-                return f"weight minus zero point lies in [{low}, {high}], outside int8"
-            if (terms := weight[0].numel()) > _MAX_TERMS:
-                return f"sums of {terms} products may overflow int32"
-        return None
 
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own whose quantized layers run int8 kernels where there are any.
@@ -85,7 +69,7 @@ class CudaBackend:
         reasons: dict[str, str] = {}
         for name, layer in state.layers.items():
             original = find_layer(network, name)
-            reason = self.supports(layer) or _original_reason(original)
+            reason = int8_refusal(layer) or _original_reason(original)
             if reason is None:
                 tiles = self._tiles(loaded, layer, arch)
                 layers[name] = _module(layer, original, kernels, step, executed, tiles)

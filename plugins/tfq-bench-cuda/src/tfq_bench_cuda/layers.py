@@ -9,7 +9,6 @@ on the host, so a step can be captured in a CUDA graph.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,68 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfq_bench.api import StepCursor
+from tfq_bench.quant.lowering import int8_weight
 from tfq_bench_cuda.borders import Geometry, border_sums, positions
-from tfq_bench_cuda.specs import (
-    ConvSpec,
-    LinearSpec,
-    ProductSpec,
-    QuantizeSpec,
-    Tile,
-    padded,
-)
+from tfq_bench_cuda.parts import Part, chained, conv_specs, dtype_name, linear_specs
+from tfq_bench_cuda.specs import LinearSpec, ProductSpec, Tile, padded
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state import LayerPart, QuantizedLayer
+    from tfq_bench.quant.state import QuantizedLayer
 
-__all__ = ["CudaConv2d", "CudaLinear", "int8_weight"]
-
-
-def int8_weight(part: LayerPart) -> Tensor:
-    """Codes minus zero points, shape of the weight slice, int16 so that none wraps around."""
-    zero_point = part.zero_point.view(-1, *[1] * (part.weight.dim() - 1))
-    return part.weight.to(torch.int16) - zero_point.to(torch.int16)
-
-
-class _Part(nn.Module):
-    """One slice of the input channels: its weight, and the parameters of its codes."""
-
-    weight: Tensor
-    weight_scale: Tensor
-    bias: Tensor
-    scale: Tensor
-    inverse: Tensor
-    zero_point: Tensor
-    sums: Tensor
-
-    def __init__(
-        self, part: LayerPart, weight: Tensor, bias: Tensor | None, device: torch.device
-    ) -> None:
-        super().__init__()
-        assert part.activation is not None, "`supports` refuses float activations"
-        self.start, self.channels = part.start, part.stop - part.start
-        self.bits = part.activation.bits
-        scale = part.activation.scale
-        for name, value in {
-            "weight": weight,
-            "weight_scale": part.scale.float(),
-            "bias": torch.zeros(len(weight)) if bias is None else bias.float(),
-            "scale": scale,
-            "inverse": scale.reciprocal(),
-            "zero_point": part.activation.zero_point,
-            "sums": weight.sum(1, dtype=torch.int32),
-        }.items():
-            self.register_buffer(name, value.to(device).contiguous(), persistent=False)
-
-    def spec(self, x: Tensor, *, planes: bool) -> QuantizeSpec:
-        """How this part's channels of x are quantized."""
-        return QuantizeSpec(
-            planes=planes,
-            total=x.shape[1],
-            start=self.start,
-            channels=self.channels,
-            dtype=_name(x.dtype),
-            bits=self.bits,
-        )
+__all__ = ["CudaConv2d", "CudaLinear"]
 
 
 class _CudaLayer(nn.Module):
@@ -90,15 +36,15 @@ class _CudaLayer(nn.Module):
         kernels: Any,
         step: StepCursor,
         executed: MutableMapping[str, int],
-        parts: list[_Part],
+        parts: list[Part],
         specs: list[ProductSpec],
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.kernels, self.step, self.executed = kernels, step, executed
         self.parts = nn.ModuleList(parts)
-        self.specs = _chained(specs, _name(dtype))
-        self._endings = {_name(dtype): self.specs}
+        self.specs = chained(specs, dtype_name(dtype))
+        self._endings = {dtype_name(dtype): self.specs}
 
     @cached_property
     def kernel(self) -> str:
@@ -108,7 +54,7 @@ class _CudaLayer(nn.Module):
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights on the device, unpacked to int8."""
-        return sum(part.weight.numel() for part in cast("list[_Part]", list(self.parts)))
+        return sum(part.weight.numel() for part in cast("list[Part]", list(self.parts)))
 
     def _products(self, x: Tensor, size: tuple[int, int], *, planes: bool) -> Tensor:
         """`[rows, C_out]`: the sum over parts, in x's type; the bias is in the first.
@@ -118,9 +64,9 @@ class _CudaLayer(nn.Module):
             size: height and width of an image; a linear layer does not look at it.
         """
         y: Tensor | None = None
-        out = _name(x.dtype)
+        out = dtype_name(x.dtype)
         if out not in self._endings:
-            self._endings[out] = _chained(self.specs, out)
+            self._endings[out] = chained(self.specs, out)
         for number, spec in enumerate(self._endings[out]):
             part = self._part(number)
             code = self.kernels.quantize(
@@ -155,8 +101,8 @@ class _CudaLayer(nn.Module):
         )
         return found
 
-    def _part(self, number: int) -> _Part:
-        return cast(_Part, self.parts[number])
+    def _part(self, number: int) -> Part:
+        return cast(Part, self.parts[number])
 
 
 class CudaLinear(_CudaLayer):
@@ -183,8 +129,8 @@ class CudaLinear(_CudaLayer):
         for number, part in enumerate(layer.parts):
             weight = int8_weight(part).to(torch.int8)
             weight = F.pad(weight, (0, padded(weight.shape[1]) - weight.shape[1]))
-            parts.append(_Part(part, weight, layer.bias if number == 0 else None, device))
-        specs = _linear_specs(parts, tiles)
+            parts.append(Part(part, weight, layer.bias if number == 0 else None, device))
+        specs = linear_specs(parts, tiles)
         super().__init__(kernels, step, executed, parts, specs, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,11 +167,11 @@ class CudaConv2d(_CudaLayer):
             taps = int8_weight(part).to(torch.int8).permute(0, 2, 3, 1)
             taps = F.pad(taps, (0, padded(taps.shape[3]) - taps.shape[3]))
             weight = taps.reshape(len(taps), -1)
-            parts.append(_Part(part, weight, layer.bias if number == 0 else None, device))
+            parts.append(Part(part, weight, layer.bias if number == 0 else None, device))
         if geometry.pointwise:
-            specs = _linear_specs(parts, tiles)
+            specs = linear_specs(parts, tiles)
         else:
-            specs = _conv_specs(parts, tiles, geometry, kernels.gathers)
+            specs = conv_specs(parts, tiles, geometry, kernels.gathers)
         super().__init__(kernels, step, executed, parts, specs, dtype)
         self.geometry = geometry
         self._borders: dict[tuple[int, int], tuple[Tensor, list[Tensor]]] = {}
@@ -280,45 +226,3 @@ class CudaConv2d(_CudaLayer):
             residual,
         )
         return found
-
-
-def _chained(specs: list[ProductSpec], out: str) -> list[ProductSpec]:
-    """The parts' products: each adds to the one before, and only the last one rounds to `out`."""
-    last = len(specs) - 1
-    return [
-        replace(spec, out=out if number == last else "float32", residual=number > 0)
-        for number, spec in enumerate(specs)
-    ]
-
-
-def _linear_specs(parts: list[_Part], tiles: list[Tile]) -> list[ProductSpec]:
-    """Products with int8 weights `[C_out, k]`; `_chained` ends them."""
-    return [
-        LinearSpec(
-            n=len(part.weight), k=part.weight.shape[1], out="float32", residual=False, tile=tile
-        )
-        for part, tile in zip(parts, tiles, strict=True)
-    ]
-
-
-def _conv_specs(
-    parts: list[_Part], tiles: list[Tile], geometry: Geometry, gathers: bool
-) -> list[ProductSpec]:
-    """Convolutions with int8 weights `[C_out, kh * kw * c]`; `_chained` ends them."""
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    return [
-        ConvSpec(
-            n=len(part.weight),
-            c=part.weight.shape[1] // taps,
-            geometry=geometry,
-            gather=gathers or not geometry.centred,
-            out="float32",
-            residual=False,
-            tile=tile,
-        )
-        for part, tile in zip(parts, tiles, strict=True)
-    ]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
