@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tfq_bench_reports.view.findings import Point, listing, statements
-from tfq_bench_reports.view.key_metrics import headline
+from tfq_bench_reports.view.findings import Point, findings, listing
+from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.model_groups import model_groups
 from tfq_bench_reports.view.types import RunView
 
@@ -29,7 +29,7 @@ def verdict(run: RunView) -> tuple[Point, ...]:
         prefix = f"{group.name}: " if len(groups) > 1 else ""
         points += [
             Point(kind=point.kind, title=prefix + point.title, text=point.text)
-            for point in statements(group.cells)
+            for point in findings(group.cells)
         ]
     return (*points, *_trouble(run), *_cautions(run))
 
@@ -66,7 +66,7 @@ def _trouble(run: RunView) -> Iterable[Point]:
 
 
 def _cautions(run: RunView) -> Iterable[Point]:
-    names = headline(run.cells)
+    names = key_metrics(run.cells)
     name = names.quality
     counts = sorted({cell.metrics[name].n for cell in run.cells if name and name in cell.metrics})
     if counts and counts[0] < SMALL_N:
