@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tfq_bench.border import Interval, MetricValue
 from tfq_bench_reports import formatting
-from tfq_bench_reports.charts.charts import Dot, scatter_chart
+from tfq_bench_reports.charts.scatter_svg import Dot, scatter_chart
 from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.model_groups import model_groups
 from tfq_bench_reports.view.rows import rows_of
