@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tfq_bench_reports.view.findings import Point, findings, listing
 from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.model_groups import model_groups
-from tfq_bench_reports.view.types import RunView
+from tfq_bench_reports.view.types import CellView, RunView, Trouble
 
 __all__ = ["SMALL_N", "Point", "verdict"]
 
@@ -58,11 +58,16 @@ def _trouble(run: RunView) -> Iterable[Point]:
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             text = " ".join(
                 f"{cell.name}{f', stage {cell.trouble.stage}' if cell.trouble.stage else ''}: "
-                f"{_sentence(cell.trouble.reason)}"
+                f"{_sentence(_news(cell, cell.trouble))}"
                 for cell in cells
                 if cell.trouble is not None
             )
             yield Point(kind="trouble", title=f"{count} {words}", text=text)
+
+
+def _news(cell: CellView, trouble: Trouble) -> str:
+    """The reasons but for broken images, which the verdict begins with."""
+    return (trouble.besides or "broken images, as said above") if cell.broken else trouble.reason
 
 
 def _cautions(run: RunView) -> Iterable[Point]:
