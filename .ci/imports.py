@@ -2,9 +2,9 @@
 
     python .ci/imports.py
 
-Three things: the host's layers (`[tool.importlinter]` in pyproject.toml), the contracts of the
-distributions, made here from their folders, and that no files form a circle, in annotations
-neither.
+Three things: the layers inside a distribution (`[tool.importlinter]` in its pyproject.toml), what
+distributions may import of each other, made here from their folders, and that no files form a
+circle, in annotations neither.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ def main() -> int:
     """The exit code: 0 when every contract holds."""
     folders = {package(folder): folder for folder in distributions()}
     sys.path[:0] = [str(source(folder)) for folder in folders.values()]
-    broken = lint_imports(config_filename=str(ROOT / "pyproject.toml"))
+    broken = 0
+    for folder in folders.values():
+        text = (folder / "pyproject.toml").read_text("utf-8")
+        if "importlinter" in tomllib.loads(text)["tool"]:
+            broken |= lint_imports(config_filename=str(folder / "pyproject.toml"))
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(contracts(folders))
         file.flush()

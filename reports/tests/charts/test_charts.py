@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from tfq_bench_reports.charts.charts import Curve, Dot, line_chart, scatter_chart
+from tfq_bench_reports.charts.line_svg import Curve, line_chart
 from tfq_bench_reports.charts.scale import fitted
+from tfq_bench_reports.charts.scatter_svg import Dot, scatter_chart
 
 WORDS = {"key": "k", "title": "A title", "description": "What it shows", "x_label": "x"}
 

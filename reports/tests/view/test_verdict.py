@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tfq_bench_reports.view.reader import read_run
+from tfq_bench_reports.view.types import Trouble
 from tfq_bench_reports.view.verdict import verdict
 
 
@@ -72,6 +73,19 @@ def test_failures_and_few_images_are_on_the_first_screen(view):
     assert "stage lower: layer 'mid.conv' has no kernel" in found["1 cell failed"]
     assert "needs a GPU" in found["1 cell skipped"]
     assert "rest on 64 images" in found["Few images"]
+
+
+@pytest.mark.parametrize("besides", ["", "metric 'score': raised ValueError"])
+def test_broken_images_are_explained_once(view, besides):
+    """Under "finished in part" stands what is new: other reasons, or where the reason was given."""
+    reason = "its images are black (all 4)."
+    whole = "; ".join(filter(None, (f"metric 'sanity': {reason}", besides)))
+    trouble = Trouble(status="partial", reason=whole, besides=besides, stage="evaluate")
+    cell = replace(view.cells[1], status="partial", trouble=trouble, broken=reason)
+    found = points(replace(view, cells=(view.cells[0], cell, *view.cells[2:])))
+    assert f"{cell.name}: {reason}" == found["Broken images in 1 cell"]
+    said = besides or "broken images, as said above"
+    assert f"{cell.name}, stage evaluate: {said}." == found["1 cell finished in part"]
 
 
 def test_run_without_full_precision_says_so(view):

@@ -9,7 +9,7 @@ from functools import partial
 
 from tfq_bench.border import MetricValue
 from tfq_bench_reports import formatting
-from tfq_bench_reports.charts.charts import COLOURS, DASHES, Curve, line_chart, logarithmic
+from tfq_bench_reports.charts.line_svg import COLOURS, DASHES, Curve, line_chart, logarithmic
 from tfq_bench_reports.view.dedupe import merged
 from tfq_bench_reports.view.model_groups import model_groups
 from tfq_bench_reports.view.types import CellView, RunView

@@ -6,10 +6,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Scale", "fitted"]
+from tfq_bench_reports import formatting
+
+__all__ = ["Scale", "fitted", "tick_labels"]
 
 LOG_FROM = 30.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic when allowed."""
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +85,17 @@ def _step(rough: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least `rough`."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+
+def tick_labels(scale: Scale) -> list[str]:
+    """One label for every tick: plain numbers, or powers of ten where those would be long."""
+    if scale.log and not 1e-3 <= scale.low <= scale.high < 1e5:
+        exponents = [str(round(math.log10(value))) for value in scale.ticks]
+        return [f"10{exponent.translate(_SUPERSCRIPT)}" for exponent in exponents]
+    if scale.log:
+        return [formatting.plain(f"{value:g}") for value in scale.ticks]
+    step = scale.ticks[1] - scale.ticks[0] if len(scale.ticks) > 1 else 1.0
+    if max(abs(scale.low), abs(scale.high)) >= 1e5 or step < 1e-4:
+        return [formatting.plain(f"{value:.3g}") for value in scale.ticks]
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [formatting.plain(f"{value + 0.0:.{decimals}f}") for value in scale.ticks]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tfq_bench.border import Interval, MetricValue
 from tfq_bench_reports import formatting
-from tfq_bench_reports.charts.charts import Dot, scatter_chart
-from tfq_bench_reports.view.key_metrics import headline
+from tfq_bench_reports.charts.scatter_svg import Dot, scatter_chart
+from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.model_groups import model_groups
 from tfq_bench_reports.view.rows import rows_of
 from tfq_bench_reports.view.tables import DIRECTIONS
@@ -42,7 +42,7 @@ def scatters(run: RunView, prefix: str) -> tuple[Figure, ...]:
     groups = model_groups(run.cells)
     for group in groups:
         model = group.name if len(groups) > 1 else ""
-        names = headline(group.cells)
+        names = key_metrics(group.cells)
         for cost in (names.latency, names.size):
             for quality in (names.quality, names.paired):
                 if cost is not None and quality is not None:

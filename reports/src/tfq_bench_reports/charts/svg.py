@@ -8,7 +8,7 @@ from markupsafe import escape
 
 from tfq_bench_reports.charts.scale import Scale
 
-__all__ = ["CHARACTER", "Frame", "axes", "chart", "mark", "px", "text"]
+__all__ = ["CHARACTER", "Frame", "axes", "chart", "leader", "mark", "px", "text"]
 
 CHARACTER = 7.4
 """Mean width in px of a character of chart text (13 px) in a wide font, for placing labels."""
@@ -106,3 +106,9 @@ def chart(frame: Frame, key: str, title: str, description: str, body: str) -> st
         f'<title id="{key}-t">{escape(title)}</title>'
         f'<desc id="{key}-d">{escape(description)}</desc>{body}</svg>'
     )
+
+
+def leader(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """A thin line from a point to its label, both in px."""
+    (x1, y1), (x2, y2) = start, end
+    return f'<line x1="{px(x1)}" y1="{px(y1)}" x2="{px(x2)}" y2="{px(y2)}" class="leader"/>'

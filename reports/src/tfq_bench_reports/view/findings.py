@@ -1,6 +1,6 @@
 """What can be said about the cells of one model: closeness, quality, speed, size.
 
-The statements go by the rows of the tables, so that cells of equal numbers and the seeds of one
+The findings go by the rows of the tables, so that cells of equal numbers and the seeds of one
 cell are named once.
 """
 
@@ -13,11 +13,11 @@ from typing import Literal
 
 from tfq_bench_reports import formatting
 from tfq_bench_reports.view.deltas import SAME, compare
-from tfq_bench_reports.view.key_metrics import headline
+from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.rows import rows_of
 from tfq_bench_reports.view.types import CellView, Row
 
-__all__ = ["Point", "listing", "statements"]
+__all__ = ["Point", "findings", "listing"]
 
 Kind = Literal["quality", "speed", "size", "trouble", "caution"]
 
@@ -31,13 +31,13 @@ class Point:
     text: str
 
 
-def statements(cells: Sequence[CellView]) -> Iterable[Point]:
+def findings(cells: Sequence[CellView]) -> Iterable[Point]:
     """What the numbers of one model say.
 
     Args:
         cells: of one model, so that they may be ranked.
     """
-    names = headline(cells)
+    names = key_metrics(cells)
     if names.paired:
         yield from _closest(_ranked(cells, names.paired), names.paired)
     if names.quality:

@@ -12,13 +12,13 @@ from tfq_bench.border import MetricValue
 from tfq_bench_reports.view.tables import family
 from tfq_bench_reports.view.types import CellView
 
-__all__ = ["Headline", "headline"]
+__all__ = ["KeyMetrics", "key_metrics"]
 
 _PREFERRED = ("fid", "fd-", "psnr", "lpips", "latency", "size-", "packed-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Headline:
+class KeyMetrics:
     """Names of the leading metrics, None where no cell has such a metric.
 
     Args:
@@ -34,7 +34,7 @@ class Headline:
     size: str | None
 
 
-def headline(cells: Iterable[CellView]) -> Headline:
+def key_metrics(cells: Iterable[CellView]) -> KeyMetrics:
     """The leading metrics of these cells."""
     cells = tuple(cells)
 
@@ -47,7 +47,7 @@ def headline(cells: Iterable[CellView]) -> Headline:
         }
         return min(names, key=_rank, default=None)
 
-    return Headline(
+    return KeyMetrics(
         quality=pick(lambda v: family(v) == "quality"),
         # A number over images; errors per sampler step have their own chart.
         paired=pick(lambda v: family(v) == "paired" and v.pairing is not None),

@@ -150,7 +150,8 @@ def _trouble(
         status: Outcome = "skipped" if record.status == "skipped" else "failed"
         return Trouble(
             status="partial" if measured else status,
-            reason=_cut(redact("; ".join(map(_reason, bad))), 10 * LOG_CHARACTERS),
+            reason=_reasons(bad),
+            besides=_reasons(record for record in bad if not record.broken_images),
             stage=record.stage,
             reproduce=redact(record.reproduce) if record.reproduce else None,
             log=_log_tail(run, planned["key"]) if status == "failed" else "",
@@ -168,6 +169,10 @@ def _trouble(
         status="not run",
         reason="The run has no record of this cell. Run the suite again to finish it.",
     )
+
+
+def _reasons(records: Iterable[Record]) -> str:
+    return _cut(redact("; ".join(map(_reason, records))), 10 * LOG_CHARACTERS)
 
 
 def _reason(record: Record) -> str:

@@ -41,11 +41,13 @@ class Trouble:
     """Why a cell has no numbers, or not all of them.
 
     Args:
+        reason: all reasons. besides: those that are not about broken images, empty without any.
         log: last lines of its log, empty when there is none.
     """
 
     status: Outcome
     reason: str
+    besides: str = ""
     stage: str | None = None
     reproduce: str | None = None
     log: str = ""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tfq_bench_reports.view.findings import Point, listing, statements
-from tfq_bench_reports.view.key_metrics import headline
+from tfq_bench_reports.view.findings import Point, findings, listing
+from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.model_groups import model_groups
-from tfq_bench_reports.view.types import RunView
+from tfq_bench_reports.view.types import CellView, RunView, Trouble
 
 __all__ = ["SMALL_N", "Point", "verdict"]
 
@@ -29,7 +29,7 @@ def verdict(run: RunView) -> tuple[Point, ...]:
         prefix = f"{group.name}: " if len(groups) > 1 else ""
         points += [
             Point(kind=point.kind, title=prefix + point.title, text=point.text)
-            for point in statements(group.cells)
+            for point in findings(group.cells)
         ]
     return (*points, *_trouble(run), *_cautions(run))
 
@@ -58,15 +58,20 @@ def _trouble(run: RunView) -> Iterable[Point]:
             count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
             text = " ".join(
                 f"{cell.name}{f', stage {cell.trouble.stage}' if cell.trouble.stage else ''}: "
-                f"{_sentence(cell.trouble.reason)}"
+                f"{_sentence(_news(cell, cell.trouble))}"
                 for cell in cells
                 if cell.trouble is not None
             )
             yield Point(kind="trouble", title=f"{count} {words}", text=text)
 
 
+def _news(cell: CellView, trouble: Trouble) -> str:
+    """The reasons but for broken images, which the verdict begins with."""
+    return (trouble.besides or "broken images, as said above") if cell.broken else trouble.reason
+
+
 def _cautions(run: RunView) -> Iterable[Point]:
-    names = headline(run.cells)
+    names = key_metrics(run.cells)
     name = names.quality
     counts = sorted({cell.metrics[name].n for cell in run.cells if name and name in cell.metrics})
     if counts and counts[0] < SMALL_N:

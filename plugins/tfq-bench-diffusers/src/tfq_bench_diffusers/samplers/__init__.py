@@ -1,4 +1,9 @@
-"""Samplers as pure functions, from diffusers' scheduler configurations."""
+"""Samplers as pure functions, from diffusers' scheduler configurations.
+
+`classes` says which configurations are understood, `schedule` what they mean, `ddim`, `euler` and
+`multistep` step. Not here: reading a model's files, and any random number, which steps are given.
+May import `tfq_bench.api`, torch and numpy; nothing else of this distribution, and no diffusers.
+"""
 
 from __future__ import annotations
 
