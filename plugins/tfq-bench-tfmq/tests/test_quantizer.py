@@ -39,7 +39,12 @@ def feature_errors(loaded, state):
 
 
 class TestPaper(QuantizerContract):
-    schemes = (W4A8, Scheme(wbits=8, abits=8, policy="paper"), Scheme(wbits=4, abits=32))
+    schemes = (
+        W4A8,
+        Scheme(wbits=8, abits=8, policy="paper"),
+        Scheme(wbits=4, abits=8, policy="uniform-io16"),
+        Scheme(wbits=4, abits=32),
+    )
 
     def make(self, scheme):
         return Tfmq(scheme=scheme, **QUICK)

@@ -19,7 +19,7 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
             factory="tfq_bench_ptq4dm.quantizer:Ptq4dm",
             wbits=tuple(range(2, 9)),
             abits=(*range(4, 9), FULL_PRECISION),
-            policies=("uniform", "paper", "uniform-temporal16"),
+            policies=("uniform", "uniform-temporal16", "uniform-io16", "paper"),
             options=(
                 Option(
                     name="preset",

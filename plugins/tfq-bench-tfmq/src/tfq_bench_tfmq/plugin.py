@@ -185,7 +185,7 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
             factory="tfq_bench_tfmq.quantizer:Tfmq",
             wbits=tuple(range(2, 9)),
             abits=(*range(4, 9), FULL_PRECISION),
-            policies=("uniform", "uniform-temporal16", "paper", "code"),
+            policies=("uniform", "uniform-temporal16", "uniform-io16", "paper", "code"),
             options=_OPTIONS,
         )
     ]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tfq_bench.api import FULL_PRECISION
-from tfq_bench.quant import UNIFORM, Exempt, LayerBits, Policy, find_layer, find_policy, resolve
-from tfq_bench.quant.policy import TFMQ, UNIFORM_TEMPORAL16
+from tfq_bench.quant import POLICIES as SHARED
+from tfq_bench.quant import (
+    AttentionBits,
+    Exempt,
+    LayerBits,
+    Policy,
+    find_layer,
+    find_policy,
+    resolve,
+)
 from tfq_bench_tfmq.conditioned import behind_condition
 
 if TYPE_CHECKING:
@@ -119,17 +127,24 @@ EFFORTS: Mapping[str, Effort] = {
 _FLOAT = "stays float in the released code"
 _HALF = "a condition enters the temporal features; they are kept in 16 bits"
 
-PAPER = replace(TFMQ, name="paper")
-"""Input and output layer stay float; the operands of the products inside attention have 8 bits."""
+PAPER = Policy(
+    name="paper",
+    exempt={
+        "input": "the paper keeps the first layer in full precision",
+        "output": "the paper keeps the last layer in full precision",
+    },
+    attention=AttentionBits(operands=8, softmax=8),
+)
+"""As described in arXiv:2311.16503. The paper does not name attention's bits; 8 is its code's."""
 
 CODE = Policy(
     name="code",
     exempt={"input": _FLOAT, "output": _FLOAT, "shortcut": _FLOAT},
-    attention=TFMQ.attention,
+    attention=PAPER.attention,
 )
 """The released code's exemptions, as far as roles say them; `layer_plan` adds the others."""
 
-POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, PAPER, CODE)
+POLICIES = (*SHARED, PAPER, CODE)
 
 
 def layer_plan(
