@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from tfq_bench_tfmq.block import TemporalBlock
     from tfq_bench_tfmq.presets import Settings
 
-__all__ = ["Maintained", "features_fixed", "maintain"]
+__all__ = ["TemporalFeatures", "features_fixed", "maintain"]
 
 _log = logging.getLogger("tfq_bench.tfmq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maintained:
+class TemporalFeatures:
     """How the temporal features are kept.
 
     Args:
@@ -41,7 +41,7 @@ class Maintained:
     cache: Mapping[str, TemporalCache]
 
 
-def maintain(block: TemporalBlock, working: WorkingNetwork, settings: Settings) -> Maintained:
+def maintain(block: TemporalBlock, working: WorkingNetwork, settings: Settings) -> TemporalFeatures:
     """Sets the block's activation tables, and makes what takes its place."""
     held = [name for name in block.layers if name in working.layers]
     weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
@@ -52,7 +52,7 @@ def maintain(block: TemporalBlock, working: WorkingNetwork, settings: Settings) 
     _, half = exemptions(working.plan)
     features = block.in_half(half).features(weights, with_tables(tables))
     if settings.maintenance == "block":
-        return Maintained(features=features, cache={})
+        return TemporalFeatures(features=features, cache={})
     exact = block.features()
     caches = {
         name: quantize_feature(
@@ -78,7 +78,7 @@ def _merge(
     caches: Mapping[str, TemporalCache],
     stored: Mapping[str, Tensor],
     chosen: Tensor,
-) -> Maintained:
+) -> TemporalFeatures:
     """Rows of the cache where `chosen` `[T, n]`, the block's features elsewhere."""
     merged: dict[str, Tensor] = {}
     cache: dict[str, TemporalCache] = {}
@@ -96,7 +96,7 @@ def _merge(
                 zero_point=one.zero_point,
                 selected=selected.clone(),
             )
-    return Maintained(features=merged, cache=cache)
+    return TemporalFeatures(features=merged, cache=cache)
 
 
 @contextmanager

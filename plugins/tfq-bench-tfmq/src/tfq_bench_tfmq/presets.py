@@ -17,7 +17,7 @@ from tfq_bench.quant import (
     find_policy,
     resolve,
 )
-from tfq_bench_tfmq.conditioned import behind_condition
+from tfq_bench_tfmq.conditional_projections import behind_condition
 
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel, OptionValue, Scheme
