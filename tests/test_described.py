@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from tfq_bench import api, builtin
-from tfq_bench.described import copied, from_data, to_data
+from tfq_bench.described import copied, from_data, option_fault, to_data
 from tfq_bench.errors import BrokenPlugin
 from tfq_bench.hookspecs import REGISTRATIONS
 
@@ -33,6 +33,15 @@ def test_every_field_of_every_kind_is_known(wanted):
     """A field of a new type must say how it is read before it can be offered."""
     made = copied(wanted(name="a", summary="b", factory="c:D"), wanted)
     assert {"kind", *(one.name for one in fields(wanted))} == set(to_data(made))
+
+
+def test_an_unset_default_comes_back_unset():
+    """Through JSON; and it is no fault that none of the choices is the default."""
+    option = api.Option(name="k", kind="str", default=None, choices=("a",), help="Unset: either.")
+    provider = api.MetricProvider(name="a", summary="", factory="c:D", options=(option,))
+    made = copied(provider, type(provider))
+    assert "" == option_fault(made)
+    assert provider == from_data(json.loads(json.dumps(to_data(made))))
 
 
 def test_lists_are_taken_for_tuples():

@@ -128,5 +128,7 @@ def test_equal_names_are_told_apart_by_their_options():
     cells = [cell("rtn", split=True), cell("rtn", split=False), cell("other", split=True)]
     assert ["split=True", "split=False", ""] == variants(cells, {})
     assert ["split=True", "", ""] == variants(cells, {"rtn.split": False})
+    unset = [cell("rtn", split=None), cell("rtn", split=False)]
+    assert ["", "split=False"] == variants(unset, {"rtn.split": None})
     told = replace(cells[0], variant="split=True")
     assert "tiny / rtn W4A8 [split=True] / simulate" == told.label

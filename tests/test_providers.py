@@ -40,6 +40,16 @@ def test_options_are_complete_and_sorted():
     assert expected == str(list(parsed.items()))
 
 
+def test_option_without_a_default_is_unset_or_checked():
+    """None says that the suite leaves it to the factory; what is given is checked as ever."""
+    option = api.Option(name="samples", kind="int", default=None, minimum=1, help="Samples.")
+    assert {"samples": None} == parse_options((option,), {}, "here")
+    assert {"samples": 3} == parse_options((option,), {"samples": 3}, "here")
+    for value, message in ((0, "at least 1, found 0"), (None, "type int, found None")):
+        with pytest.raises(api.SuiteError, match=message):
+            parse_options((option,), {"samples": value}, "here")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -72,14 +72,7 @@ def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
         factory="tfq_bench.quant.rtn:RoundToNearest",
         wbits=_BITS,
         abits=(4, 5, 6, 7, 8, *_FULL),
-        policies=(
-            "uniform",
-            "uniform-temporal16",
-            "ptq4dm",
-            "qdiffusion",
-            "tfmq-cvpr24",
-            "tfmq-cvpr24-code",
-        ),
+        policies=("uniform", "uniform-temporal16", "uniform-io16"),
         options=(
             api.Option(
                 name="weights",

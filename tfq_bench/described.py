@@ -91,6 +91,8 @@ def option_fault(provider: Provider) -> str:
         seen.add(option.name)
         if option.name in RESERVED.get(provider.kind, ()):
             return f"no option of a {provider.kind} can be called '{option.name}'; rename it."
+        if option.default is None:
+            continue
         try:
             option.parse(option.default, "the default is invalid")
         except SuiteError as error:
@@ -176,7 +178,7 @@ def _option(value: Any) -> Option:
         return Option(
             name=str.__str__(name),
             kind=value.kind,
-            default=_value(value.default),
+            default=None if value.default is None else _value(value.default),
             help=printable(_text(value.help), MAX_TEXT),
             choices=_several(_value, "values")(value.choices),
             minimum=_bound(value.minimum),

@@ -20,6 +20,7 @@ __all__ = [
     "Direction",
     "Execution",
     "ExecutorProvider",
+    "GivenValue",
     "MetricProvider",
     "ModelProvider",
     "Option",
@@ -34,7 +35,10 @@ __all__ = [
 API = 1
 """Version of the plugin API; a provider states the one it was written for."""
 
-OptionValue = int | float | bool | str
+GivenValue = int | float | bool | str
+OptionValue = GivenValue | None
+"""None only of an option that is unset and has no other default."""
+
 Direction = Literal["lower", "higher", "none"]
 Execution = Literal["full-precision", "simulated", "lowered"]
 
@@ -60,7 +64,8 @@ class Option:
             `source` one that is a path when there is such a folder or file, and otherwise a name,
             such as a hub id. Results go by what lies there, never by where it lies: of a `path` the
             host reads it, of a model's `source` the model's digest stands for it.
-        default: value when the suite does not name it.
+        default: value when the suite does not name it; None leaves it unset, and what then holds is
+            the factory's matter (`help` says it). A suite cannot give None.
         help: one sentence for ``--help`` and the documentation.
         choices: allowed values, empty for any.
         minimum, maximum: inclusive range of a number.
@@ -73,12 +78,12 @@ class Option:
     kind: Literal["int", "float", "bool", "str", "path", "source"]
     default: OptionValue
     help: str
-    choices: tuple[OptionValue, ...] = ()
+    choices: tuple[GivenValue, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     in_definition: bool = False
 
-    def parse(self, value: object, where: str) -> OptionValue:
+    def parse(self, value: object, where: str) -> GivenValue:
         """`value` checked against this option's type, choices and range.
 
         Raises:
@@ -143,7 +148,7 @@ def parse_options(
     *,
     also: tuple[str, ...] = (),
 ) -> dict[str, OptionValue]:
-    """Every option of a provider with its given or default value, sorted by name.
+    """Every option of a provider with its given or default value, None if unset, sorted by name.
 
     Args:
         also: other keys that may stand at the same place, for the message about an unknown one.
@@ -158,8 +163,10 @@ def parse_options(
             hint = nearest(name[:80], names) if names else "it has none."
             raise SuiteError(f"{where}: unknown option '{printable(name, 80)}'; {hint}")
     return {
-        name: known[name].parse(given.get(name, known[name].default), where)
-        for name in sorted(known)
+        name: option.parse(given.get(name, option.default), where)
+        if name in given or option.default is not None
+        else None
+        for name, option in sorted(known.items())
     }
 
 

@@ -96,7 +96,7 @@ class KeyMaker:
         """
         content: dict[str, Any] = dict(component.options)
         for option in provider.options:
-            path = str(component.options[option.name])
+            path = str(component.options[option.name] or "")
             located = option.kind == "source" and Path(path).is_absolute()
             if not path or not (option.kind == "path" or located):
                 continue

@@ -19,7 +19,7 @@ from typing import Any
 
 from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.foreign import printable
-from tfq_bench.providers import Option, OptionValue, parse_options, quoted
+from tfq_bench.providers import GivenValue, Option, parse_options, quoted
 
 __all__ = [
     "Entry",
@@ -139,9 +139,9 @@ class SuiteSpec:
     backends: tuple[Entry, ...]
     metrics: tuple[Entry, ...]
     seeds: tuple[int, ...]
-    sampling: Mapping[str, OptionValue]
-    calibration: Mapping[str, OptionValue]
-    timing: Mapping[str, OptionValue]
+    sampling: Mapping[str, GivenValue]
+    calibration: Mapping[str, GivenValue]
+    timing: Mapping[str, GivenValue]
     excludes: tuple[Exclude, ...]
     folder: Path
     text: str
@@ -209,10 +209,7 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
             f"{where}: expected 'schema = {SCHEMA}' at the top, found {found}; "
             "this version of tfq-bench reads no other."
         )
-    sections = {
-        name: parse_options(options, _table(data, name, where), f"{where} [{name}]")
-        for name, options in SECTIONS.items()
-    }
+    sections = {name: _section(data, name, where) for name in SECTIONS}
     head = sections["suite"]
     if not head["name"]:
         raise SuiteError(f"{where} [suite]: 'name' is missing; it names the run folder.")
@@ -262,6 +259,11 @@ def _absurd(text: str) -> str:
         if depth > MAX_DEPTH or dots >= MAX_DEPTH:
             return f"its tables are nested more than {MAX_DEPTH} levels deep"
     return ""
+
+
+def _section(data: Mapping[str, Any], name: str, where: str) -> dict[str, GivenValue]:
+    found = parse_options(SECTIONS[name], _table(data, name, where), f"{where} [{name}]")
+    return {key: value for key, value in found.items() if value is not None}  # all have defaults
 
 
 def _table(data: Mapping[str, Any], name: str, where: str) -> dict[str, object]:

@@ -56,9 +56,6 @@ def test_kernels_and_simulation_give_the_same_bits(method, wbits):
 
 def test_tfmq_and_qdiffusion_spend_the_same_outside_of_the_temporal_block():
     """One preset name, one effort: their difference is the method's, not the budget's."""
-    shared = set(qdiffusion_presets.Effort.__slots__)
-    assert shared < set(tfmq_presets.Effort.__slots__)
     assert tfmq_presets.EFFORTS.keys() == qdiffusion_presets.EFFORTS.keys()
     for name, effort in qdiffusion_presets.EFFORTS.items():
-        expected = {field: getattr(effort, field) for field in shared}
-        assert expected == {field: getattr(tfmq_presets.EFFORTS[name], field) for field in shared}
+        assert effort.items() < tfmq_presets.EFFORTS[name].items()

@@ -19,7 +19,7 @@ from tfq_bench.quant.attention import (
     is_attention,
 )
 from tfq_bench.quant.bit_report import bit_report
-from tfq_bench.quant.policy import AttentionBits
+from tfq_bench.quant.policy import UNIFORM, AttentionBits, Policy, attention_bits
 from tfq_bench.quant.qparams import ActivationTable, AttentionTables
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import simulate
@@ -29,6 +29,7 @@ from tfq_bench.quant.watched import watched_layers
 
 WIDTH, HEADS = 16, 4
 NAME = "attention"
+ATTENTIVE = Policy(name="attentive", attention=AttentionBits(operands=8, softmax=8))
 
 
 class AttnProcessor:
@@ -87,18 +88,18 @@ def attending(loaded):
 
 @pytest.fixture
 def quantize(attending):
-    """Makes a state: `quantize(policy)`."""
+    """Makes a state of `rtn` whose attention is quantized as well: `quantize(policy)`."""
 
-    def make(policy="qdiffusion", abits=8):
-        quantizer = RoundToNearest(scheme=Scheme(wbits=8, abits=abits, policy=policy))
+    def make(policy=ATTENTIVE, abits=8):
+        scheme = Scheme(wbits=8, abits=abits)
+        quantizer = RoundToNearest(scheme=scheme)
         needs = quantizer.calibration_needs(attending, images=4)
         data = capture(attending, needs, seed=0, batch=4, progress=lambda *_: None)
-        return quantizer.quantize(
-            attending,
-            data,
-            generator=torch.Generator().manual_seed(0),
-            progress=lambda *_: None,
-        )
+        generator = torch.Generator().manual_seed(0)
+        state = quantizer.quantize(attending, data, generator=generator, progress=lambda *_: None)
+        bits = attention_bits(policy, scheme)
+        attention = calibrate_attention(attending, data, bits, generator=generator)
+        return replace(state, attention=attention)
 
     return make
 
@@ -158,7 +159,7 @@ def test_tables_hold_what_was_seen_and_nothing_is_left_behind(attending, quantiz
     assert 0 < float(tables.softmax.scale) <= 1.0001 / 255
     assert [0] == tables.softmax.zero_point.tolist()
     assert {8} == {table.bits for table in tables.by_point().values()}
-    assert quantize("uniform").attention == {}
+    assert quantize(UNIFORM).attention == {}
     assert quantize(abits=32).attention == {}
 
 

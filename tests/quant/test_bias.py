@@ -12,7 +12,7 @@ from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.input_tables import set_input_tables, take
-from tfq_bench.quant.policy import POLICIES, UNIFORM, find_policy, resolve
+from tfq_bench.quant.policy import UNIFORM, UNIFORM_IO16, resolve
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
@@ -103,8 +103,7 @@ def test_a_layer_without_bias_gets_one(working):
 
 def test_a_float_output_layer_is_said_and_left(loaded, data, caplog):
     """Its bias is no part of a state."""
-    policy = find_policy("tfmq-cvpr24", POLICIES)
-    network = WorkingNetwork(loaded, resolve(policy, loaded.topology, SCHEME))
+    network = WorkingNetwork(loaded, resolve(UNIFORM_IO16, loaded.topology, SCHEME))
     assert {} == correct_output_bias(network, data)
     assert "leaves the output layer float" in caplog.text
 

@@ -8,7 +8,7 @@ import torch
 from tfq_bench.border import CalibrationNeeds, Scheme
 from tfq_bench.errors import CalibrationError, QuantizationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import observe
+from tfq_bench.quant import find_layer, observe
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.simulate import simulate
 from tfq_bench.quant.storage import save_state
@@ -224,6 +224,20 @@ def test_temporal_layers_in_16_bits_are_exempt_halves(loaded, round_to_nearest):
         errors[policy] = float(temporal_errors(reference, features).relative.mean())
     assert {"time_mlp.0", "time_mlp.2", "first.time", "second.time"} == set(state.half)
     assert errors["uniform-temporal16"] < 1e-3 < errors["uniform"]
+
+
+def test_input_and_output_in_16_bits_are_exempt_halves(loaded, round_to_nearest):
+    """Float layers with weights and bias rounded to float16; all others have the asked bits."""
+    state = round_to_nearest(4, 4, policy="uniform-io16")
+    assert ("conv_in", "conv_out") == state.half
+    assert {(4, 4)} == {
+        (layer.wbits, layer.parts[0].activation.bits) for layer in state.layers.values()
+    }
+    network = simulate(loaded, state).network
+    for name in state.half:
+        expected, found = find_layer(loaded.network, name), find_layer(network, name)
+        assert torch.equal(expected.weight.half().float(), found.weight)
+        assert torch.equal(expected.bias.half().float(), found.bias)
 
 
 def test_cache_of_a_model_without_time_projections_is_refused(loaded):

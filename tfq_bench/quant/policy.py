@@ -10,11 +10,8 @@ from tfq_bench.errors import QuantizationError, nearest
 
 __all__ = [
     "POLICIES",
-    "PTQ4DM",
-    "QDIFFUSION",
-    "TFMQ",
-    "TFMQ_CODE",
     "UNIFORM",
+    "UNIFORM_IO16",
     "UNIFORM_TEMPORAL16",
     "AttentionBits",
     "Exempt",
@@ -109,47 +106,18 @@ UNIFORM_TEMPORAL16 = Policy(
 )
 """`uniform`, but the temporal layers are kept in float16: what a method for them must beat."""
 
-PTQ4DM = Policy(
-    name="ptq4dm",
-    wbits={"time-mlp": 8, "output": 8},
-    abits={"time-mlp": 8, "output": 8},
-)
-"""As in PTQ4DM's released code, by role. There the first module found has 8 bits, which is the
-first linear layer of the time MLP; here the whole time MLP has. There activations are quantized
-behind a layer, here in front of it."""
-
-QDIFFUSION = Policy(name="qdiffusion", attention=AttentionBits(operands=8, softmax=8))
-"""As in Q-Diffusion's released code: nothing is exempt, attention is quantized. Its 16-bit softmax
-for Stable Diffusion is not offered, and splitting shortcuts is an option of quantizers."""
-
-TFMQ = Policy(
-    name="tfmq-cvpr24",
+UNIFORM_IO16 = Policy(
+    name="uniform-io16",
     exempt={
-        "input": "the paper keeps the first layer in full precision",
-        "output": "the paper keeps the last layer in full precision",
+        "input": "the input layer is kept in 16 bits",
+        "output": "the output layer is kept in 16 bits",
     },
-    attention=AttentionBits(operands=8, softmax=8),
+    half=frozenset({"input", "output"}),
 )
-"""As described in arXiv:2311.16503. The paper does not name attention's bits; 8 is its code's."""
+"""The asked bits everywhere, but input and output layer are kept in float16."""
 
-TFMQ_CODE = Policy(
-    name="tfmq-cvpr24-code",
-    abits={"time-mlp": FULL_PRECISION},
-    exempt={
-        "input": "the released code does not quantize the first convolution",
-        "output": "the released code does not quantize the last convolution",
-        "shortcut": "the released code does not wrap shortcut convolutions",
-        "resample": "the released code does not wrap down-sampling convolutions",
-    },
-    attention=AttentionBits(operands=8, softmax=8),
-)
-"""As in the released code of arXiv:2311.16503, by role. Three things differ, because roles do not
-tell a role's layers apart: there the time MLP's first layer has float weights (here both layers
-have quantized weights and float activations), the very first convolution inside a residual block
-has float activations (here quantized), and up-sampling convolutions are quantized (here float)."""
-
-POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, PTQ4DM, QDIFFUSION, TFMQ, TFMQ_CODE)
-"""The policies that any quantizer may offer."""
+POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, UNIFORM_IO16)
+"""The policies that every quantizer may offer; those of a paper are in its method's plugin."""
 
 
 def find_policy(name: str, policies: Iterable[Policy] = POLICIES) -> Policy:

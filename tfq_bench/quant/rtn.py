@@ -13,18 +13,10 @@ import torch
 from tfq_bench.border import FULL_PRECISION, CalibrationNeeds, Scheme
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
-from tfq_bench.quant.attention import calibrate_attention
 from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.layers import find_layer, input_parts, part_name
 from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
-from tfq_bench.quant.policy import (
-    Exempt,
-    LayerBits,
-    attention_bits,
-    exemptions,
-    find_policy,
-    resolve,
-)
+from tfq_bench.quant.policy import Exempt, LayerBits, exemptions, find_policy, resolve
 from tfq_bench.quant.qparams import ActivationTable
 from tfq_bench.quant.ranges import minmax, mse_range
 from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
@@ -119,8 +111,7 @@ class RoundToNearest:
                 a cache for a model without time projections.
             CalibrationError: no samples, a layer that never ran, or inputs that are not finite.
         """
-        policy = find_policy(self.scheme.policy)
-        plan = resolve(policy, loaded.topology, self.scheme)
+        plan = resolve(find_policy(self.scheme.policy), loaded.topology, self.scheme)
         cache = float16_caches(loaded) if self.temporal == "cache16" else {}
         for name in unused_layers(loaded.topology, cache):
             del plan[name]
@@ -142,14 +133,6 @@ class RoundToNearest:
             exempt=exempt,
             cache=cache,
             half=half,
-            attention=calibrate_attention(
-                loaded,
-                data,
-                attention_bits(policy, self.scheme),
-                method=self.activations,
-                batch=_batch(data),
-                generator=generator,
-            ),
         )
 
     def _observe(

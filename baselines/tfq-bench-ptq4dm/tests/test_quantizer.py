@@ -24,6 +24,7 @@ class TestContract(QuantizerContract):
         Scheme(wbits=8, abits=8),
         Scheme(wbits=4, abits=8, policy="paper"),
         Scheme(wbits=4, abits=8, policy="uniform-temporal16"),
+        Scheme(wbits=4, abits=8, policy="uniform-io16"),
         Scheme(wbits=4, abits=32),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from dataclasses import fields
 
 from tfq_bench.api import Scheme
 from tfq_bench_qdiffusion.plugin import tfq_quantizers
@@ -30,6 +31,24 @@ def test_provider_makes_the_quantizer_with_its_options():
         settings.batch,
     )
     assert (20, 256, True) == (settings.steps, settings.samples, settings.split)
+
+
+def test_settings_are_the_options_and_what_is_given_holds():
+    """Each setting but `start` can be given, also as 0 or False; what is unset is the preset's."""
+    from tfq_bench_qdiffusion.presets import Settings, settle
+
+    (provider,) = tfq_quantizers()
+    names = {option.name for option in provider.options}
+    assert names - {"preset", "variant"} == {one.name for one in fields(Settings)} - {"start"}
+    settings = settle(variant="sd", preset="fast", iterations=0, split=False, lr=None, samples=99)
+    assert (0, False, 1e-2, 99) == (
+        settings.iterations,
+        settings.split,
+        settings.lr,
+        settings.samples,
+    )
+    assert (8, 250, "mse") == (settings.batch, settings.activation_iterations, settings.weights)
+    assert 4 == settle(preset="quick").samples
 
 
 def test_policies_and_presets_that_are_offered_exist():

@@ -26,6 +26,7 @@ class TestContract(QuantizerContract):
         Scheme(wbits=8, abits=8),
         Scheme(wbits=4, abits=8, policy="paper"),
         Scheme(wbits=4, abits=8, policy="uniform-temporal16"),
+        Scheme(wbits=4, abits=8, policy="uniform-io16"),
         Scheme(wbits=4, abits=32),
     )
 
@@ -80,7 +81,7 @@ def test_learned_rounding_beats_nearest():
     assert learned < 0.8 * nearest
 
 
-@pytest.mark.parametrize(("split", "parts"), [("yes", 2), ("no", 1)])
+@pytest.mark.parametrize(("split", "parts"), [(True, 2), (False, 1)])
 def test_only_the_shortcut_is_split(split, parts):
     """Its halves have parameters of their own; the 3x3 convolution's have not."""
     state = _state(load_tiny(), split=split, iterations=0, activation_iterations=0)

@@ -13,6 +13,7 @@ import torch
 from tfq_bench import api
 from tfq_bench.quant import guided_prediction
 from tfq_bench.testing.contracts import ModelContract
+from tfq_bench_diffusers import presets
 from tfq_bench_diffusers.families import PRESETS, architecture
 from tfq_bench_diffusers.model import DiffusersModel
 
@@ -204,3 +205,10 @@ def test_keys_of_the_scheduler_that_change_nothing_are_told(make_folder):
     assert "'variance_type'" in told
     assert told.endswith(" change nothing under sampler 'euler'")
     assert "beta_start" not in told
+
+
+def test_factories_of_named_models_know_their_preset():
+    """`presets:sd_v1_4` is the factory of `sd-v1-4`; other names are no attributes."""
+    assert {"preset": "sd-v1-4"} == presets.sd_v1_4.keywords
+    with pytest.raises(AttributeError, match=r"presets' has no attribute 'sd_v9'"):
+        presets.sd_v9  # noqa: B018

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from tfq_bench.api import Scheme, parse_options
 from tfq_bench_tfmq.plugin import tfq_quantizers
+from tfq_bench_tfmq.presets import settle
 
 
 def test_entry_point_imports_no_torch():
@@ -22,18 +23,37 @@ def test_entry_point_imports_no_torch():
 
 
 def test_provider_makes_the_quantizer_with_its_options():
-    """The factory takes exactly the options that the provider offers, with the same defaults."""
+    """It takes exactly the options that the provider offers, with the same defaults."""
+    from tfq_bench_tfmq.presets import Settings
+
     (provider,) = tfq_quantizers()
     module, _, name = provider.factory.partition(":")
     factory = getattr(importlib.import_module(module), name)
     options = {option.name: option.default for option in provider.options}
     defaults = {
-        key: parameter.default
-        for key, parameter in inspect.signature(factory).parameters.items()
-        if key != "scheme"
+        one.name: None if one.default is MISSING else one.default
+        for one in fields(Settings)
+        if one.name != "tiar_lr"
     }
-    assert options == defaults
-    assert "block" == factory(scheme=Scheme(wbits=4, abits=8), **options).maintenance
+    assert options == {"method": "cvpr24", "preset": "full", **defaults}
+    assert factory(scheme=Scheme(wbits=4, abits=8), **options).settings == settle()
+
+
+def test_what_is_given_holds_and_what_is_unset_is_the_methods_or_efforts():
+    """Also 0 and False; one learning rate is for both roundings."""
+    full = settle()
+    assert ("block", "static", 0) == (
+        full.maintenance,
+        full.activations,
+        full.activation_iterations,
+    )
+    assert (20_000, 1e-3, 32, 256) == (full.tiar_iterations, full.tiar_lr, full.batch, full.samples)
+    settings = settle(method="tpami25", preset="fast", iterations=0, tiar=False, batch=None, lr=0.5)
+    assert (0, False, 32) == (settings.iterations, settings.tiar, settings.batch)
+    assert (0.5, 0.5) == (settings.lr, settings.tiar_lr)
+    assert ("select", 250) == (settings.maintenance, settings.activation_iterations)
+    assert 7 == settle(activation_iterations=7).activation_iterations
+    assert 3e-2 == settle(preset="fast").tiar_lr
 
 
 def test_what_is_offered_exists():

@@ -13,6 +13,7 @@ from tfq_bench.quant import simulate, temporal_errors, temporal_features
 from tfq_bench.seeds import generator
 from tfq_bench.testing.contracts import QuantizerContract
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench_tfmq.presets import settle
 from tfq_bench_tfmq.quantizer import Tfmq
 
 W4A8 = Scheme(wbits=4, abits=8)
@@ -39,7 +40,12 @@ def feature_errors(loaded, state):
 
 
 class TestPaper(QuantizerContract):
-    schemes = (W4A8, Scheme(wbits=8, abits=8, policy="paper"), Scheme(wbits=4, abits=32))
+    schemes = (
+        W4A8,
+        Scheme(wbits=8, abits=8, policy="paper"),
+        Scheme(wbits=4, abits=8, policy="uniform-io16"),
+        Scheme(wbits=4, abits=32),
+    )
 
     def make(self, scheme):
         return Tfmq(scheme=scheme, **QUICK)
@@ -249,7 +255,7 @@ def test_every_entry_of_a_table_per_step_is_learned():
 def test_only_the_extension_learns_activation_steps():
     """The paper and its code have ranges alone."""
     learned = {
-        (method, preset): Tfmq(scheme=W4A8, method=method, preset=preset).activation_iterations
+        (method, preset): settle(method=method, preset=preset).activation_iterations
         for method in ("cvpr24", "cvpr24-code", "tpami25")
         for preset in ("quick", "fast", "full")
     }

@@ -19,7 +19,7 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
             factory="tfq_bench_ptq4dm.quantizer:Ptq4dm",
             wbits=tuple(range(2, 9)),
             abits=(*range(4, 9), FULL_PRECISION),
-            policies=("uniform", "paper", "uniform-temporal16"),
+            policies=("uniform", "uniform-temporal16", "uniform-io16", "paper"),
             options=(
                 Option(
                     name="preset",
@@ -54,16 +54,16 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
                 Option(
                     name="samples",
                     kind="int",
-                    default=0,
-                    minimum=0,
-                    help="Calibration samples; 0 for the preset's.",
+                    default=None,
+                    minimum=1,
+                    help="Calibration samples; unset: the preset's.",
                 ),
                 Option(
                     name="values",
                     kind="int",
-                    default=0,
-                    minimum=0,
-                    help="Activation values per layer and batch searched for a clip; 0: preset's.",
+                    default=None,
+                    minimum=1,
+                    help="Activation values per layer and batch searched; unset: the preset's.",
                 ),
             ),
         )

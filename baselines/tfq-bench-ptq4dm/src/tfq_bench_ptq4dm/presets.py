@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tfq_bench.quant import UNIFORM
-from tfq_bench.quant.policy import PTQ4DM, UNIFORM_TEMPORAL16
+from tfq_bench.quant import POLICIES as SHARED
+from tfq_bench.quant import Policy
 
 __all__ = ["PAPER", "POLICIES", "PRESETS", "Preset"]
 
@@ -29,9 +29,14 @@ PRESETS = {
     "full": Preset(samples=1024, values=2**17),
 }
 
-PAPER = replace(PTQ4DM, name="paper")
+PAPER = Policy(
+    name="paper",
+    wbits={"time-mlp": 8, "output": 8},
+    abits={"time-mlp": 8, "output": 8},
+)
 """The released code gives 8 bits to the first and the last module that it finds and exempts
 nothing. In its network the first is the first linear layer of the time MLP; policies go by role,
-so here both of the MLP's layers have 8 bits."""
+so here both of the MLP's layers have 8 bits. There activations are quantized behind a layer, here
+in front of it."""
 
-POLICIES = (UNIFORM, PAPER, UNIFORM_TEMPORAL16)
+POLICIES = (*SHARED, PAPER)

@@ -48,7 +48,7 @@ class Ptq4dm:
     """The quantizer `ptq4dm`.
 
     Args:
-        preset: name in `PRESETS`; gives `samples` and `values` where they are 0.
+        preset: name in `PRESETS`; gives `samples` and `values` where they are None.
         sampling: `normal` (the paper), `uniform`, or `mirrored`: states and timesteps paired as
             in the released code, for study.
         mu, sigma: of `normal` and `mirrored`, as shares of the sampler's steps.
@@ -64,15 +64,15 @@ class Ptq4dm:
         sampling: Sampling = "normal",
         mu: float = 0.4,
         sigma: float = 0.4,
-        samples: int = 0,
-        values: int = 0,
+        samples: int | None = None,
+        values: int | None = None,
     ) -> None:
         self.scheme = scheme
         self.sampling: Sampling = sampling
         self.mu = mu
         self.sigma = sigma
-        self.samples = samples or PRESETS[preset].samples
-        self.values = values or PRESETS[preset].values
+        self.samples = PRESETS[preset].samples if samples is None else samples
+        self.values = PRESETS[preset].values if values is None else values
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """The drawn states, each once; nothing when activations stay float."""

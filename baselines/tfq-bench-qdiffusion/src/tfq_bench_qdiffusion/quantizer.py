@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,68 +15,34 @@ from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench_qdiffusion.calibration import uniform_needs
-from tfq_bench_qdiffusion.presets import EFFORTS, POLICIES, VARIANTS, Settings, settle
+from tfq_bench_qdiffusion.presets import POLICIES, settle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfq_bench.api import CalibrationData, CalibrationNeeds, LoadedModel, Progress, Scheme
+    from tfq_bench.api import (
+        CalibrationData,
+        CalibrationNeeds,
+        LoadedModel,
+        OptionValue,
+        Progress,
+        Scheme,
+    )
     from tfq_bench.quant import QuantizedState
 
 __all__ = ["QDiffusion"]
-
-Answer = Literal["variant", "yes", "no"]
 
 
 class QDiffusion:
     """The quantizer `qdiffusion`.
 
     Args:
-        preset: name in `EFFORTS`. variant: name in `VARIANTS`.
-        weights, activations, symmetric_activations, split: in place of the variant's.
-        steps, samples, batch, lr, activation_lr: in place of variant's and preset's when not 0.
-        iterations, activation_iterations: in place of the preset's when not -1.
-        bias_correction: see `correct_output_bias`.
+        options: as the plugin offers them; see `settle`.
     """
 
-    def __init__(
-        self,
-        *,
-        scheme: Scheme,
-        preset: str = "full",
-        variant: str = "cifar",
-        weights: Literal["variant", "minmax", "mse"] = "variant",
-        activations: Literal["variant", "minmax", "mse", "ema"] = "variant",
-        symmetric_activations: Answer = "variant",
-        split: Answer = "variant",
-        steps: int = 0,
-        samples: int = 0,
-        iterations: int = -1,
-        activation_iterations: int = -1,
-        batch: int = 0,
-        lr: float = 0.0,
-        activation_lr: float = 0.0,
-        bias_correction: bool = False,
-    ) -> None:
+    def __init__(self, *, scheme: Scheme, **options: OptionValue) -> None:
         self.scheme = scheme
-        self.bias_correction = bias_correction
-        chosen = settle(VARIANTS[variant], EFFORTS[preset])
-        self.settings: Settings = replace(
-            chosen,
-            weights=chosen.weights if weights == "variant" else weights,
-            activations=chosen.activations if activations == "variant" else activations,
-            symmetric_activations=_answer(symmetric_activations, chosen.symmetric_activations),
-            split=_answer(split, chosen.split),
-            steps=steps or chosen.steps,
-            samples=samples or chosen.samples,
-            iterations=chosen.iterations if iterations < 0 else iterations,
-            activation_iterations=(
-                chosen.activation_iterations if activation_iterations < 0 else activation_iterations
-            ),
-            batch=batch or chosen.batch,
-            lr=lr or chosen.lr,
-            activation_lr=activation_lr or chosen.activation_lr,
-        )
+        self.settings = settle(**options)
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """The same images at every c-th step, also when activations stay float."""
@@ -159,7 +125,7 @@ class QDiffusion:
             progress=lambda done, text: progress(share + (1.0 - share) * done, text),
             checkpoint=checkpoint and checkpoint / "activations",
         )
-        if self.bias_correction:
+        if ours.bias_correction:
             correct_output_bias(working, data)
         attention = calibrate_attention(
             loaded,
@@ -169,7 +135,3 @@ class QDiffusion:
             generator=generator,
         )
         return working.freeze("qdiffusion", self.scheme, attention=attention)
-
-
-def _answer(answer: Answer, default: bool) -> bool:
-    return default if answer == "variant" else answer == "yes"

@@ -11,8 +11,7 @@ __all__: list[str] = []
 
 
 def __getattr__(name: str) -> partial[DiffusersModel]:
-    try:
-        return partial(DiffusersModel, preset=name.replace("_", "-"))
-    finally:
-        if name.replace("_", "-") not in PRESETS:
-            raise AttributeError(name)
+    preset = name.replace("_", "-")
+    if preset not in PRESETS:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'", name=name)
+    return partial(DiffusersModel, preset=preset)

@@ -7,8 +7,8 @@ finitely many values, the whole block is a function of a table with one row per 
 
 Where a condition is added between h and g_i (SDXL's text and sizes, the class in DiT), g_i is no
 function of t any more. The block then ends with h, whose output is what can be tabulated; there are
-several h where blocks have embedders of their own. The projections are left to `conditioned`. How
-arXiv:2407.19547 treats SDXL is not known to us.
+several h where blocks have embedders of their own. The projections are left to
+`conditional_projections`. How arXiv:2407.19547 treats SDXL is not known to us.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,18 +10,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tfq_bench.quant import exemptions
 from tfq_bench.quant.cached import TemporalCache
+from tfq_bench_tfmq.cache import quantize_feature
+from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
+from tfq_bench_tfmq.selection import disturbance, select_cache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tfq_bench.quant.working import WorkingNetwork
+    from tfq_bench_tfmq.block import TemporalBlock
+    from tfq_bench_tfmq.presets import Settings
 
-__all__ = ["Maintained", "features_fixed", "merge"]
+__all__ = ["TemporalFeatures", "features_fixed", "maintain"]
+
+_log = logging.getLogger("tfq_bench.tfmq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maintained:
+class TemporalFeatures:
     """How the temporal features are kept.
 
     Args:
@@ -32,12 +41,44 @@ class Maintained:
     cache: Mapping[str, TemporalCache]
 
 
-def merge(
+def maintain(block: TemporalBlock, working: WorkingNetwork, settings: Settings) -> TemporalFeatures:
+    """Sets the block's activation tables, and makes what takes its place."""
+    held = [name for name in block.layers if name in working.layers]
+    weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
+    bits = {name: working.layer(name).bits.abits for name in held}
+    tables = calibrate_inputs(block, weights, bits, per_step=settings.fsc)
+    for name, table in tables.items():
+        working.layer(name).set_tables([table])
+    _, half = exemptions(working.plan)
+    features = block.in_half(half).features(weights, with_tables(tables))
+    if settings.maintenance == "block":
+        return TemporalFeatures(features=features, cache={})
+    exact = block.features()
+    caches = {
+        name: quantize_feature(
+            name, feature, bits=settings.cache_bits, granularity=settings.cache_granularity
+        )
+        for name, feature in exact.items()
+    }
+    stored = {name: cache.dequantized() for name, cache in caches.items()}
+    chosen = torch.ones((len(block.table), len(exact)), dtype=torch.bool)
+    if settings.maintenance == "select":
+        chosen = select_cache(
+            disturbance(exact, features, settings.error),
+            disturbance(exact, stored, settings.error),
+            settings.selection,
+            ties=block.ties(),
+        )
+        _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
+    return _merge(features, caches, stored, chosen)
+
+
+def _merge(
     features: Mapping[str, Tensor],
     caches: Mapping[str, TemporalCache],
     stored: Mapping[str, Tensor],
     chosen: Tensor,
-) -> Maintained:
+) -> TemporalFeatures:
     """Rows of the cache where `chosen` `[T, n]`, the block's features elsewhere."""
     merged: dict[str, Tensor] = {}
     cache: dict[str, TemporalCache] = {}
@@ -55,7 +96,7 @@ def merge(
                 zero_point=one.zero_point,
                 selected=selected.clone(),
             )
-    return Maintained(features=merged, cache=cache)
+    return TemporalFeatures(features=merged, cache=cache)
 
 
 @contextmanager

@@ -1,18 +1,30 @@
-"""Methods (which choices), efforts (how much of each), and layer policies."""
+"""Settings: methods (which choices) and efforts (how much of each); and layer policies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfq_bench.api import FULL_PRECISION
-from tfq_bench.quant import UNIFORM, Exempt, LayerBits, Policy, find_layer, find_policy, resolve
-from tfq_bench.quant.policy import TFMQ, UNIFORM_TEMPORAL16
-from tfq_bench_tfmq.conditioned import behind_condition
+from tfq_bench.quant import POLICIES as SHARED
+from tfq_bench.quant import (
+    AttentionBits,
+    Exempt,
+    LayerBits,
+    Policy,
+    find_layer,
+    find_policy,
+    resolve,
+)
+from tfq_bench_tfmq.conditional_projections import behind_condition
 
 if TYPE_CHECKING:
-    from tfq_bench.api import LoadedModel, Scheme
+    from tfq_bench.api import LoadedModel, OptionValue, Scheme
+    from tfq_bench.quant.observe import RangeMethod
+    from tfq_bench.quant.rtn import WeightMethod
+    from tfq_bench_tfmq.cache import Granularity
+    from tfq_bench_tfmq.selection import ErrorMeasure, Scope
 
 __all__ = [
     "CODE",
@@ -22,10 +34,10 @@ __all__ = [
     "POLICIES",
     "Activations",
     "Conditioned",
-    "Effort",
     "Maintenance",
-    "Method",
+    "Settings",
     "layer_plan",
+    "settle",
 ]
 
 Maintenance = Literal["block", "cache", "select"]
@@ -34,44 +46,37 @@ Conditioned = Literal["time", "float16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """What a publication does.
+class Settings:
+    """Everything that `Tfmq` does. Those without a default are a method's or an effort's.
 
     Args:
         maintenance: what gives the temporal features: the quantized block, the cache, or whichever
             disturbs less.
         activations: whether inputs outside of the temporal block have one range or one per step.
-        learned_steps: whether their scales are learned, block by block, after the weights.
+        iterations: of rounding, per block; 0 for nearest rounding.
+        tiar_iterations: of rounding of the temporal block. One is cheap: it needs no images.
+        lr: of the rounding variables.
+        tiar_lr: of those of the temporal block, whose loss has no noise of drawn batches.
+        batch: samples per iteration.
+        samples: images at each calibration step.
+        activation_iterations: of activation steps, per block, after the weights; 0 for none.
+        activation_lr: of the logarithms of activation scales.
+        selection: what is selected as one. error: disturbance that selection compares.
+        cache_bits: of cached features; 16 is float16.
+        cache_granularity: what shares a scale in the cache.
+        tiar: whether the temporal block's rounding is learned apart.
+        fsc: whether the temporal block's inputs have a range per step.
+        conditioned: what is done where a condition joins the time MLP, see `layer_plan`.
+        ranges: how a range of the other inputs is found.
+        weights: how a channel's range is found.
+        symmetric_weights: whether weight codes have their zero point in the middle.
+        split: whether shortcuts over a concatenation have parameters per half.
+        steps: sampler steps that calibration data are taken from.
+        bias_correction: see `correct_output_bias`.
     """
 
     maintenance: Maintenance
     activations: Activations
-    learned_steps: bool
-
-
-METHODS: Mapping[str, Method] = {
-    "cvpr24": Method(maintenance="block", activations="static", learned_steps=False),
-    "cvpr24-code": Method(maintenance="block", activations="per-step-all", learned_steps=False),
-    "tpami25": Method(maintenance="select", activations="per-step-all", learned_steps=True),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How much is done, for any method.
-
-    Args:
-        iterations: of rounding, per block.
-        tiar_iterations: of rounding of the temporal block. One is cheap: it needs no images.
-        lr: of the rounding variables. Fewer iterations need longer steps, or nothing moves.
-        tiar_lr: of those of the temporal block, whose loss has no noise of drawn batches.
-        batch: samples per iteration.
-        samples: images at each calibration step.
-        activation_iterations: of activation steps, per block, where the method learns them.
-            `quick` leaves them as they start: in the time it has, they would not move.
-        activation_lr: of the logarithms of activation scales.
-    """
-
     iterations: int
     tiar_iterations: int
     lr: float
@@ -80,56 +85,103 @@ class Effort:
     samples: int
     activation_iterations: int
     activation_lr: float
+    selection: Scope = "per-step-block"
+    error: ErrorMeasure = "relative"
+    cache_bits: int = 8
+    cache_granularity: Granularity = "channel"
+    tiar: bool = True
+    fsc: bool = True
+    conditioned: Conditioned = "time"
+    ranges: RangeMethod = "ema"
+    weights: WeightMethod = "mse"
+    symmetric_weights: bool = False
+    split: bool = True
+    steps: int = 20
+    bias_correction: bool = False
 
 
-EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(
-        iterations=40,
-        tiar_iterations=500,
-        lr=3e-2,
-        tiar_lr=1e-1,
-        batch=8,
-        samples=4,
-        activation_iterations=0,
-        activation_lr=4e-4,
-    ),
-    "fast": Effort(
-        iterations=1000,
-        tiar_iterations=3000,
-        lr=1e-2,
-        tiar_lr=3e-2,
-        batch=32,
-        samples=64,
-        activation_iterations=250,
-        activation_lr=2e-3,
-    ),
-    "full": Effort(
-        iterations=20_000,
-        tiar_iterations=20_000,
-        lr=1e-3,
-        tiar_lr=1e-3,
-        batch=32,
-        samples=256,
-        activation_iterations=5_000,
-        activation_lr=4e-4,
-    ),
+EFFORTS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {
+        "iterations": 40,
+        "tiar_iterations": 500,
+        "lr": 3e-2,
+        "tiar_lr": 1e-1,
+        "batch": 8,
+        "samples": 4,
+        "activation_iterations": 0,
+        "activation_lr": 4e-4,
+    },
+    "fast": {
+        "iterations": 1000,
+        "tiar_iterations": 3000,
+        "lr": 1e-2,
+        "tiar_lr": 3e-2,
+        "batch": 32,
+        "samples": 64,
+        "activation_iterations": 250,
+        "activation_lr": 2e-3,
+    },
+    "full": {
+        "iterations": 20_000,
+        "tiar_iterations": 20_000,
+        "lr": 1e-3,
+        "tiar_lr": 1e-3,
+        "batch": 32,
+        "samples": 256,
+        "activation_iterations": 5_000,
+        "activation_lr": 4e-4,
+    },
 }
-"""Those of `qdiffusion` outside of the temporal block, so that the two compare."""
+"""How much is done, for any method: what `qdiffusion` does outside of the temporal block, so that
+the two compare. Fewer iterations need longer steps, or nothing moves. `quick` leaves activation
+steps as they start: in the time it has, they would not move."""
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "cvpr24": {"maintenance": "block", "activations": "static", "activation_iterations": 0},
+    "cvpr24-code": {
+        "maintenance": "block",
+        "activations": "per-step-all",
+        "activation_iterations": 0,
+    },
+    "tpami25": {"maintenance": "select", "activations": "per-step-all"},
+}
+"""What a publication does, at any effort. Only the extension learns activation steps."""
+
+
+def settle(*, method: str = "cvpr24", preset: str = "full", **given: OptionValue) -> Settings:
+    """The settings of a method at an effort, but for those that are given and not None.
+
+    Args:
+        method: name in `METHODS`. preset: name in `EFFORTS`.
+        given: by name of a field of `Settings`; `lr` is for both roundings.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "lr" in chosen:
+        chosen["tiar_lr"] = chosen["lr"]
+    return Settings(**{**EFFORTS[preset], **METHODS[method], **chosen})
+
 
 _FLOAT = "stays float in the released code"
 _HALF = "a condition enters the temporal features; they are kept in 16 bits"
 
-PAPER = replace(TFMQ, name="paper")
-"""Input and output layer stay float; the operands of the products inside attention have 8 bits."""
+PAPER = Policy(
+    name="paper",
+    exempt={
+        "input": "the paper keeps the first layer in full precision",
+        "output": "the paper keeps the last layer in full precision",
+    },
+    attention=AttentionBits(operands=8, softmax=8),
+)
+"""As described in arXiv:2311.16503. The paper does not name attention's bits; 8 is its code's."""
 
 CODE = Policy(
     name="code",
     exempt={"input": _FLOAT, "output": _FLOAT, "shortcut": _FLOAT},
-    attention=TFMQ.attention,
+    attention=PAPER.attention,
 )
 """The released code's exemptions, as far as roles say them; `layer_plan` adds the others."""
 
-POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, PAPER, CODE)
+POLICIES = (*SHARED, PAPER, CODE)
 
 
 def layer_plan(

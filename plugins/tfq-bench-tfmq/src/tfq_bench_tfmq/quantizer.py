@@ -20,16 +20,12 @@ from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.cached import unused_layers
 from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.learning import Reconstruction
-from tfq_bench.quant.policy import exemptions
 from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.working import WorkingNetwork
-from tfq_bench_tfmq.block import TemporalBlock, find_temporal_block
-from tfq_bench_tfmq.cache import Granularity, quantize_feature
-from tfq_bench_tfmq.conditioned import behind_condition, check_inputs, learn_projections
-from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
-from tfq_bench_tfmq.maintenance import Maintained, features_fixed, merge
-from tfq_bench_tfmq.presets import EFFORTS, METHODS, POLICIES, Conditioned, layer_plan
-from tfq_bench_tfmq.selection import ErrorMeasure, Scope, disturbance, select_cache
+from tfq_bench_tfmq.block import find_temporal_block
+from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections
+from tfq_bench_tfmq.maintenance import features_fixed, maintain
+from tfq_bench_tfmq.presets import POLICIES, layer_plan, settle
 from tfq_bench_tfmq.tiar import learn_rounding
 
 if TYPE_CHECKING:
@@ -37,10 +33,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tfq_bench.api import LoadedModel, Progress, Scheme
+    from tfq_bench.api import LoadedModel, OptionValue, Progress, Scheme
     from tfq_bench.quant import QuantizedState
-    from tfq_bench.quant.observe import RangeMethod
-    from tfq_bench.quant.rtn import WeightMethod
 
 __all__ = ["Tfmq"]
 
@@ -51,84 +45,30 @@ _log = logging.getLogger("tfq_bench.tfmq")
 
 
 class Tfmq:
-    """The quantizer `tfmq`. Each option is explained where the plugin offers it.
+    """The quantizer `tfmq`.
 
     Args:
-        method: name in `METHODS`; gives `maintenance` and `activations` where they are "method".
-        preset: name in `EFFORTS`; gives the numbers that are 0 (iterations: -1).
+        options: as the plugin offers them; see `settle`.
     """
 
-    def __init__(
-        self,
-        *,
-        scheme: Scheme,
-        method: str = "cvpr24",
-        preset: str = "full",
-        maintenance: str = "method",
-        selection: Scope = "per-step-block",
-        error: ErrorMeasure = "relative",
-        cache_bits: int = 8,
-        cache_granularity: Granularity = "channel",
-        tiar: bool = True,
-        fsc: bool = True,
-        conditioned: Conditioned = "time",
-        activations: str = "method",
-        ranges: RangeMethod = "ema",
-        weights: WeightMethod = "mse",
-        symmetric_weights: bool = False,
-        split: bool = True,
-        steps: int = 20,
-        samples: int = 0,
-        iterations: int = -1,
-        tiar_iterations: int = -1,
-        batch: int = 0,
-        lr: float = 0.0,
-        activation_iterations: int = -1,
-        activation_lr: float = 0.0,
-        bias_correction: bool = False,
-    ) -> None:
-        effort = EFFORTS[preset]
-        published = METHODS[method]
+    def __init__(self, *, scheme: Scheme, **options: OptionValue) -> None:
         self.scheme = scheme
-        self.maintenance = published.maintenance if maintenance == "method" else maintenance
-        chosen = published.activations if activations == "method" else activations
-        self.per_step = chosen == "per-step-all"
-        self.selection: Scope = selection
-        self.error: ErrorMeasure = error
-        self.cache_bits = cache_bits
-        self.cache_granularity: Granularity = cache_granularity
-        self.tiar, self.fsc = tiar, fsc
-        self.conditioned: Conditioned = conditioned
-        self.ranges: RangeMethod = ranges
-        self.weights: WeightMethod = weights
-        self.symmetric_weights = symmetric_weights
-        self.split = split
-        self.steps = steps
-        self.samples = samples or effort.samples
-        self.iterations = effort.iterations if iterations < 0 else iterations
-        self.tiar_iterations = effort.tiar_iterations if tiar_iterations < 0 else tiar_iterations
-        self.batch = batch or effort.batch
-        self.lr = lr or effort.lr
-        self.tiar_lr = lr or effort.tiar_lr
-        learned = effort.activation_iterations if published.learned_steps else 0
-        self.activation_iterations = learned if activation_iterations < 0 else activation_iterations
-        self.activation_lr = activation_lr or effort.activation_lr
-        self.bias_correction = bias_correction
+        self.settings = settle(**options)
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """`samples` images at every c-th step, or at each step for ranges per step.
 
         Nothing when only layers that depend on time alone are learned and activations stay float.
         """
-        behind = self._behind(loaded)
-        apart = bool(behind) and self.tiar and self.tiar_iterations > 0
-        if self.iterations == 0 and not apart and self.scheme.abits == FULL_PRECISION:
+        ours, behind = self.settings, self._behind(loaded)
+        apart = bool(behind) and ours.tiar and ours.tiar_iterations > 0
+        if ours.iterations == 0 and not apart and self.scheme.abits == FULL_PRECISION:
             return CalibrationNeeds()
         total = len(loaded.sampler.timesteps)
-        per_step = self.per_step or (bool(behind) and self.fsc)
+        per_step = ours.activations == "per-step-all" or (bool(behind) and ours.fsc)
         observed = per_step and self.scheme.abits != FULL_PRECISION
         steps = range(total) if observed else self._learning_steps(total)
-        chosen = range(min(self.samples, images))
+        chosen = range(min(ours.samples, images))
         return CalibrationNeeds(samples=tuple((step, image) for step in steps for image in chosen))
 
     @torch.no_grad()
@@ -153,43 +93,44 @@ class Tfmq:
                 policy, or weights that are not finite.
             CalibrationError: no samples where they are needed, or inputs that are not finite.
         """
-        plan = layer_plan(loaded, self.scheme, self.conditioned)
+        ours = self.settings
+        plan = layer_plan(loaded, self.scheme, ours.conditioned)
         block = find_temporal_block(loaded)
         behind = self._behind(loaded)
         check_inputs(loaded, behind)
         working = WorkingNetwork(
             loaded,
             plan,
-            split=self.split,
-            weights=self.weights,
-            symmetric_weights=self.symmetric_weights,
+            split=ours.split,
+            weights=ours.weights,
+            symmetric_weights=ours.symmetric_weights,
         )
-        apart = self.tiar or self.maintenance == "cache"
+        apart = ours.tiar or ours.maintenance == "cache"
         with ExitStack() as stack:
-            if self.tiar and self.maintenance != "cache":
+            if ours.tiar and ours.maintenance != "cache":
                 report = learn_rounding(
                     block,
                     working,
-                    iterations=self.tiar_iterations,
-                    lr=self.tiar_lr,
+                    iterations=ours.tiar_iterations,
+                    lr=ours.tiar_lr,
                     progress=_part(progress, 0.0, 0.1),
                 )
                 _log.info("TIAR: loss %.4g -> %.4g", report.before, report.after)
-            kept = self._maintain(block, working) if apart else None
+            kept = maintain(block, working, ours) if apart else None
             if kept is not None:
                 stack.enter_context(features_fixed(working, kept.features))
-            if self.tiar:
+            if ours.tiar:
                 report = learn_projections(
                     working,
                     data,
                     behind,
-                    iterations=self.tiar_iterations,
-                    lr=self.lr,
+                    iterations=ours.tiar_iterations,
+                    lr=ours.lr,
                     generator=generator,
                     progress=_part(progress, 0.1, 0.2),
                 )
                 _log.info("behind a condition: loss %.4g -> %.4g", report.before, report.after)
-            apart_layers = (*block.layers, *behind) if self.tiar else block.layers
+            apart_layers = (*block.layers, *behind) if ours.tiar else block.layers
             learned_on = take(data, self._learning_rows(loaded, data))
             weights = 0.2 + 0.7 * self._weights_share()
             self._reconstruct(
@@ -202,7 +143,7 @@ class Tfmq:
                 checkpoint=checkpoint and checkpoint / "weights",
             )
             if kept is None:
-                kept = self._maintain(block, working)
+                kept = maintain(block, working, ours)
                 stack.enter_context(features_fixed(working, kept.features))
             self._set_tables(
                 working,
@@ -220,13 +161,13 @@ class Tfmq:
                 progress=_part(progress, weights + 0.1, 1.0),
                 checkpoint=checkpoint and checkpoint / "activations",
             )
-            if self.bias_correction:
+            if ours.bias_correction:
                 correct_output_bias(working, learned_on)
         attention = calibrate_attention(
             loaded,
             data,
             attention_bits(find_policy(self.scheme.policy, POLICIES), self.scheme),
-            method=self.ranges,
+            method=ours.ranges,
             generator=generator,
         )
         return working.freeze(
@@ -237,45 +178,15 @@ class Tfmq:
             cache=kept.cache,
         )
 
-    def _maintain(self, block: TemporalBlock, working: WorkingNetwork) -> Maintained:
-        """Sets the block's activation tables, and makes what takes its place."""
-        held = [name for name in block.layers if name in working.layers]
-        weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
-        bits = {name: working.layer(name).bits.abits for name in held}
-        tables = calibrate_inputs(block, weights, bits, per_step=self.fsc)
-        for name, table in tables.items():
-            working.layer(name).set_tables([table])
-        _, half = exemptions(working.plan)
-        features = block.in_half(half).features(weights, with_tables(tables))
-        if self.maintenance == "block":
-            return Maintained(features=features, cache={})
-        exact = block.features()
-        caches = {
-            name: quantize_feature(
-                name, feature, bits=self.cache_bits, granularity=self.cache_granularity
-            )
-            for name, feature in exact.items()
-        }
-        stored = {name: cache.dequantized() for name, cache in caches.items()}
-        chosen = torch.ones((len(block.table), len(exact)), dtype=torch.bool)
-        if self.maintenance == "select":
-            chosen = select_cache(
-                disturbance(exact, features, self.error),
-                disturbance(exact, stored, self.error),
-                self.selection,
-                ties=block.ties(),
-            )
-            _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
-        return merge(features, caches, stored, chosen)
-
     def _learning(self, *, activations: bool) -> Reconstruction:
         """What the reconstruction of weights, or of activation steps, does."""
+        ours = self.settings
         return Reconstruction(
-            iterations=0 if activations else self.iterations,
-            batch=self.batch,
-            lr=self.lr,
-            activation_iterations=self.activation_iterations if activations else 0,
-            activation_lr=self.activation_lr,
+            iterations=0 if activations else ours.iterations,
+            batch=ours.batch,
+            lr=ours.lr,
+            activation_iterations=ours.activation_iterations if activations else 0,
+            activation_lr=ours.activation_lr,
         )
 
     def _learning_rows(self, loaded: LoadedModel, data: CalibrationData) -> Tensor:
@@ -288,7 +199,8 @@ class Tfmq:
 
     def _weights_share(self) -> float:
         """Of the time that both reconstructions take; only progress rests on it."""
-        return self.iterations / max(1, self.iterations + self.activation_iterations)
+        ours = self.settings
+        return ours.iterations / max(1, ours.iterations + ours.activation_iterations)
 
     def _reconstruct(
         self,
@@ -335,7 +247,7 @@ class Tfmq:
                 data,
                 [name for name in chosen if name not in skip],
                 groups=groups,
-                method=self.ranges,
+                method=self.settings.ranges,
                 symmetric=False,
                 batch=RANGE_BATCH,
                 generator=generator,
@@ -344,18 +256,18 @@ class Tfmq:
 
     def _inputs_per_step(self, working: WorkingNetwork) -> tuple[str, ...]:
         """Layers outside of the block whose inputs get a range for every step."""
-        if self.per_step:
+        if self.settings.activations == "per-step-all":
             return tuple(working.layers)
-        return self._behind(working.loaded) if self.fsc else ()
+        return self._behind(working.loaded) if self.settings.fsc else ()
 
     def _behind(self, loaded: LoadedModel) -> tuple[str, ...]:
         """The quantized projections that read a condition besides the timestep."""
-        plan = layer_plan(loaded, self.scheme, self.conditioned)
+        plan = layer_plan(loaded, self.scheme, self.settings.conditioned)
         names = behind_condition(loaded.topology)
         return tuple(name for name in names if isinstance(plan[name], LayerBits))
 
     def _learning_steps(self, total: int) -> range:
-        return range(0, total, max(1, total // self.steps))
+        return range(0, total, max(1, total // self.settings.steps))
 
 
 def _part(progress: Progress, start: float, stop: float) -> Progress:

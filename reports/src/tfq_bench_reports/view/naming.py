@@ -87,7 +87,7 @@ def options_of(axes: Mapping[str, str], axis: str) -> dict[str, str]:
         return {}
     if not isinstance(options, dict):
         return {}
-    return {str(name): str(value) for name, value in options.items()}
+    return {str(name): "unset" if value is None else str(value) for name, value in options.items()}
 
 
 def _base(cell: Mapping[str, Any], several: Mapping[str, bool]) -> Name:
