@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from tfq_bench import interrupts
-from tfq_bench.errors import CellError, MetricError, StoreError, TfqError
+from tfq_bench.errors import MetricError, StoreError, TfqError
 from tfq_bench.foreign import printable
 from tfq_bench.pipeline.evaluate import CellInputs, written_into
 from tfq_bench.pipeline.settings import own_settings
@@ -74,7 +74,7 @@ def judge(
                 raise
             log.exception("metric %s", metric.title)
             raised = "" if isinstance(error, TfqError) else f"{RAISED}{type(error).__name__}: "
-            reasons[metric.title] = f"{raised}{_text(error)}{_left_behind(bench)}"
+            reasons[metric.title] = f"{raised}{_text(error)}{bench.left_behind()}"
     if reasons:
         raise FailedMetrics(reasons)
 
@@ -99,15 +99,6 @@ def _evaluate(
     elif strangers := sorted(set(names) - set(metric.names)):
         raise MetricError(f"'{strangers[0]}' is not among its 'names' ({', '.join(metric.names)}).")
     return checked
-
-
-def _left_behind(bench: Workbench) -> str:
-    """What to add to a failure that also changed the model, which is then loaded again."""
-    try:
-        bench.check_models()
-    except CellError as error:
-        return f" Before that, {error}"
-    return ""
 
 
 def _refuse_taken(

@@ -136,6 +136,14 @@ class Workbench:
             )
         raise CellError(" ".join(reasons))
 
+    def left_behind(self) -> str:
+        """What to add to a failure that also changed the model, which is then loaded again."""
+        try:
+            self.check_models()
+        except CellError as error:
+            return f" Before that, {error}"
+        return ""
+
     def quantizer(self, planned: PlannedCell) -> Quantizer:
         """The cell's method at the cell's bits and policy."""
         quantizer: Quantizer = self.create(
