@@ -1,7 +1,8 @@
-"""How the axes of a suite multiply: bit widths × policies, exclusions, what a backend lacks."""
+"""How the axes of a suite multiply, and how far: widths × policies, exclusions, absurd numbers."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -11,9 +12,12 @@ from tfq_bench.border import FULL_PRECISION, Cell, Scheme
 from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.foreign import printable
 from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider, quoted
-from tfq_bench.suite import Entry, Exclude
+from tfq_bench.suite import Entry, Exclude, SuiteSpec
 
-__all__ = ["matches", "schemes", "unsupported", "variants"]
+__all__ = ["matches", "refuse_absurd", "schemes", "unsupported", "variants"]
+
+MAX_CELLS, MAX_SHARDS, MAX_TASKS, MAX_EXCLUDES = 5_000, 20_000, 100_000, 100
+"""Beyond these, planning takes longer than seconds."""
 
 
 def matches(exclude: Exclude, cell: Cell) -> bool:
@@ -139,3 +143,30 @@ def _options(cell: Cell) -> dict[str, OptionValue]:
         for part in (cell.quantizer, cell.model, cell.backend)
         for name, value in part.options.items()
     }
+
+
+def refuse_absurd(spec: SuiteSpec, *, shards: int) -> None:
+    """SuiteError when so much is asked for that planning it would take minutes."""
+
+    def values(entry: Entry) -> int:
+        lists = (entry.given.get(key) for key in ("wbits", "abits", "policy"))
+        return math.prod(max(len(one), 1) for one in lists if isinstance(one, list))
+
+    cells = (
+        len(spec.models)
+        * sum(values(entry) for entry in spec.quantizers)
+        * max(len(spec.backends), 1)
+        * len(spec.seeds)
+    )
+    for what, number, most, advice in (
+        ("cells", cells, MAX_CELLS, "Make several suites of it."),
+        ("shards of a cell", shards, MAX_SHARDS, "Make [sampling] 'shard' larger."),
+        ("tasks", cells * shards, MAX_TASKS, "Make [sampling] 'shard' larger."),
+        ("numbers", cells * len(spec.metrics), MAX_TASKS, "Make several suites of it."),
+        ("exclusions", len(spec.excludes), MAX_EXCLUDES, "Use patterns."),
+    ):
+        if number > most:
+            raise SuiteError(
+                f"suite '{spec.name}' asks for up to {number:,} {what}, more than the {most:,} "
+                f"that are planned. {advice}"
+            )

@@ -8,52 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench import interrupts
-from tfq_bench.border import SANITY, Cell, Component, Scheme
+from tfq_bench.border import SANITY, Cell, Component
 from tfq_bench.components import component_of
-from tfq_bench.errors import (
-    BrokenPlugin,
-    LoweringError,
-    NothingToDo,
-    PluginConflict,
-    SuiteError,
-    TfqError,
-    nearest,
-)
-from tfq_bench.foreseen import Asked, cautions, refuse_equal, remarks
-from tfq_bench.grid import matches, schemes, unsupported, variants
-from tfq_bench.inspection import HOST, cause, out_of_memory
+from tfq_bench.errors import NothingToDo, PluginConflict, SuiteError
+from tfq_bench.foreseen import Asked, cautions, refuse_equal
+from tfq_bench.grid import refuse_absurd, variants
+from tfq_bench.inspection import HOST
 from tfq_bench.inventory import require_assets
 from tfq_bench.keys import digest
+from tfq_bench.model_cells import ModelCells
 from tfq_bench.notes import plan_notes
-from tfq_bench.plan import EAGER, Plan, PlannedCell, StageKeys, cell_axes
-from tfq_bench.providers import (
-    BackendProvider,
-    Execution,
-    MetricProvider,
-    ModelProvider,
-    OptionValue,
-    Provider,
-    QuantizerProvider,
-)
-from tfq_bench.stage_keys import KeyMaker, Made
+from tfq_bench.plan import Plan, PlannedCell
+from tfq_bench.providers import OptionValue
+from tfq_bench.stage_keys import KeyMaker
 from tfq_bench.suite import Entry, SuiteSpec
 
 if TYPE_CHECKING:
     from tfq_bench.host import PluginTable
-    from tfq_bench.protocols import Model
 
 __all__ = ["make_plan"]
-
-MAX_CELLS, MAX_SHARDS, MAX_TASKS, MAX_EXCLUDES = 5_000, 20_000, 100_000, 100
-"""Beyond these, planning takes longer than seconds."""
 
 
 def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
@@ -70,29 +48,12 @@ def make_plan(spec: SuiteSpec, table: PluginTable) -> Plan:
         return _Planner(spec, table).plan()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
-    """A cell before the keys that depend on the reference cell are known."""
-
-    cell: Cell
-    axes: dict[str, str]
-    execution: Execution
-    calibrate: Made | None
-    quantize: Made
-    lower: Made
-    skip: str | None
-    plugins: tuple[str, ...]
-
-
 class _Planner:
     def __init__(self, spec: SuiteSpec, table: PluginTable) -> None:
         self.spec = spec
         self.table = table
-        self.gmac: dict[str, float] = {}
-        self.remarks: dict[str, None] = {}  # each once, in order
-        self.idle = list(spec.excludes)
         images, shard = int(spec.sampling["images"]), int(spec.sampling["shard"])
-        _refuse_absurd(spec, shards=-(-images // shard))
+        refuse_absurd(spec, shards=-(-images // shard))
         self.shards = tuple(
             (start, min(start + shard, images)) for start in range(0, images, shard)
         )
@@ -109,9 +70,8 @@ class _Planner:
         notes = tuple(cautions(asked, int(self.spec.sampling["images"])))
         for entry in self.spec.backends:  # wrong ones are told even where no cell would use them
             component_of(self.spec, self.table, "backend", entry)
-        cells = tuple(
-            planned for entry in self.spec.models for planned in self._model_cells(entry, metrics)
-        )
+        made = ModelCells(self.spec, self.table, self.keys, metrics)
+        cells = tuple(planned for entry in self.spec.models for planned in made.of(entry))
         _refuse_twins(cells)
         cells = tuple(
             replace(planned, cell=replace(planned.cell, variant=variant))
@@ -123,9 +83,7 @@ class _Planner:
             skips = sorted({p.skip for p in cells if p.skip})
             reasons = "; ".join(skips) or "its [[exclude]] tables leave nothing"
             raise NothingToDo(f"suite '{self.spec.name}' has no cell to run: {reasons}.")
-        vain = plan_notes(
-            self.spec, cells, idle=self.idle, timed=any(m.timed for m in self._metrics())
-        )
+        vain = plan_notes(self.spec, cells, idle=made.idle, timed=made.timed)
         return Plan(
             id=digest(
                 {
@@ -140,10 +98,10 @@ class _Planner:
             shards=self.shards,
             metrics=metrics,
             measured_by=tuple(one.measured_by for one in asked),
-            gmac=self.gmac,
+            gmac=made.gmac,
             ingredients=self.keys.ingredients,
             code=self.keys.code,
-            notes=(*notes, *self.remarks, *vain),
+            notes=(*notes, *made.remarks, *vain),
         )
 
     def _controls(self) -> tuple[Entry, ...]:
@@ -202,196 +160,6 @@ class _Planner:
             for entry in found
             for option in self.table.get(kind, entry.name).options
         }
-
-    def _model_cells(self, entry: Entry, metrics: tuple[Component, ...]) -> Iterator[PlannedCell]:
-        component = component_of(self.spec, self.table, "model", entry)
-        provider = self.table.get("model", entry.name)
-        assert isinstance(provider, ModelProvider)
-        self.gmac[component.name] = provider.gmac
-        model: Model = self.table.create(provider, **component.options)
-        basis = self._basis(provider, component, model)
-        drafts = list(self._drafts(provider, component, basis, model.digest))
-        full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
-        reference = self.keys.samples(full.lower) if full else None
-        timed = any(provider.timed for provider in self._metrics())
-        for draft in drafts:
-            measure = self.keys.measure(draft.lower, draft.execution) if timed else None
-            samples = self.keys.samples(draft.lower)
-            evaluate = [
-                self.keys.evaluate(metric, samples, reference, measure) for metric in metrics
-            ]
-            yield PlannedCell(
-                cell=draft.cell,
-                axes=draft.axes,
-                execution=draft.execution,
-                keys=StageKeys(
-                    calibrate=draft.calibrate.key if draft.calibrate else None,
-                    quantize=draft.quantize.key,
-                    lower=draft.lower.key,
-                    sample=tuple(made.key for made in samples),
-                    measure=measure.key if measure else None,
-                    evaluate=tuple(made.key for made in evaluate),
-                ),
-                made_of={
-                    "calibrate": draft.calibrate.of if draft.calibrate else (),
-                    "quantize": draft.quantize.of,
-                    "lower": draft.lower.of,
-                    "sample": samples[0].of,
-                    "measure": measure.of if measure else (),
-                    "evaluate": tuple(made.of for made in evaluate),
-                },
-                reference=full.cell.key if full and draft is not full else None,
-                skip=draft.skip,
-                plugins=tuple(sorted({*draft.plugins, *self._metric_plugins()})),
-            )
-
-    def _basis(self, provider: ModelProvider, component: Component, model: Model) -> Made:
-        sampler = str(self.spec.sampling["sampler"]) or provider.samplers[0]
-        if sampler not in provider.samplers:
-            raise SuiteError(
-                f"[sampling]: model '{component.name}' has no sampler '{sampler}'; "
-                f"{nearest(sampler, provider.samplers)}"
-            )
-        made = self.keys.basis(provider, component, model, sampler)
-        self.remarks |= dict.fromkeys(remarks(model, component.name, sampler))
-        return made
-
-    def _drafts(
-        self, provider: ModelProvider, model: Component, basis: Made, source: str
-    ) -> Iterator[_Draft]:
-        for entry in self.spec.quantizers:
-            method = self.table.get("quantizer", entry.name)
-            assert isinstance(method, QuantizerProvider)
-            quantizer = component_of(self.spec, self.table, "quantizer", entry)
-            for scheme in schemes(entry, method):
-                full = scheme.label == "FP"
-                for seed in self.spec.seeds[:1] if full else self.spec.seeds:
-                    calibrate, quantize = self.keys.quantize(basis, method, quantizer, scheme, seed)
-                    for backend, component, skip in self._backends(full, scheme):
-                        lower = self.keys.lower(quantize, backend, component)
-                        cell = Cell(
-                            key=self.keys.cell(lower),
-                            model=model,
-                            quantizer=quantizer,
-                            scheme=scheme,
-                            backend=component,
-                            seed=seed,
-                        )
-                        if self._excluded(cell):
-                            continue
-                        used = (provider, method, *([backend] if backend else []))
-                        portable = self._portable(cell, provider, method, backend, source)
-                        yield _Draft(
-                            cell=cell,
-                            axes=cell_axes(portable),
-                            execution=backend.execution if backend else "full-precision",
-                            calibrate=calibrate,
-                            quantize=quantize,
-                            lower=lower,
-                            skip=skip,
-                            plugins=tuple(self.table.distribution_of(p) for p in used),
-                        )
-
-    def _excluded(self, cell: Cell) -> bool:
-        found = [exclude for exclude in self.spec.excludes if matches(exclude, cell)]
-        self.idle = [exclude for exclude in self.idle if exclude not in found]
-        return bool(found)
-
-    def _portable(
-        self,
-        cell: Cell,
-        model: ModelProvider,
-        quantizer: QuantizerProvider,
-        backend: BackendProvider | None,
-        source: str,
-    ) -> Cell:
-        """The cell with files named by their content, so that it is the same in another folder."""
-
-        def portable(
-            provider: Provider | None, component: Component, source: str = ""
-        ) -> Component:
-            if provider is None:
-                return component
-            content = self.keys.content(provider, component, source=source)
-            return replace(component, options=content)
-
-        return replace(
-            cell,
-            model=portable(model, cell.model, source),
-            quantizer=portable(quantizer, cell.quantizer, ""),
-            backend=portable(backend, cell.backend, ""),
-        )
-
-    def _backends(
-        self, full: bool, scheme: Scheme
-    ) -> Iterator[tuple[BackendProvider | None, Component, str | None]]:
-        if full:
-            yield None, Component(name=EAGER), None
-            return
-        if not self.spec.backends:
-            raise SuiteError(
-                f"suite '{self.spec.name}' quantizes but names no [[backend]]; "
-                "name at least 'simulate'."
-            )
-        for entry in self.spec.backends:
-            provider = self.table.get("backend", entry.name)
-            assert isinstance(provider, BackendProvider)
-            component = component_of(self.spec, self.table, "backend", entry)
-            skip = unsupported(provider, scheme, self.spec.device)
-            if skip is None:
-                try:
-                    backend = self.table.create(provider, **component.options)
-                    backend.check(device=self.spec.device)
-                except LoweringError as error:
-                    if not entry.optional:
-                        raise SuiteError(
-                            f"backend '{entry.name}' cannot run here: {error} "
-                            "Leave it out, or write 'optional = true' in its [[backend]] table."
-                        ) from error
-                    skip = str(error)
-                except TfqError:
-                    raise
-                except BaseException as error:
-                    if interrupts.asked_for(error) or out_of_memory(error):
-                        raise
-                    raise BrokenPlugin(
-                        f"backend '{entry.name}' ({self.table.distribution_of(provider)}) cannot "
-                        f"say whether it runs here: {cause(error)}."
-                    ) from error
-            yield provider, component, skip
-
-    def _metrics(self) -> list[MetricProvider]:
-        return [self.table.get("metric", entry.name) for entry in self.spec.metrics]
-
-    def _metric_plugins(self) -> set[str]:
-        return {self.table.distribution_of(provider) for provider in self._metrics()}
-
-
-def _refuse_absurd(spec: SuiteSpec, *, shards: int) -> None:
-    """SuiteError when so much is asked for that planning it would take minutes."""
-
-    def values(entry: Entry) -> int:
-        lists = (entry.given.get(key) for key in ("wbits", "abits", "policy"))
-        return math.prod(max(len(one), 1) for one in lists if isinstance(one, list))
-
-    cells = (
-        len(spec.models)
-        * sum(values(entry) for entry in spec.quantizers)
-        * max(len(spec.backends), 1)
-        * len(spec.seeds)
-    )
-    for what, number, most, advice in (
-        ("cells", cells, MAX_CELLS, "Make several suites of it."),
-        ("shards of a cell", shards, MAX_SHARDS, "Make [sampling] 'shard' larger."),
-        ("tasks", cells * shards, MAX_TASKS, "Make [sampling] 'shard' larger."),
-        ("numbers", cells * len(spec.metrics), MAX_TASKS, "Make several suites of it."),
-        ("exclusions", len(spec.excludes), MAX_EXCLUDES, "Use patterns."),
-    ):
-        if number > most:
-            raise SuiteError(
-                f"suite '{spec.name}' asks for up to {number:,} {what}, more than the {most:,} "
-                f"that are planned. {advice}"
-            )
 
 
 def _refuse_twins(cells: tuple[PlannedCell, ...]) -> None:
