@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 
 import grimp
-from distributions import ROOT, distributions
+from distributions import distributions
 from importlinter.cli import lint_imports
 
 HOST = "tfq_bench"

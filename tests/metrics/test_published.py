@@ -3,7 +3,6 @@
 import hashlib
 
 import pytest
-from tfq_bench.metrics.clip_files import clip_assets
 
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.extractors import inception

@@ -7,7 +7,7 @@ import pytest
 
 import tfq_bench
 from tfq_bench.executors.inline import InlineExecutor
-from tfq_bench.pipeline import run
+from tfq_bench.pipeline import cell_records, run
 from tfq_bench.pipeline.tasks import Outcome, tasks_of
 from tfq_bench.planner import make_plan
 from tfq_bench.store.artefacts import ArtefactStore
@@ -56,7 +56,7 @@ def test_work_grows_as_the_number_of_tasks(project, monkeypatch, broken):
     """200, 800 and 2,000 shards of two cells, done or kept from starting by one that failed."""
     finished = set()
     monkeypatch.setattr(ArtefactStore, "has", lambda self, stage, key: (stage, key) in finished)
-    monkeypatch.setattr(run, "metric_records", lambda *_: [])
+    monkeypatch.setattr(cell_records, "metric_records", lambda *_: [])
 
     def perform(bench, task, folder, progress):
         if task.stage == broken:

@@ -40,9 +40,9 @@ class CellRecords:
     """
 
     def __init__(self, plan: Plan, table: PluginTable, folder: RunFolder, environment: str) -> None:
-        tasks = tasks_of(plan)
-        self.todo = unfinished(tasks, folder.artefacts)
-        self.finished = len(tasks) - len(self.todo)
+        everything = tasks_of(plan)
+        self.todo = unfinished(everything, folder.artefacts)
+        self.finished = len(everything) - len(self.todo)
         self._plan = plan
         self._table = table
         self._folder = folder

@@ -7,29 +7,34 @@ it was. Everything else fails the metric, in words that say which value and why.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, get_args
 
 from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.foreign import printable
+from tfq_bench.pipeline.plain import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_NAME,
+    plain_json,
+    plain_number,
+    plain_numbers,
+    plain_text,
+    shown,
+)
 from tfq_bench.providers import Direction
 
-__all__ = ["MAX_DEPTH", "MAX_PARAMETERS", "checked_values"]
+__all__ = ["checked_values"]
 
-MAX_DEPTH = 16
-"""Nesting of a definition's parameters; a whole record must stay far below what is parsed."""
 MAX_PARAMETERS = 1 << 20
 """Bytes of a definition's parameters as JSON; every record carries them."""
-MAX_INTEGER = 1 << 63
 MAX_VALUES = 1000
 LEAST_LEVEL = 0.5
 """Of an interval; the median of two rounds has this one."""
-MAX_NAME = 100
 MAX_TEXT = 1000
 DIRECTIONS = get_args(Direction)
 
@@ -53,35 +58,35 @@ def checked_values(values: object, *, reference: str | None) -> tuple[MetricValu
 
 def _items(given: object) -> list[MetricValue]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise MetricError(f"'evaluate' must return a tuple of MetricValue, found {_shown(given)}.")
+        raise MetricError(f"'evaluate' must return a tuple of MetricValue, found {shown(given)}.")
     items = list(islice(given, MAX_VALUES + 1))
     if len(items) > MAX_VALUES:
         raise MetricError(f"'evaluate' returned more than {MAX_VALUES} values.")
     for item in items:
         if not isinstance(item, MetricValue):
             raise MetricError(
-                f"'evaluate' must return a tuple of MetricValue, found {_shown(item)} in it."
+                f"'evaluate' must return a tuple of MetricValue, found {shown(item)} in it."
             )
     return items
 
 
 def _definition(given: MetricDefinition) -> MetricDefinition:
-    name = _text(given.name, "a value's name", MAX_NAME)
+    name = plain_text(given.name, "a value's name", MAX_NAME)
     if not name:
         raise MetricError("a value's name must not be empty.")
     where = f"'{name}'"
     if not isinstance(given.direction, str) or given.direction not in DIRECTIONS:
         raise MetricError(
             f"{where}: direction must be one of {', '.join(DIRECTIONS)}, found "
-            f"{_shown(given.direction)}."
+            f"{shown(given.direction)}."
         )
     if not isinstance(given.volatile, bool):
         raise MetricError(
-            f"{where}: volatile must be true or false, found {_shown(given.volatile)}."
+            f"{where}: volatile must be true or false, found {shown(given.volatile)}."
         )
     if not isinstance(given.summary, str):
-        raise MetricError(f"{where}: summary must be text, found {_shown(given.summary)}.")
-    margin = None if given.margin is None else _number(given.margin, f"{where}: margin")
+        raise MetricError(f"{where}: summary must be text, found {shown(given.summary)}.")
+    margin = None if given.margin is None else plain_number(given.margin, f"{where}: margin")
     if margin is not None and margin < 0:
         raise MetricError(f"{where}: margin must be at least 0, found {margin}.")
     return replace(
@@ -89,7 +94,7 @@ def _definition(given: MetricDefinition) -> MetricDefinition:
         margin=margin,
         measured_by=None,  # the host's to say
         name=name,
-        unit=_text(given.unit, f"{where}: unit", MAX_NAME),
+        unit=plain_text(given.unit, f"{where}: unit", MAX_NAME),
         summary=printable(given.summary, MAX_TEXT),
         parameters=_parameters(given.parameters, where),
     )
@@ -98,12 +103,14 @@ def _definition(given: MetricDefinition) -> MetricDefinition:
 def _value(given: MetricValue, reference: str | None) -> MetricValue:
     definition = _defined(given)
     where = f"'{definition.name}'"
-    value = _number(given.value, where)
+    value = plain_number(given.value, where)
     n = given.n
     if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n < MAX_INTEGER:
-        raise MetricError(f"{where}: n must be a whole number of at least 1, found {_shown(n)}.")
-    replicates = _numbers(given.replicates, f"{where}: replicates")
-    pairing = None if given.pairing is None else _text(given.pairing, f"{where}: pairing", MAX_TEXT)
+        raise MetricError(f"{where}: n must be a whole number of at least 1, found {shown(n)}.")
+    replicates = plain_numbers(given.replicates, f"{where}: replicates")
+    pairing = (
+        None if given.pairing is None else plain_text(given.pairing, f"{where}: pairing", MAX_TEXT)
+    )
     if replicates and not pairing:
         raise MetricError(f"{where}: replicates need a pairing, the id of what was resampled.")
     if given.reference is not None and not (
@@ -111,7 +118,7 @@ def _value(given: MetricValue, reference: str | None) -> MetricValue:
     ):
         raise MetricError(
             f"{where}: reference must be the cell's 'reference_cell' ({reference}) or None, found "
-            f"{_shown(given.reference)}."
+            f"{shown(given.reference)}."
         )
     return MetricValue(
         definition=definition,
@@ -128,17 +135,17 @@ def _value(given: MetricValue, reference: str | None) -> MetricValue:
 def _defined(given: MetricValue) -> MetricDefinition:
     if not isinstance(given.definition, MetricDefinition):
         raise MetricError(
-            f"a value's definition must be a MetricDefinition, found {_shown(given.definition)}."
+            f"a value's definition must be a MetricDefinition, found {shown(given.definition)}."
         )
     return _definition(given.definition)
 
 
 def _interval(given: object, where: str) -> Interval:
     if not isinstance(given, Interval):
-        raise MetricError(f"{where}: interval must be an Interval or None, found {_shown(given)}.")
-    low = _number(given.low, f"{where}: the interval's low end")
-    high = _number(given.high, f"{where}: the interval's high end")
-    level = _number(given.level, f"{where}: the interval's level")
+        raise MetricError(f"{where}: interval must be an Interval or None, found {shown(given)}.")
+    low = plain_number(given.low, f"{where}: the interval's low end")
+    high = plain_number(given.high, f"{where}: the interval's high end")
+    level = plain_number(given.level, f"{where}: the interval's level")
     # Whether the value lies inside is not asked: percentile intervals of biased estimators do not
     # always hold it, and say so rightly.
     if low > high:
@@ -150,64 +157,25 @@ def _interval(given: object, where: str) -> Interval:
             f"{where}: the interval's level, its chance to hold the true value, must lie between "
             f"{LEAST_LEVEL} and 1, found {level}."
         )
-    method = _text(given.method, f"{where}: the interval's method", MAX_NAME)
+    method = plain_text(given.method, f"{where}: the interval's method", MAX_NAME)
     return Interval(low=low, high=high, level=level, method=method)
 
 
 def _series(given: object, where: str) -> dict[str, tuple[float, ...]]:
     if not isinstance(given, Mapping):
-        raise MetricError(f"{where}: series must be a mapping of curves, found {_shown(given)}.")
+        raise MetricError(f"{where}: series must be a mapping of curves, found {shown(given)}.")
     return {
-        _text(name, f"{where}: a curve's name", MAX_TEXT): _numbers(
+        plain_text(name, f"{where}: a curve's name", MAX_TEXT): plain_numbers(
             curve, f"{where}: curve {printable(name, MAX_NAME)!r}"
         )
         for name, curve in given.items()
     }
 
 
-def _numbers(given: object, where: str) -> tuple[float, ...]:
-    # Something with a length: an endless generator would never be read to its end.
-    if (
-        isinstance(given, str | bytes | Mapping)
-        or not isinstance(given, Iterable)
-        or not isinstance(given, Sized)
-    ):
-        raise MetricError(f"{where} must be a tuple of numbers, found {_shown(given)}.")
-    return tuple(_number(item, f"{where}, number {i}") for i, item in enumerate(given))
-
-
-def _number(given: object, where: str) -> float:
-    if isinstance(given, bool) or not isinstance(given, Real):
-        raise MetricError(f"{where} must be a number, found {_shown(given)}.")
-    try:
-        number = float(given)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise MetricError(
-            f"{where} is {number}, which is not a finite number; it cannot be computed from these "
-            "images."
-        )
-    return number
-
-
-def _text(given: object, where: str, limit: int) -> str:
-    if not isinstance(given, str):
-        raise MetricError(f"{where} must be text, found {_shown(given)}.")
-    # A subclass of str may say anything when it is asked for its text later.
-    text = str.__str__(given)
-    if not text.isprintable() or text != printable(text, limit):
-        raise MetricError(
-            f"{where} must be one printable line of at most {limit} characters, found "
-            f"{printable(text, MAX_NAME)!r}."
-        )
-    return text
-
-
 def _parameters(given: object, where: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise MetricError(f"{where}: parameters must be a mapping, found {_shown(given)}.")
-    plain: dict[str, Any] = _json(given, f"{where}: parameters", MAX_DEPTH)
+        raise MetricError(f"{where}: parameters must be a mapping, found {shown(given)}.")
+    plain: dict[str, Any] = plain_json(given, f"{where}: parameters", MAX_DEPTH)
     size = len(json.dumps(plain))
     if size > MAX_PARAMETERS:
         raise MetricError(
@@ -215,55 +183,3 @@ def _parameters(given: object, where: str) -> dict[str, Any]:
             "that a record may carry; put a digest of what is large there."
         )
     return plain
-
-
-def _json(given: object, where: str, depth: int) -> Any:
-    """`given` as JSON knows it; tuples become lists."""
-    if depth == 0:
-        raise MetricError(f"{where}: nested more than {MAX_DEPTH} levels deep.")
-    if given is None or isinstance(given, bool):
-        return given
-    if isinstance(given, str):
-        return _encodable(given, where)
-    if isinstance(given, int):
-        if abs(given) >= MAX_INTEGER:
-            raise MetricError(f"{where} must be whole numbers of at most 63 bits.")
-        return int(given)
-    if isinstance(given, float):
-        if not math.isfinite(given):
-            raise MetricError(f"{where} must be finite numbers, found {given}.")
-        return float(given)
-    if isinstance(given, Mapping):
-        for key in given:
-            if not isinstance(key, str):
-                raise MetricError(f"{where}: keys must be text, found {_shown(key)}.")
-        return {
-            _encodable(key, where): _json(item, f"{where}, {printable(key, 50)}", depth - 1)
-            for key, item in given.items()
-        }
-    if isinstance(given, list | tuple):
-        return [_json(item, where, depth - 1) for item in given]
-    raise MetricError(
-        f"{where} must be what JSON can say (text, numbers, true, false, null, lists, mappings), "
-        f"found {_shown(given)}."
-    )
-
-
-def _encodable(given: str, where: str) -> str:
-    text = str.__str__(given)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise MetricError(
-            f"{where} must be text that UTF-8 can say, found {printable(text, MAX_NAME)!r}."
-        ) from None
-    return text
-
-
-def _shown(given: object) -> str:
-    """An object for a message; what its own `repr` does is not trusted."""
-    try:
-        text = repr(given)
-    except Exception:  # foreign code
-        text = "..."
-    return f"{type(given).__name__} {printable(text, 80)}"
