@@ -2,13 +2,12 @@
 
 A suite says what is asked: models × quantizers × backends × seeds, how to sample, calibrate, time
 and judge. Every key is described once, by an `Option`; the JSON schema is made from the same
-descriptions (`python -m tfq_bench.suite` prints it). Names of providers and their own options are
+descriptions (`python -m tfq_bench.schemas` writes it). Names of providers and their own options are
 checked when the plan is made, because only then is it known what is installed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -415,7 +414,3 @@ def _option_schema(option: Option) -> dict[str, Any]:
     if option.maximum is not None:
         schema["maximum"] = int(option.maximum)
     return schema
-
-
-if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))  # noqa: T201  (this is the command's output)

@@ -24,7 +24,7 @@ from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.plan_file import read_plan, refuse_later, write_plan
 from tfq_bench.store.records import read
-from tfq_bench.store.shapes import NUMBER, anything, fields, many, mapping
+from tfq_bench.store.shapes import ANYTHING, NUMBER, fields, many, mapping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["RunFolder"]
 
 _ENVIRONMENT = mapping(
-    anything,
-    {"hardware": fields({"memory_bytes": NUMBER}, {"gpus": many(mapping(anything))}, loose=True)},
+    ANYTHING,
+    {"hardware": fields({"memory_bytes": NUMBER}, {"gpus": many(mapping(ANYTHING))}, loose=True)},
 )
 
 log = logging.getLogger("tfq_bench.store")
