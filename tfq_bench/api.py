@@ -16,6 +16,7 @@ from tfq_bench.border import __all__ as _border
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
 from tfq_bench.foreign import harmless, parse_json, printable
+from tfq_bench.keys import file_digest
 from tfq_bench.protocols import *  # noqa: F403
 from tfq_bench.protocols import __all__ as _protocols
 from tfq_bench.providers import *  # noqa: F403
@@ -26,6 +27,7 @@ hookimpl = pluggy.HookimplMarker("tfq_bench")
 
 __all__ = [
     "hookimpl",
+    "file_digest",
     "harmless",
     "parse_json",
     "printable",

@@ -1,4 +1,9 @@
-"""The only code that downloads, called by `tfq-bench assets fetch` and by nothing else."""
+"""The only code that downloads, called by `tfq-bench assets fetch` and by nothing else.
+
+`torch.hub.download_url_to_file` promises less: it follows redirects to addresses that are not
+encrypted, takes a connection that ended early for the whole file, bounds neither size nor silence,
+speaks to the terminal itself, and needs torch.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import math
@@ -26,6 +25,7 @@ from typing import Any
 
 from tfq_bench.errors import DamagedArtefact, StoreError
 from tfq_bench.foreign import parse_json, printable
+from tfq_bench.keys import file_digest
 from tfq_bench.store.disk import explain, is_disk_error, sync_folder, sync_tree
 
 __all__ = ["MANIFEST", "SCHEMA", "ArtefactStore"]
@@ -219,7 +219,10 @@ def _temporary_folder(final: Path) -> tuple[Path, int]:
 def _write_manifest(folder: Path, stage: str, key: str) -> None:
     assert not (folder / MANIFEST).exists(), f"stage {stage} must not write {MANIFEST}"
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": file_digest(path),
+        }
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -281,7 +284,7 @@ def _verify_file(path: Path, expected: Any, below: float) -> bool:
             )
         if size >= below:
             return False
-        found = _sha256(path)
+        found = file_digest(path)
     except OSError as error:
         raise explain(error, path, "read") from error
     if found != expected["sha256"]:
@@ -320,11 +323,6 @@ def _remove(path: Path) -> None:
         path.unlink()
     else:
         shutil.rmtree(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
