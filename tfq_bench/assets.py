@@ -138,7 +138,7 @@ def sha256_of(path: Path) -> str:
         status = path.stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise AssetError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise AssetError(f"{path}: cannot be read: {error.strerror}.", file=path) from error
 
 
 @cache

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.errors import SuiteError, nearest
+from tfq_bench.errors import SuiteError, locating, nearest
 from tfq_bench.foreign import printable
 from tfq_bench.providers import Option, OptionValue, parse_options, quoted
 
@@ -170,13 +170,14 @@ def load_suite(name_or_path: str) -> SuiteSpec:
         if path.suffix != ".toml" and not path.exists():
             raise SuiteError(
                 f"no packaged suite and no file is called '{name_or_path}'; "
-                f"{nearest(name_or_path, packaged)} A path to a .toml file works too."
+                f"{nearest(name_or_path, packaged)} A path to a .toml file works too.",
+                found=name_or_path,
             )
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or error
-        raise SuiteError(f"cannot read the suite {path}: {cause}.") from error
+        raise SuiteError(f"cannot read the suite {path}: {cause}.", file=path) from error
     return parse_suite(text, str(path), path.resolve().parent)
 
 
@@ -190,6 +191,11 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
         SuiteError: malformed TOML, an unknown key (with the nearest names), a value of another
             type or out of range.
     """
+    with locating(file=where):
+        return _parse(text, where, folder)
+
+
+def _parse(text: str, where: str, folder: Path) -> SuiteSpec:
     if fault := _absurd(text):
         raise SuiteError(f"{where}: {fault}. A suite is a few kilobytes; is this the right file?")
     try:
@@ -199,14 +205,18 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
     for key in data:
         if key not in TOP:
             raise SuiteError(
-                f"{where}: unknown key '{printable(key, 80)}'; {nearest(key[:80], TOP)}"
+                f"{where}: unknown key '{printable(key, 80)}'; {nearest(key[:80], TOP)}",
+                key=key,
             )
     schema = data.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         found = "no such key" if schema is None else quoted(schema)
         raise SuiteError(
             f"{where}: expected 'schema = {SCHEMA}' at the top, found {found}; "
-            "this version of tfq-bench reads no other."
+            "this version of tfq-bench reads no other.",
+            key="schema",
+            expected=SCHEMA,
+            found=schema,
         )
     sections = {
         name: parse_options(options, _table(data, name, where), f"{where} [{name}]")
@@ -214,16 +224,20 @@ def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
     }
     head = sections["suite"]
     if not head["name"]:
-        raise SuiteError(f"{where} [suite]: 'name' is missing; it names the run folder.")
+        raise SuiteError(
+            f"{where} [suite]: 'name' is missing; it names the run folder.", key="name"
+        )
     if not re.fullmatch(NAME, str(head["name"])):
         raise SuiteError(
             f"{where} [suite]: 'name' names the run folder, so it must be letters, digits, '.', "
-            f"'_' and '-', at most 100, found {quoted(head['name'])}."
+            f"'_' and '-', at most 100, found {quoted(head['name'])}.",
+            key="name",
+            found=head["name"],
         )
     entries = {axis: _entries(data, axis, where) for axis in AXES}
     for axis in ("model", "quantizer", "metric"):
         if not entries[axis]:
-            raise SuiteError(f"{where}: at least one [[{axis}]] is needed.")
+            raise SuiteError(f"{where}: at least one [[{axis}]] is needed.", key=axis)
     return SuiteSpec(
         name=str(head["name"]),
         summary=str(head["summary"]),
@@ -266,11 +280,16 @@ def _absurd(text: str) -> str:
 def _table(data: Mapping[str, Any], name: str, where: str) -> dict[str, object]:
     table = data.get(name, {})
     if not isinstance(table, dict):
-        raise SuiteError(f"{where}: '{name}' must be a table [{name}], found {quoted(table)}.")
+        raise SuiteError(
+            f"{where}: '{name}' must be a table [{name}], found {quoted(table)}.",
+            key=name,
+            found=table,
+        )
     for key in ("schema", "seeds"):
         if key in table:
             raise SuiteError(
-                f"{where} [{name}]: '{key}' belongs to the top of the file, above every table."
+                f"{where} [{name}]: '{key}' belongs to the top of the file, above every table.",
+                key=key,
             )
     return table
 
@@ -279,11 +298,16 @@ def _tables(data: Mapping[str, Any], name: str, where: str) -> list[dict[str, An
     tables = data.get(name, [])
     if isinstance(tables, list) and len(tables) > MAX_TABLES:
         raise SuiteError(
-            f"{where}: at most {MAX_TABLES} [[{name}]] are allowed, found {len(tables)}."
+            f"{where}: at most {MAX_TABLES} [[{name}]] are allowed, found {len(tables)}.",
+            key=name,
+            expected=MAX_TABLES,
+            found=len(tables),
         )
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SuiteError(
-            f"{where}: '{name}' must be a list of tables [[{name}]], found {quoted(tables)}."
+            f"{where}: '{name}' must be a list of tables [[{name}]], found {quoted(tables)}.",
+            key=name,
+            found=tables,
         )
     return tables
 
@@ -293,17 +317,22 @@ def _entries(data: Mapping[str, Any], axis: str, where: str) -> tuple[Entry, ...
     for number, table in enumerate(_tables(data, axis, where), 1):
         given = dict(table)
         if "name" not in given:
-            raise SuiteError(f"{where} [[{axis}]] number {number}: 'name' is missing.")
+            raise SuiteError(f"{where} [[{axis}]] number {number}: 'name' is missing.", key="name")
         name = given.pop("name")
         if not isinstance(name, str):
             raise SuiteError(
-                f"{where} [[{axis}]] number {number}: 'name' must be text, found {quoted(name)}."
+                f"{where} [[{axis}]] number {number}: 'name' must be text, found {quoted(name)}.",
+                key="name",
+                found=name,
             )
         optional = given.pop("optional", False) if axis == "backend" else False
         if not isinstance(optional, bool):
             raise SuiteError(
                 f"{where} [[{axis}]] '{name}': 'optional' must be true or false, "
-                f"found {quoted(optional)}."
+                f"found {quoted(optional)}.",
+                component=f"{axis} '{name}'",
+                key="optional",
+                found=optional,
             )
         entries.append(Entry(name=name, given=given, optional=optional))
     return tuple(entries)
@@ -318,7 +347,9 @@ def _seeds(value: object, where: str) -> tuple[int, ...]:
     ):
         raise SuiteError(
             f"{where}: 'seeds' must be a list of distinct whole numbers from 0, "
-            f"found {quoted(value)}."
+            f"found {quoted(value)}.",
+            key="seeds",
+            found=value,
         )
     return tuple(value)
 
@@ -330,15 +361,20 @@ def _excludes(data: Mapping[str, Any], where: str) -> tuple[Exclude, ...]:
             if key not in EXCLUDE_KEYS:
                 raise SuiteError(
                     f"{where} [[exclude]]: unknown key '{printable(key, 80)}'; "
-                    f"{nearest(key[:80], EXCLUDE_KEYS)}"
+                    f"{nearest(key[:80], EXCLUDE_KEYS)}",
+                    key=key,
                 )
             if not isinstance(value, str):
                 raise SuiteError(
-                    f"{where} [[exclude]]: '{key}' must be text, found {quoted(value)}."
+                    f"{where} [[exclude]]: '{key}' must be text, found {quoted(value)}.",
+                    key=key,
+                    found=value,
                 )
         patterns = {key: value for key, value in table.items() if key != "reason"}
         if not patterns or not table.get("reason"):
-            raise SuiteError(f"{where} [[exclude]]: a pattern and a 'reason' are needed.")
+            raise SuiteError(
+                f"{where} [[exclude]]: a pattern and a 'reason' are needed.", key="exclude"
+            )
         excludes.append(Exclude(patterns=patterns, reason=table["reason"]))
     return tuple(excludes)
 

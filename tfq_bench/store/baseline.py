@@ -203,14 +203,16 @@ def load_baseline(path: Path) -> Baseline:
     except OSError as error:
         raise SuiteError(
             f"cannot read the baseline '{path}': {error.strerror}. "
-            "'tfq-bench baseline save RUN -o FILE' makes one."
+            "'tfq-bench baseline save RUN -o FILE' makes one.",
+            file=path,
         ) from None
     try:
         return _parse(open_sealed(text, schema=SCHEMA, shape=_BASELINE))
     except ValueError as error:
         raise SuiteError(
             f"'{path}' is no baseline that can be used: {error}. Take it from version control, or "
-            "save it anew with 'tfq-bench baseline save RUN -o FILE'."
+            "save it anew with 'tfq-bench baseline save RUN -o FILE'.",
+            file=path,
         ) from None
 
 

@@ -95,7 +95,10 @@ def refuse_later(path: Path) -> None:
     if type(schema) is int and schema > SCHEMA:
         raise StoreError(
             f"'{path}': expected a plan of schema {SCHEMA} at most, found {schema}. Use the "
-            "version of tfq-bench that wrote it, or choose another folder."
+            "version of tfq-bench that wrote it, or choose another folder.",
+            file=path,
+            expected=SCHEMA,
+            found=schema,
         )
 
 
@@ -114,5 +117,6 @@ def read_plan(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise StoreError(
             f"'{path}' is no plan that can be used: {error}. Run the suite again in this folder: "
-            "the plan is written anew, artefacts are kept, and nothing is computed twice."
+            "the plan is written anew, artefacts are kept, and nothing is computed twice.",
+            file=path,
         ) from error
