@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (default: the process's) and returns the exit code."""
     open_streams()
     words = sys.argv[1:] if argv is None else argv
-    reporter = ErrorReporter(debug="--debug" in words)
+    reporter = ErrorReporter.of(words)
     if reporter.debug:
         logging.basicConfig(level=logging.DEBUG)
     elif logging.lastResort is not None:
