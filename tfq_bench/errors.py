@@ -112,7 +112,8 @@ def locating(**context: Any) -> Iterator[None]:
 
 
 def _context(given: Mapping[str, Any]) -> ErrorContext:
-    return ErrorContext(**{name: _shown(value) for name, value in given.items()})
+    shown: dict[str, Any] = {name: _shown(value) for name, value in given.items()}
+    return ErrorContext(**shown)
 
 
 def _shown(value: Any) -> str | float | bool | None:

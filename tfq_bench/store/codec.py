@@ -131,7 +131,7 @@ _PLAIN = {
 def _form(hint: Any) -> _Form:
     if hint in _PLAIN:
         return _PLAIN[hint]
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         struct = Struct(hint)
         return _Form(struct.shape, struct.to_json, struct.from_json)
     origin, given = get_origin(hint), get_args(hint)
