@@ -11,7 +11,8 @@ import pytest
 from tfq_bench import suite
 from tfq_bench.cli import main
 from tfq_bench.errors import SuiteError
-from tfq_bench.suite import json_schema, load_suite, packaged_suites, parse_suite
+from tfq_bench.suite import load_suite, packaged_suites, parse_suite
+from tfq_bench.suite_format import json_schema
 
 SMALL = {
     "schema": 1,
