@@ -1,5 +1,10 @@
 """The error tree and its suggestions."""
 
+import json
+import math
+import pickle
+from pathlib import Path
+
 import pytest
 
 from tfq_bench import errors
@@ -46,3 +51,40 @@ def test_nearest_names(name, sentence):
 def test_nearest_of_nothing():
     """Where nothing is installed, nothing is offered."""
     assert "None is installed." == errors.nearest("rtn", [])
+
+
+def test_the_context_is_data():
+    """Known fields in one order; paths and values that JSON has no word for are text."""
+    error = errors.StoreError("no", found=[1], file=Path("a"), expected=2.5)
+    assert {"file": "a", "expected": 2.5, "found": "[1]"} == error.context.known()
+    assert "no" == str(error)
+    assert {} == errors.StoreError("no").context.known()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, 10**5000, [10**5000], {"a": object()}, b"x"],
+    ids=["nan", "long", "long in a list", "object", "bytes"],
+)
+def test_any_value_can_be_written(value):
+    """Strict JSON, whatever a file or a plugin had there."""
+    json.dumps(errors.TfqError("no", found=value).context.known(), allow_nan=False)
+
+
+def test_a_context_is_completed_from_outside_and_never_replaced():
+    """Who knows the file adds it; who raised knows best what was found."""
+    with pytest.raises(errors.SuiteError) as caught, errors.locating(file="s.toml", found="x"):
+        raise errors.SuiteError("no", found=False)
+    assert {"file": "s.toml", "found": False} == caught.value.context.known()
+
+
+def test_the_context_survives_a_process():
+    """Errors are sent between processes."""
+    error = pickle.loads(pickle.dumps(errors.SuiteError("no", layer="conv_in")))
+    assert {"layer": "conv_in"} == error.context.known()
+
+
+def test_an_unknown_field_is_a_mistake_of_the_code():
+    """There are no others."""
+    with pytest.raises(TypeError, match="colour"):
+        errors.TfqError("no", colour="red")

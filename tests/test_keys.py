@@ -1,6 +1,8 @@
 """Keys say what something is: equal content, equal key; any difference, another."""
 
+import hashlib
 import json
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfq_bench.border import MetricDefinition
-from tfq_bench.keys import canonical, content_digest, definition_id, digest
+from tfq_bench.keys import canonical, content_digest, definition_id, digest, file_digest
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 LEAVES = LEAVES.filter(lambda value: value not in (float("inf"), float("-inf")))
@@ -81,6 +83,23 @@ def test_files_count_by_their_bytes(tmp_path):
     assert content_digest(tmp_path / "one/deep/file") == content_digest(tmp_path / "two/file")
     (tmp_path / "two" / "file").write_bytes(b"y")
     assert content_digest(tmp_path / "one/deep/file") != content_digest(tmp_path / "two/file")
+
+
+def test_a_file_has_one_digest(tmp_path):
+    """SHA-256 of its bytes; nothing else in the tree computes it for a file."""
+    (tmp_path / "file").write_bytes(b"abc")
+    found = file_digest(tmp_path / "file")
+    assert found == hashlib.sha256(b"abc").hexdigest() == content_digest(tmp_path / "file")
+    root = Path(__file__).parents[1]
+    sources = [
+        file
+        for pattern in ("tfq_bench", "plugins/*/src", "baselines/*/src", "reports/src")
+        for folder in root.glob(pattern)
+        for file in folder.rglob("*.py")
+    ]
+    assert [root / "tfq_bench" / "keys.py"] == [
+        file for file in sources if "hashlib.file_digest" in file.read_text("utf-8")
+    ]
 
 
 @pytest.mark.parametrize(

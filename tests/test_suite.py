@@ -11,7 +11,8 @@ import pytest
 from tfq_bench import suite
 from tfq_bench.cli import main
 from tfq_bench.errors import SuiteError
-from tfq_bench.suite import json_schema, load_suite, packaged_suites, parse_suite
+from tfq_bench.suite import load_suite, packaged_suites, parse_suite
+from tfq_bench.suite_format import json_schema
 
 SMALL = {
     "schema": 1,
@@ -244,3 +245,24 @@ def test_a_wrong_suite_ends_the_command(verb, tmp_path, monkeypatch, capsys):
     assert printed.err.startswith("tfq-bench: s.toml [sampling]: unknown option 'stps'; did you")
     assert 1 == len(printed.err.splitlines())
     assert ["s.toml"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "context"),
+    [
+        ({"schema": 7}, {"key": "schema", "expected": 1, "found": 7}),
+        ({"samplin": {}}, {"key": "samplin"}),
+        ({"seeds": [1, 1]}, {"key": "seeds", "found": "[1, 1]"}),
+        (
+            {"sampling": {"steps": 0}},
+            {"key": "steps", "expected": "lie in [1, 10000]", "found": 0},
+        ),
+    ],
+)
+def test_errors_carry_file_key_and_values(changed, context):
+    """For programs; the sentence says the same."""
+    with pytest.raises(SuiteError) as caught:
+        parse({**SMALL, **changed})
+    known = caught.value.context.known()
+    assert known.pop("file")
+    assert context == known

@@ -17,7 +17,7 @@ from tfq_bench.border import __all__ as _border
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
 from tfq_bench.foreign import harmless, parse_json, printable
-from tfq_bench.keys import digest
+from tfq_bench.keys import digest, file_digest
 from tfq_bench.model_protocols import *  # noqa: F403
 from tfq_bench.model_protocols import __all__ as _model_protocols
 from tfq_bench.networks import *  # noqa: F403
@@ -33,6 +33,7 @@ hookimpl = pluggy.HookimplMarker("tfq_bench")
 __all__ = [
     "digest",
     "hookimpl",
+    "file_digest",
     "harmless",
     "parse_json",
     "printable",

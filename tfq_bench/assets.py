@@ -6,7 +6,6 @@ checks and fetches them. Nothing here downloads, and nothing takes the place of 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Literal
 
 from tfq_bench.errors import AssetError, BrokenPlugin
 from tfq_bench.foreign import printable
+from tfq_bench.keys import file_digest
 
 __all__ = ["Asset", "fetched_file", "sha256_of"]
 
@@ -138,13 +138,12 @@ def sha256_of(path: Path) -> str:
         status = path.stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise AssetError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise AssetError(f"{path}: cannot be read: {error.strerror}.", file=path) from error
 
 
 @cache
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001  (part of the cache key)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def file_fault(path: Path, asset: Asset) -> str:

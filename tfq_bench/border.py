@@ -3,13 +3,16 @@
 All are frozen, slotted and keyword-only. None needs torch to be imported; tensors appear in
 annotations only. Symbols: `s` scale, `z` zero point, `b` bits, `t` timestep, `T` number of sampler
 steps, `N` images, `M` calibration samples.
+
+What is stored (`Record` and all in it) is written, checked and described in the JSON schema as its
+annotations and `Args:` say: a new field is a line of its class, and `python -m tfq_bench.schemas`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tfq_bench.providers import Direction, Execution, OptionValue
 
@@ -43,6 +46,11 @@ FULL_PRECISION = 32
 
 SANITY = "sanity"
 """The metric that every run has: it fails where a cell's images show nothing."""
+
+Key = Annotated[str, "key"]
+"""Text that may be a part of a path."""
+Count = Annotated[int, "count"]
+"""A whole number from 0 on."""
 
 Status = Literal["ok", "failed", "skipped"]
 LayerKind = Literal["conv2d", "linear"]
@@ -251,7 +259,7 @@ class Interval:
 
     low: float
     high: float
-    level: float
+    level: Annotated[float, "level"]
     method: str
 
 
@@ -293,8 +301,8 @@ class MetricDefinition:
     summary: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     volatile: bool = False
-    margin: float | None = None
-    measured_by: MeasuredBy | None = None
+    margin: Annotated[Annotated[float, "amount"] | None, "later"] = None
+    measured_by: Annotated[MeasuredBy | None, "later"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,9 +320,9 @@ class MetricValue:
         series: named curves for the report, e.g. error per timestep; finite.
     """
 
-    definition: MetricDefinition
+    definition: Annotated[MetricDefinition, "inline"]
     value: float
-    n: int
+    n: Count
     interval: Interval | None = None
     replicates: tuple[float, ...] = ()
     pairing: str | None = None
@@ -332,40 +340,43 @@ class Record:
     numbers. Later records of the same (cell, metric name) replace earlier ones.
 
     Args:
-        run: plan id. cell: cell key. label: the cell's label.
-        axes: `model`, `quantizer`, `scheme`, `wbits`, `abits`, `policy`, `backend`, `seed`,
-            `quantizer_options`, all as text.
-        definition: id of the metric's definition (`name@digest`).
-        source: key of the evaluation that gave the number, or failed; None for a whole cell. A
-            record whose source is not in the plan is no longer current.
-        source_values: how many numbers that evaluation gave, so that a lost one is missed.
-        failed_metric: name of the metric in the suite, for a record of its failure.
+        run: plan id.
+        cell: content key of the cell.
+        label: the cell's label.
+        environment: id of `env-<id>.json`.
         execution: how the network was executed.
+        definition: id of the metric's definition (`name@digest`); numbers of different ids do not
+            compare.
         stage: where it failed, for a failed cell.
         reason: why it failed or was skipped.
         reproduce: command that repeats it.
         log: path of the cell's log, relative to the run folder.
-        environment: id of `env-<id>.json`.
+        source: key of the evaluation that gave the number, or failed; None for a whole cell. A
+            record whose source is not in the plan is no longer current.
+        source_values: how many numbers that evaluation gave, so that a lost one is missed.
+        failed_metric: name of the metric in the suite, for a record of its failure.
+        axes: `model`, `quantizer`, `scheme`, `wbits`, `abits`, `policy`, `backend`, `seed`,
+            `quantizer_options`, all as text.
         plugins: `distribution==version` of everything the cell used, sorted.
     """
 
     run: str
-    cell: str
+    cell: Key
     label: str
-    axes: Mapping[str, str]
     status: Status
     execution: Execution
     environment: str
-    plugins: tuple[str, ...] = ()
-    metric: MetricValue | None = None
     definition: str | None = None
     stage: str | None = None
     reason: str | None = None
     reproduce: str | None = None
     log: str | None = None
-    source: str | None = None
-    source_values: int = 0
+    source: Key | None = None
+    source_values: Count = 0
     failed_metric: str | None = None
+    axes: Annotated[Mapping[str, str], "axes"]
+    plugins: tuple[str, ...] = ()
+    metric: MetricValue | None = None
 
     @property
     def broken_images(self) -> bool:

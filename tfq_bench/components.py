@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.border import Component
-from tfq_bench.errors import SuiteError
+from tfq_bench.errors import SuiteError, locating
 from tfq_bench.foreign import printable
 from tfq_bench.providers import OptionValue, Provider, parse_options
 
@@ -35,6 +35,11 @@ def component_of(spec: SuiteSpec, table: PluginTable, kind: str, entry: Entry) -
         SuiteError: unknown provider or option, or a value that is not allowed.
         PluginError: the provider cannot be used.
     """
+    with locating(component=f"{kind} '{entry.name}'"):
+        return _component_of(spec, table, kind, entry)
+
+
+def _component_of(spec: SuiteSpec, table: PluginTable, kind: str, entry: Entry) -> Component:
     provider = table.get(kind, entry.name)
     known = {option.name for option in provider.options}
     where = f"[[{kind}]] '{entry.name}'"
@@ -43,7 +48,9 @@ def component_of(spec: SuiteSpec, table: PluginTable, kind: str, entry: Entry) -
     given = {key: value for key, value in entry.given.items() if key not in grid}
     for key in ("schema", "seeds"):  # TOML gives what stands below a table to that table
         if key in given and key not in known:
-            raise SuiteError(f"{where}: '{key}' belongs to the top of the file, above every table.")
+            raise SuiteError(
+                f"{where}: '{key}' belongs to the top of the file, above every table.", key=key
+            )
     options = parse_options(provider.options, given, where, also=grid)
     label = _label(entry.given.get("label", ""), where) if "label" in grid else ""
     return Component(name=entry.name, options=_absolute(spec, provider, options), label=label)
@@ -55,7 +62,9 @@ def _label(value: object, where: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(LABEL, value):
         raise SuiteError(
             f"{where}: 'label' stands behind the names of its values, so it must be letters, "
-            f"digits, '.', '_' and '-', at most 40, found {printable(repr(value), 80)}."
+            f"digits, '.', '_' and '-', at most 40, found {printable(repr(value), 80)}.",
+            key="label",
+            found=value,
         )
     return value
 
@@ -82,7 +91,9 @@ def _source(spec: SuiteSpec, value: str, where: str) -> str:
         raise SuiteError(
             f"{where}: option 'source' names {value!r}, which is here but not in the suite's "
             f"folder, {spec.folder}, where relative paths start. Write the path from there, or an "
-            "absolute one."
+            "absolute one.",
+            key="source",
+            found=value,
         )
     return value
 

@@ -51,7 +51,11 @@ def copied(provider: Provider, wanted: type[Provider]) -> Provider:
         except _Wrong as wrong:
             name = printable(found.get("name", "?"), 80)
             raise BrokenPlugin(
-                f"{wanted.kind} '{name}': {one.name} should be {wrong}, found {shown(value)}."
+                f"{wanted.kind} '{name}': {one.name} should be {wrong}, found {shown(value)}.",
+                component=f"{wanted.kind} '{name}'",
+                key=one.name,
+                expected=str(wrong),
+                found=shown(value),
             ) from None
     return wanted(**found)
 

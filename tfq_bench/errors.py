@@ -18,13 +18,21 @@
     ├── NotComparable            two numbers of different definitions                    exit 4
     └── NothingToDo              nothing to run or compare                               exit 5
 
-A message says what was expected, what was found, where, and what to do next.
+A message says what was expected, what was found, where, and what to do next. What of it a program
+may want to know is in the error's `context` as well: `--json`, reports and tests read it there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+from tfq_bench.foreign import printable
 
 __all__ = [
     "AssetError",
@@ -32,6 +40,7 @@ __all__ = [
     "CalibrationError",
     "CellError",
     "DamagedArtefact",
+    "ErrorContext",
     "IncompatiblePlugin",
     "LoweringError",
     "MetricError",
@@ -44,8 +53,33 @@ __all__ = [
     "SuiteError",
     "TfqError",
     "UsageError",
+    "locating",
     "nearest",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorContext:
+    """What an error is about, as far as it is known: text, or a number or truth value.
+
+    Args:
+        component: which model, quantizer, backend, metric or asset.
+        key: which option or key of a file.
+        layer: its name in the network.
+        file: path of the file, or what messages call it.
+        expected, found: what should have been there, and what was; other values as they are shown.
+    """
+
+    component: str | None = None
+    key: str | None = None
+    layer: str | None = None
+    file: str | None = None
+    expected: str | float | bool | None = None
+    found: str | float | bool | None = None
+
+    def known(self) -> dict[str, str | float | bool]:
+        """The fields that say something, in this order."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class TfqError(Exception):
@@ -54,13 +88,43 @@ class TfqError(Exception):
     Args:
         message: one line, whatever foreign text it quotes.
         details: further lines, shown below it.
+        context: fields of `ErrorContext`; nothing of them is added to the message.
     """
 
     exit_code = 2
 
-    def __init__(self, message: object = "", *, details: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: object = "", *, details: Sequence[str] = (), **context: Any
+    ) -> None:
         super().__init__("\n".join([str(message), *details]))
         self.lines = (str(message), *details)
+        self.context = _context(context)
+
+
+@contextlib.contextmanager
+def locating(**context: Any) -> Iterator[None]:
+    """Errors raised inside have these fields of `ErrorContext`, where they have no value yet."""
+    try:
+        yield
+    except TfqError as error:
+        error.context = _context(_context(context).known() | error.context.known())
+        raise
+
+
+def _context(given: Mapping[str, Any]) -> ErrorContext:
+    shown: dict[str, Any] = {name: _shown(value) for name, value in given.items()}
+    return ErrorContext(**shown)
+
+
+def _shown(value: Any) -> str | float | bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and abs(value) < math.inf and abs(value) < 1 << 63:
+        return value
+    try:
+        return printable(value if isinstance(value, str | PurePath) else repr(value), 200)
+    except ValueError:  # a whole number of more digits than Python prints
+        return "a whole number of thousands of digits"
 
 
 class UsageError(TfqError):
@@ -104,7 +168,9 @@ class DamagedArtefact(StoreError):
     """
 
     def __init__(self, found: str, *, stage: str, key: str) -> None:
-        super().__init__(f"{found} 'tfq-bench run' removes it and makes it again.")
+        super().__init__(
+            f"{found} 'tfq-bench run' removes it and makes it again.", component=stage, key=key
+        )
         self.found, self.stage, self.key = found, stage, key
 
 

@@ -1,4 +1,9 @@
-"""The only code that downloads, called by `tfq-bench assets fetch` and by nothing else."""
+"""The only code that downloads, called by `tfq-bench assets fetch` and by nothing else.
+
+`torch.hub.download_url_to_file` promises less: it follows redirects to addresses that are not
+encrypted, takes a connection that ended early for the whole file, bounds neither size nor silence,
+speaks to the terminal itself, and needs torch.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,15 @@ import urllib.request
 from collections.abc import Callable
 from typing import IO
 
-from tfq_bench.assets import SIZE_TOLERANCE, Asset, asset_fault, assets_folder, file_fault
-from tfq_bench.errors import AssetError
+from tfq_bench.assets import (
+    SIZE_TOLERANCE,
+    Asset,
+    asset_fault,
+    assets_folder,
+    file_fault,
+    sha256_of,
+)
+from tfq_bench.errors import AssetError, locating
 from tfq_bench.foreign import printable
 
 __all__ = ["fetch"]
@@ -39,6 +51,11 @@ def fetch(asset: Asset, *, look: Callable[[], Asset], progress: Progress) -> Ass
             the hub's cache.
         OSError: the disk is full or may not be written.
     """
+    with locating(component=f"asset '{asset.name}'"):
+        return _fetch(asset, look, progress)
+
+
+def _fetch(asset: Asset, look: Callable[[], Asset], progress: Progress) -> Asset:
     if asset.kind == "file":
         _fetch_file(asset, progress)
         found = look()
@@ -53,7 +70,10 @@ def fetch(asset: Asset, *, look: Callable[[], Asset], progress: Progress) -> Ass
     if fault:
         raise AssetError(
             f"asset '{asset.name}': {found.path} is not what was expected even after it was "
-            f"fetched: {fault}. Tell the plugin's authors. {asset.advice}"
+            f"fetched: {fault}. Tell the plugin's authors. {asset.advice}",
+            file=found.path,
+            expected=asset.sha256 or None,
+            found=fault,
         )
     return found
 
@@ -72,7 +92,10 @@ def _fetch_file(asset: Asset, progress: Progress) -> None:
         if fault:
             raise AssetError(
                 f"asset '{asset.name}': {asset.source} gave another file: {fault}. It was not "
-                "kept. Repeat the command; if the same happens, tell the plugin's authors."
+                "kept. Repeat the command; if the same happens, tell the plugin's authors.",
+                file=asset.source,
+                expected=asset.sha256 or None,
+                found=sha256_of(part),
             )
         part.replace(target)
     finally:

@@ -58,7 +58,7 @@ class Asked:
                 option.name: given[option.name]
                 if self.content[option.name] == given[option.name]
                 else f"sha256:{self.content[option.name][:16]}"
-                for option in self.provider.options
+                for option in sorted(self.provider.options, key=lambda option: option.name)
                 if given[option.name] != option.default and not option.in_definition
             },
         )

@@ -135,7 +135,8 @@ class PluginTable:
             choices = " or ".join(f"'{offer.plugin.distribution}:{plain}'" for offer in usable)
             raise PluginConflict(
                 f"{kind} '{name}' is offered by {sources}. Write {choices}, or uninstall or "
-                "block one of them."
+                "block one of them.",
+                component=f"{kind} '{name}'",
             )
         if usable:
             return usable[0].provider
@@ -143,9 +144,12 @@ class PluginTable:
             other = found[0].provider.api != API
             raise (IncompatiblePlugin if other else BrokenPlugin)(
                 f"{kind} '{name}' of plugin '{found[0].plugin.name}' ({found[0].plugin.source}) "
-                f"cannot be used: {found[0].reason}"
+                f"cannot be used: {found[0].reason}",
+                component=f"{kind} '{name}'",
             )
-        raise SuiteError(f"no {kind} is called '{name}'; {self._hint(kind, plain)}")
+        raise SuiteError(
+            f"no {kind} is called '{name}'; {self._hint(kind, plain)}", component=f"{kind} '{name}'"
+        )
 
     def distribution_of(self, provider: Provider) -> str:
         """`"distribution==version"` of the plugin that offers `provider`.

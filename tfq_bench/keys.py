@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfq_bench.border import MetricDefinition
 
-__all__ = ["canonical", "content_digest", "definition_id", "digest", "files_below"]
+__all__ = ["canonical", "content_digest", "definition_id", "digest", "file_digest", "files_below"]
 
 
 def canonical(value: Any) -> str:
@@ -48,6 +48,12 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; OSError when it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the names and bytes of every file in a folder.
 
@@ -63,8 +69,7 @@ def content_digest(path: Path) -> str:
         )
     if path.exists() and not path.is_file():  # a pipe never ends, and neither does /dev/zero
         raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def files_below(root: Path) -> list[Path]:

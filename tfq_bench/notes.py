@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.environment import gpu_names
 from tfq_bench.providers import Option, OptionValue
-from tfq_bench.suite import CALIBRATION, TIMING
+from tfq_bench.suite_format import CALIBRATION, TIMING
 
 if TYPE_CHECKING:
     from tfq_bench.plan import PlannedCell

@@ -92,19 +92,30 @@ class Option:
         wanted = _KINDS[self.kind]
         if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind != "bool"):
             raise SuiteError(
-                f"{where}: option '{self.name}' must be of type {self.kind}, found {quoted(value)}."
+                f"{where}: option '{self.name}' must be of type {self.kind}, "
+                f"found {quoted(value)}.",
+                key=self.name,
+                expected=self.kind,
+                found=value,
             )
         assert isinstance(value, int | float | bool | str)
         if self.choices and value not in self.choices:
             listing = ", ".join(map(repr, self.choices))
             raise SuiteError(
-                f"{where}: option '{self.name}' must be one of {listing}, found {quoted(value)}."
+                f"{where}: option '{self.name}' must be one of {listing}, found {quoted(value)}.",
+                key=self.name,
+                expected=listing,
+                found=value,
             )
         if self.kind == "float":
             number = _finite(value)  # 1 and 1.0 are one value, and have one key
             if number is None:
                 raise SuiteError(
-                    f"{where}: option '{self.name}' must be a finite number, found {quoted(value)}."
+                    f"{where}: option '{self.name}' must be a finite number, "
+                    f"found {quoted(value)}.",
+                    key=self.name,
+                    expected="a finite number",
+                    found=value,
                 )
             value = number
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -112,7 +123,10 @@ class Option:
             if (low is not None and value < low) or (high is not None and value > high):
                 raise SuiteError(
                     f"{where}: option '{self.name}' must {_range(low, high)}, "
-                    f"found {quoted(value)}."
+                    f"found {quoted(value)}.",
+                    key=self.name,
+                    expected=_range(low, high),
+                    found=value,
                 )
         return value
 
@@ -161,7 +175,7 @@ def parse_options(
         if name not in known:
             names = (*known, *also)
             hint = nearest(name[:80], names) if names else "it has none."
-            raise SuiteError(f"{where}: unknown option '{printable(name, 80)}'; {hint}")
+            raise SuiteError(f"{where}: unknown option '{printable(name, 80)}'; {hint}", key=name)
     return {
         name: option.parse(given.get(name, option.default), where)
         if name in given or option.default is not None

@@ -27,7 +27,7 @@ from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from tfq_bench.keys import content_digest, digest, files_below
+from tfq_bench.keys import content_digest, digest, file_digest, files_below
 from tfq_bench.source_facts import SourceFacts, source_facts
 
 __all__ = ["RunningCode"]
@@ -102,7 +102,7 @@ class RunningCode:
         """A file that counted and is another by now, None when all are as they were."""
         for path, (stamp, sha256) in self._seen.items():
             try:
-                if _stamp(path) != stamp and _sha256(path) != sha256:
+                if _stamp(path) != stamp and file_digest(path) != sha256:
                     return path
             except OSError:
                 return path
@@ -117,7 +117,7 @@ class RunningCode:
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file, remembered for `edited`."""
         if path not in self._seen:
-            self._seen[path] = _stamp(path), _sha256(path)
+            self._seen[path] = _stamp(path), file_digest(path)
         return self._seen[path][1]
 
     def watch(self, path: Path, sha256: str) -> None:
@@ -297,11 +297,6 @@ def _tree(root: Path, suffix: str | tuple[str, ...] = "") -> list[Path]:
     return [path for path in sorted(found) if path.is_file()]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_size
@@ -316,7 +311,7 @@ def _setting(value: str) -> str:
     """Digest of a variable's value, which is nobody's business, or of the file that it names."""
     try:
         if Path(value).is_file():
-            return _sha256(Path(value))[:DIGITS]
+            return file_digest(Path(value))[:DIGITS]
     except (OSError, ValueError):
         pass
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()[:DIGITS]

@@ -1,12 +1,13 @@
 """Errors become messages and exit codes; nobody sees a traceback for their own mistake."""
 
 import errno
+import json
 
 import pytest
 
 from tfq_bench.cli import VERBS, main
 from tfq_bench.cli import plugins as verb
-from tfq_bench.errors import NotComparable
+from tfq_bench.errors import NotComparable, SuiteError
 
 
 @pytest.fixture
@@ -90,3 +91,55 @@ def test_version(capsys):
     """The version names the tool."""
     assert 0 == main(["--version"])
     assert capsys.readouterr().out.startswith("tfq-bench 0.")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            SuiteError("s.toml: no", details=("more",), file="s.toml", expected=1, found="x"),
+            {
+                "kind": "SuiteError",
+                "message": "s.toml: no\nmore",
+                "exit_code": 2,
+                "file": "s.toml",
+                "expected": 1,
+                "found": "x",
+            },
+        ),
+        (
+            KeyboardInterrupt(),
+            {
+                "kind": "KeyboardInterrupt",
+                "message": "interrupted; what is finished is kept, and the same command goes on.",
+                "exit_code": 130,
+            },
+        ),
+    ],
+)
+def test_who_asks_for_json_gets_errors_as_json(failing, capsys, error, expected):
+    """On standard output, with what is known and nothing else; the sentence stays where it was."""
+    failing(error)
+    assert expected["exit_code"] == main(["plugins", "list", "--json"])
+    shown = capsys.readouterr()
+    assert {"error": expected} == json.loads(shown.out)
+    assert f"tfq-bench: {expected['message'].splitlines()[0]}" == shown.err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["plan", "--json"], ["plan", "no-such", "--json"], ["compare", "--format", "json", "a"]],
+)
+def test_a_wrong_command_line_is_json_too(plugin_host, capsys, argv):
+    """Also where the words could not be parsed."""
+    assert 2 == main(argv)
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert 2 == error["exit_code"]
+    assert error["message"]
+
+
+def test_without_json_nothing_is_printed(failing, capsys):
+    """Standard output belongs to results."""
+    failing(SuiteError("no", found=1))
+    assert 2 == main(["plugins", "list"])
+    assert "" == capsys.readouterr().out

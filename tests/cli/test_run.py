@@ -238,7 +238,7 @@ def fail(monkeypatch, where, name, error):
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(artefacts, "_write_manifest"), (records.os, "pwrite"), (artefacts.tempfile, "mkdtemp")],
+    [(artefacts, "write_manifest"), (records.os, "pwrite"), (artefacts.tempfile, "mkdtemp")],
 )
 @pytest.mark.parametrize(
     ("error", "words"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tfq_bench.cli import main
 from tfq_bench.errors import StoreError
 from tfq_bench.pipeline.evaluate import CACHE
-from tfq_bench.store import artefacts
+from tfq_bench.store import artefacts, manifest
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch, scratch_folder
 from tfq_bench.testing.fuzzing import fuzz
@@ -325,7 +325,7 @@ def test_an_artefact_that_is_damaged_again_and_again_ends_the_run(runs, tmp_path
     copy = tmp_path / "copy"
     shutil.copytree(good, copy)
     shutil.rmtree(copy / "artefacts" / "evaluate")
-    real = artefacts._sha256
+    real = manifest.file_digest
 
     def rotten(path):
         return "0" * 64 if path.name == "images.safetensors" and written(path) else real(path)
@@ -333,7 +333,7 @@ def test_an_artefact_that_is_damaged_again_and_again_ends_the_run(runs, tmp_path
     def written(path):
         return not path.parent.name.startswith(".new-")
 
-    monkeypatch.setattr(artefacts, "_sha256", rotten)
+    monkeypatch.setattr(manifest, "file_digest", rotten)
     code, told = run(copy)
     assert 2 == code
     assert "'tfq-bench run' removes it and makes it again" in told.err

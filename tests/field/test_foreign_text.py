@@ -17,7 +17,7 @@ from tfq_bench.output import markdown, terminal
 from tfq_bench.output.github import error_lines
 from tfq_bench.output.junit import junit
 from tfq_bench.output.verdicts import to_json, to_markdown, to_text
-from tfq_bench.stats.gate import GateResult, Verdict
+from tfq_bench.stats.verdicts import GateResult, Verdict
 from tfq_bench.testing.fuzzing import fuzz
 
 HOSTILE = "a\n::error::forged\r\x1b[2K\x00<script>alert(1)</script>|`x`|\u202e\ud800"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tfq_bench.cli import main
 from tfq_bench.errors import SuiteError
 from tfq_bench.planner import make_plan
-from tfq_bench.suite import MAX_BYTES, load_suite, parse_suite
+from tfq_bench.suite import load_suite, parse_suite
+from tfq_bench.suite_format import MAX_BYTES
 from tfq_bench.testing.fuzzing import fuzz
 
 SUITE = """\

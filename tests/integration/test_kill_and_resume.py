@@ -20,7 +20,7 @@ def die():
 if WHERE and role in ("run", "worker") and not DONE.exists():
     from tfq_bench.store import artefacts, records
 
-    seal, write = artefacts._write_manifest, records._write
+    seal, write = artefacts.write_manifest, records._write
 
     def sealing(folder, stage, key):
         if stage == WHERE:
@@ -33,7 +33,7 @@ if WHERE and role in ("run", "worker") and not DONE.exists():
             die()
         write(descriptor, content, offset)
 
-    artefacts._write_manifest, records._write = sealing, writing
+    artefacts.write_manifest, records._write = sealing, writing
 """
 
 
@@ -122,7 +122,7 @@ WHERE, DONE = os.environ.get("KILL_PARENT"), Path(__file__).with_suffix(".done")
 if WHERE and role == "worker" and not DONE.exists():
     from tfq_bench.store import artefacts
 
-    seal = artefacts._write_manifest
+    seal = artefacts.write_manifest
 
     def sealing(folder, stage, key):
         if stage == WHERE:
@@ -132,7 +132,7 @@ if WHERE and role == "worker" and not DONE.exists():
             raise SystemExit("still alive")
         seal(folder, stage, key)
 
-    artefacts._write_manifest = sealing
+    artefacts.write_manifest = sealing
 """
 
 

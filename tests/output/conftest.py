@@ -4,7 +4,7 @@ import pytest
 
 from tfq_bench.border import Interval
 from tfq_bench.stats.compare import Delta
-from tfq_bench.stats.gate import GateResult, Verdict
+from tfq_bench.stats.verdicts import GateResult, Verdict
 
 
 @pytest.fixture

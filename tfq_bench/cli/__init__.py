@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
-import io
 import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from tfq_bench import __version__, interrupts
-from tfq_bench.errors import TfqError, UsageError, nearest
-from tfq_bench.foreign import printable
+from tfq_bench.cli.exits import ErrorReporter, ShortFormatter
+from tfq_bench.cli.streams import no_silent_end, open_streams
+from tfq_bench.errors import UsageError, nearest
 
 __all__ = ["VERBS", "Parser", "main"]
 
@@ -40,24 +38,6 @@ VERBS = {
     "report": "write an HTML report of a run",
 }
 """Verbs in the order of ``--help``; static, so that help imports none of them."""
-
-MOST_CHARACTERS = 10_000
-"""Of one message."""
-
-EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
-
-_DISK = {
-    errno.ENOSPC: "no space is left",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "permission was denied",
-    errno.EPERM: "permission was denied",
-    errno.EROFS: "the file system is read-only",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ENOTDIR: "a part of the path is not a folder",
-    errno.ELOOP: "links lead back to themselves",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,24 +73,22 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (default: the process's) and returns the exit code."""
-    _open_streams()
-    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
-    if debug:
+    open_streams()
+    words = sys.argv[1:] if argv is None else argv
+    reporter = ErrorReporter.of(words)
+    if reporter.debug:
         logging.basicConfig(level=logging.DEBUG)
     elif logging.lastResort is not None:
-        logging.lastResort.setFormatter(_Short())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # no locale decides an exit code
+        logging.lastResort.setFormatter(ShortFormatter())
     # torch would read the entry points of everything that is installed and import some of it: one
     # damaged distribution, and no model could be loaded.
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(interrupts.watched())
-            stack.enter_context(_no_silent_end())
+            stack.enter_context(no_silent_end())
             try:
-                args = _parse(argv)
+                args = _parse(words)
             except SystemExit as stop:  # --help and --version end here
                 return stop.code if isinstance(stop.code, int) else 0
             if args.block:
@@ -118,64 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 refuse_unknown(args.block)
             stack.enter_context(_blocking(args))
-            return _told(int(args.execute(args)), debug)
-    except KeyboardInterrupt:
-        message = "interrupted; what is finished is kept, and the same command goes on."
-        return _fail(message, EXIT_INTERRUPTED, debug)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except TfqError as error:
-        return _fail(error.lines, error.exit_code, debug)
-    except OSError as error:
-        if error.errno not in _DISK:
-            return _bug(error, debug)
-        where = f"'{error.filename}'" if error.filename else "a file or the output"
-        return _fail(
-            f"cannot read or write {where}: {_DISK[error.errno]}. Nothing finished is lost; make "
-            "room or choose another folder, then repeat the command.",
-            UsageError.exit_code,
-            debug,
-        )
+            return reporter.flushed(int(args.execute(args)))
     except BaseException as error:  # SystemExit and CancelledError of a plugin among them
-        return _bug(error, debug)
+        return reporter.exit_code(error)
 
 
-def _told(code: int, debug: bool) -> int:
-    """The exit code, once what was printed is on its way.
-
-    Raises:
-        BrokenPipeError: the reader went away; noticed here, not at exit.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        why = _DISK.get(error.errno or 0, str(error))
-        with contextlib.suppress(OSError, ValueError):  # what is left would fail again at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        lost = _fail(f"cannot write to standard output: {why}.", UsageError.exit_code, debug)
-        return code or lost
-    return code
-
-
-def _open_streams() -> None:
-    """Where a standard stream is closed (`>&-`), nothing is read or written instead.
-
-    Its number is taken, because the next file that is opened would get it, and prints with it.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            try:
-                os.fstat(number)
-            except OSError:
-                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     outer = _outer()
     args = outer.parse_args(argv)
     if args.verb is None:
@@ -243,72 +169,3 @@ def _blocking(args: argparse.Namespace) -> Iterator[None]:
             os.environ.pop("TFQ_BENCH_BLOCK", None)
         else:
             os.environ["TFQ_BENCH_BLOCK"] = before
-
-
-@contextlib.contextmanager
-def _no_silent_end() -> Iterator[None]:
-    """Code of a plugin in use that ends this process with 0 ends it with 70, and a sentence.
-
-    So does one that puts another program in its place. What C code does is not seen here.
-    """
-    leave, replace, replace_with, own = os._exit, os.execv, os.execve, os.getpid()
-
-    def bug() -> NoReturn:
-        os.write(2, b"tfq-bench: a plugin has ended the process; nothing can be said.\n")
-        leave(EXIT_BUG)
-
-    def ended(code: int) -> NoReturn:
-        if os.getpid() == own and code == 0:
-            bug()
-        leave(code)
-
-    def replaced(instead: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
-        def program(*args: object) -> NoReturn:
-            if os.getpid() == own:  # in a forked child it is what one does
-                bug()
-            instead(*args)
-
-        return program
-
-    os._exit = ended  # type: ignore[assignment]
-    os.execv, os.execve = replaced(replace), replaced(replace_with)  # the others call them
-    try:
-        yield
-    finally:
-        os._exit, os.execv, os.execve = leave, replace, replace_with
-
-
-class _Short(logging.Formatter):
-    """A warning as one line: the cause in words, without its traceback."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """`tfq-bench: message: cause`."""
-        cause = record.exc_info[1] if record.exc_info else None
-        end = "" if cause is None else f": {type(cause).__name__}: {cause}"
-        return f"tfq-bench: {printable(f'{record.getMessage()}{end}')}"
-
-
-def _fail(message: str | Sequence[str], code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    # Plugins and files are quoted in messages: every line of theirs stays within one of ours.
-    first, *rest = [message] if isinstance(message, str) else message
-    print(f"tfq-bench: {printable(first, MOST_CHARACTERS)}", file=sys.stderr)
-    for line in rest:
-        print(f"  {_unlike_a_command(printable(line, MOST_CHARACTERS))}", file=sys.stderr)
-    return code
-
-
-def _unlike_a_command(line: str) -> str:
-    """GitHub Actions takes a line for a command that begins so, after any spaces."""
-    return f"- {line}" if line.startswith(("::", "##[")) else line
-
-
-def _bug(error: BaseException, debug: bool) -> int:
-    hint = "" if debug else " Repeat with --debug for the traceback;"
-    return _fail(
-        f"unexpected {type(error).__name__}: {printable(error)}. This is a bug in tfq-bench or a "
-        f"plugin.{hint} --no-plugins tells which of the two.",
-        EXIT_BUG,
-        debug,
-    )

@@ -25,11 +25,14 @@ def require_file(path: str, sha256: str, *, what: str, offer: str) -> tuple[Path
         raise AssetError(f"{what}: the file was not given. {offer}")
     file = Path(path)
     if not file.is_file():
-        raise AssetError(f"{what}: there is no file {file}. {offer}")
+        raise AssetError(f"{what}: there is no file {file}. {offer}", file=file)
     found = sha256_of(file)
     if not found.startswith(sha256.lower()):
         raise AssetError(
             f"{what}: {file} has SHA-256 {found}, expected {sha256.lower()}; it is another file or "
-            f"damaged. {offer}"
+            f"damaged. {offer}",
+            file=file,
+            expected=sha256.lower(),
+            found=found,
         )
     return file, found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfq_bench.foreign import printable
 from tfq_bench.output.verdicts import to_markdown
-from tfq_bench.stats.gate import GateResult
+from tfq_bench.stats.verdicts import GateResult
 from tfq_bench.store.disk import explain
 
 __all__ = ["LIMIT_BYTES", "MOST_ANNOTATIONS", "append_summary", "error_lines"]

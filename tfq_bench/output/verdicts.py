@@ -7,7 +7,7 @@ from typing import Any
 from tfq_bench.foreign import printable
 from tfq_bench.output import markdown, terminal
 from tfq_bench.output.terminal import number
-from tfq_bench.stats.gate import GateResult, Verdict
+from tfq_bench.stats.verdicts import GateResult, Verdict
 from tfq_bench.store.records import json_number
 
 __all__ = ["HEADERS", "delta_text", "row", "to_json", "to_markdown", "to_text"]

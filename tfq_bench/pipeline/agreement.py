@@ -125,7 +125,9 @@ class Agreement:
         if tuple(found.shape) != shape:
             raise LoweringError(
                 f"at step {step}, the network's prediction for a batch of {len(images)} is "
-                f"expected shape {shape}, found {tuple(found.shape)}."
+                f"expected shape {shape}, found {tuple(found.shape)}.",
+                expected=shape,
+                found=tuple(found.shape),
             )
         return found
 
@@ -188,7 +190,9 @@ class Agreement:
             raise LoweringError(
                 f"at step {row.step} (0 to {self._steps[-1]}), for image {row.row} of a batch of "
                 f"{row.batch}, the network's prediction is {row.relative:.3g} of its size away "
-                f"from the simulation of the same integers, more than {row.limit:.3g}."
+                f"from the simulation of the same integers, more than {row.limit:.3g}.",
+                expected=row.limit,
+                found=row.relative,
             )
         if self._worst is None or row.share > self._worst.share:
             self._worst = row

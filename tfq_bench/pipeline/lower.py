@@ -61,7 +61,9 @@ def lowering_facts(
     if lowered.execution != execution:
         raise LoweringError(
             f"the backend is announced as '{execution}' and made a network that says it is "
-            f"'{lowered.execution}'."
+            f"'{lowered.execution}'.",
+            expected=execution,
+            found=lowered.execution,
         )
     if state is not None:
         _check_list(loaded, state, lowered)
@@ -89,7 +91,9 @@ def lowering_facts(
                 raise LoweringError(
                     f"the network's predictions are {parity.relative:.3g} of their size away from "
                     f"the simulation of the same integers, more than {limit:.3g}, {DRIFT:g} times "
-                    "its own distance from full precision."
+                    "its own distance from full precision.",
+                    expected=limit,
+                    found=parity.relative,
                 )
             calls = Agreement(loaded, state, lowered, simulated)
             calls.every_step(together=max(batches, default=2))
@@ -117,17 +121,22 @@ def _check_list(loaded: LoadedModel, state: QuantizedState, lowered: Lowered) ->
         if use.macs != macs:
             raise LoweringError(
                 f"layer '{use.layer}': expected {macs} multiply-accumulates, the backend says "
-                f"{use.macs}."
+                f"{use.macs}.",
+                layer=use.layer,
+                expected=macs,
+                found=use.macs,
             )
         if use.fallback is None and (use.wbits, use.abits) != (layer.wbits, layer.abits):
             raise LoweringError(
                 f"layer '{use.layer}': the state has {layer.wbits} bits for weights and "
-                f"{layer.abits} for activations, the backend says {use.wbits} and {use.abits}."
+                f"{layer.abits} for activations, the backend says {use.wbits} and {use.abits}.",
+                layer=use.layer,
             )
         if lowered.execution == "lowered" and use.fallback is None and use.kernel == KERNEL:
             raise LoweringError(
                 f"layer '{use.layer}' is simulated ('{KERNEL}'), and the backend gives no reason "
-                "for that fallback."
+                "for that fallback.",
+                layer=use.layer,
             )
 
 

@@ -6,7 +6,6 @@ soon as they are made, and are read again one layer at a time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign import printable
+from tfq_bench.keys import file_digest
 
 __all__ = ["TensorFile", "TensorReader", "TensorWriter"]
 
@@ -74,7 +74,7 @@ class TensorWriter:
             raise OSError(str(error)) from error
         self._held = {}
         self._files.append(
-            TensorFile(file=path.name, bytes=path.stat().st_size, sha256=_sha256(path))
+            TensorFile(file=path.name, bytes=path.stat().st_size, sha256=file_digest(path))
         )
 
 
@@ -103,7 +103,7 @@ class TensorReader:
                     f"{printable(file.file, 80)!r}{', a link' if path.is_symlink() else ''}."
                 )
             try:
-                found, size = _sha256(path), path.stat().st_size
+                found, size = file_digest(path), path.stat().st_size
             except OSError as error:
                 raise StoreError(f"{path}: expected a file of tensors, found {error}.") from error
             if found != file.sha256:
@@ -137,8 +137,3 @@ class TensorReader:
                 f"{path}: expected a safetensors file, found {error}; delete the artefact's "
                 "folder and run again."
             ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

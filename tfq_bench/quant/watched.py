@@ -101,7 +101,8 @@ def watched_layers(
         if module is None:
             raise LoweringError(
                 f"layer '{name}' is not in the lowered network under its name, so its sums cannot "
-                "be checked; a backend puts a module of its own where the layer was."
+                "be checked; a backend puts a module of its own where the layer was.",
+                layer=name,
             )
         kernel = lowered.execution == "lowered" and fallbacks.get(name) is None
         original = find_layer(loaded.network, name)
@@ -124,7 +125,8 @@ def watched_layers(
         raise LoweringError(
             f"layer '{silent[0]}' did not run when the network was called"
             f"{f', nor did {len(silent) - 1} others' if len(silent) > 1 else ''}; a quantized "
-            "layer is a module that the network calls."
+            "layer is a module that the network calls.",
+            layer=silent[0],
         )
 
 
@@ -151,7 +153,8 @@ def _checker(
         if floats is not None:
             raise LoweringError(
                 f"layer '{name}' was said to run a low-bit kernel and multiplies in float "
-                f"({floats}); a fallback is listed with its reason."
+                f"({floats}); a fallback is listed with its reason.",
+                layer=name,
             )
         x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         call = _Call(layers[name], original, x, int(lowered.step.index[0]), kernel)
@@ -225,9 +228,14 @@ class _Call:
         shape[axis] = self._layer.parts[0].weight.shape[0]
         if not isinstance(found, Tensor) or list(found.shape) != shape:
             what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise LoweringError(f"layer '{name}': expected shape {tuple(shape)}, found {what}.")
+            raise LoweringError(
+                f"layer '{name}': expected shape {tuple(shape)}, found {what}.",
+                layer=name,
+                expected=tuple(shape),
+                found=what,
+            )
         if not bool(torch.isfinite(found).all()):
-            raise LoweringError(f"layer '{name}' gives values that are not finite.")
+            raise LoweringError(f"layer '{name}' gives values that are not finite.", layer=name)
         chosen = torch.arange(shape[axis], device=found.device)[self._channels]
         value = found.index_select(axis, chosen).double()
         limit = self.limit + torch.finfo(found.dtype).eps * self.expected.abs()
@@ -240,7 +248,9 @@ class _Call:
         if share > 1:
             raise LoweringError(
                 f"layer '{name}' does not compute the state's integers: {self._where}, its output "
-                f"is off by {error:.2g} of its size, {share:.3g} times what rounding explains."
+                f"is off by {error:.2g} of its size, {share:.3g} times what rounding explains.",
+                layer=name,
+                found=error,
             )
         return LayerCheck(layer=name, error=error, share=share, kernel=self._kernel)
 

@@ -1,110 +1,25 @@
 """Verdicts: a run, a baseline and rules become pass or fail, with the numbers that decided.
 
-A limit against the baseline is judged on the interval of the difference, so that noise alone fails
-no build: `regressed` means that the whole interval lies past the limit. Absolute limits (`band`,
-`at-most`, `at-least`) and `same` are judged on the value itself.
+Here is which rule covers what, and what becomes of numbers and cells that only one side has;
+`limits` holds a number against a rule.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tfq_bench.errors import NotComparable, nearest
 from tfq_bench.stats.arithmetic import arithmetic_notes
 from tfq_bench.stats.compare import Delta, delta
 from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw, seeds_of
+from tfq_bench.stats.limits import check_hardware, held
 from tfq_bench.stats.rules import Rule
+from tfq_bench.stats.verdicts import OUTCOMES, GateResult, Outcome, Verdict
 
-__all__ = ["OUTCOMES", "GateResult", "Outcome", "Verdict", "judge"]
-
-Outcome = Literal[
-    "failed", "regressed", "missing", "not-comparable", "inconclusive", "new", "improved", "pass"
-]
-OUTCOMES: tuple[Outcome, ...] = (
-    "failed",
-    "regressed",
-    "missing",
-    "not-comparable",
-    "inconclusive",
-    "new",
-    "improved",
-    "pass",
-)
-"""Worst first."""
-
+__all__ = ["judge"]
 
 _FINITE = "a finite number whose error can be computed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a rule says about one metric of one cell.
-
-    Args:
-        metric: None when it is about the cell as a whole.
-        fails: True when the gate fails because of it.
-        rule: the limit in words, empty when no limit was looked at.
-        message: expected and found, with numbers, interval and definition ids.
-        value, baseline: the two numbers, None where there is none.
-    """
-
-    outcome: Outcome
-    label: str
-    metric: str | None
-    fails: bool
-    rule: str
-    message: str
-    unit: str = ""
-    value: float | None = None
-    baseline: float | None = None
-    delta: Delta | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateResult:
-    """All verdicts, worst first, and what they amount to.
-
-    Args:
-        notes: rules that covered nothing; with any, the gate does not pass.
-        compared: how many numbers were held against a limit.
-        remarks: what to know of the comparison; they decide nothing.
-    """
-
-    verdicts: tuple[Verdict, ...]
-    notes: tuple[str, ...]
-    compared: int
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        """0 passed, 1 failed, 2 a rule covers nothing, 4 not comparable, 5 nothing compared."""
-        if any(verdict.fails for verdict in self.verdicts):
-            return 1
-        if self.notes:
-            return 2
-        if any(verdict.outcome == "not-comparable" for verdict in self.verdicts):
-            return 4
-        return 0 if self.compared else 5
-
-    @property
-    def summary(self) -> str:
-        """The result in one sentence."""
-        counts = {
-            outcome: sum(verdict.outcome == outcome for verdict in self.verdicts)
-            for outcome in OUTCOMES
-        }
-        listing = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n) or "no verdict"
-        words = {
-            0: "Gate passed",
-            1: "Gate failed",
-            2: "Gate undecided: a rule covers nothing",
-            4: "Gate undecided: some numbers are not comparable",
-            5: "Gate undecided: nothing was compared",
-        }
-        return f"{words[self.exit_code]} ({listing})."
 
 
 def judge(
@@ -271,7 +186,7 @@ class _Judge:
         if base is not None:
             try:
                 difference = delta(mine.metric, base.metric)
-                _check_hardware(rule, mine, base)
+                check_hardware(rule, mine, base)
             except NotComparable as error:
                 message = f"{str(error).rstrip('.')}; save a new baseline"
                 self._add("not-comparable", label, rule, mine, base, message, fails=False)
@@ -286,7 +201,7 @@ class _Judge:
         self.compared += 1
         if base is not None and rule.kind not in ("band", "at-most", "at-least"):
             self.pairs.append((base, mine))
-        outcome, message = _held(rule, mine, base, difference)
+        outcome, message = held(rule, mine, base, difference)
         fails = outcome == "regressed" or (
             outcome == "inconclusive" and rule.on_inconclusive == "fail"
         )
@@ -373,65 +288,6 @@ def _listed(values: Mapping[str, Measured]) -> str:
 
 def _nearest(kind: str, pattern: str, known: Iterable[str]) -> str:
     return f"no {kind} is called so, {nearest(pattern, known)}".rstrip(".")
-
-
-def _check_hardware(rule: Rule, mine: Measured, base: Measured) -> None:
-    if not rule.same_hardware(mine.metric.definition):
-        return
-    if mine.hardware is None or mine.hardware != base.hardware:
-        raise NotComparable(
-            f"expected the baseline's hardware ({base.hardware or 'unknown'}), found "
-            f"{mine.hardware or 'unknown'}"
-        )
-
-
-def _held(
-    rule: Rule, mine: Measured, base: Measured | None, difference: Delta | None
-) -> tuple[Outcome, str]:
-    """The outcome of a finite value under a rule, and expected and found in words."""
-    value, unit = mine.metric.value, mine.metric.definition.unit
-    if rule.kind in ("band", "at-most", "at-least"):
-        low = rule.numbers[0] if rule.kind != "at-most" else -math.inf
-        high = rule.numbers[-1] if rule.kind != "at-least" else math.inf
-        outcome: Outcome = "pass" if low <= value <= high else "regressed"
-        return outcome, f"expected a value {rule.text}{_space(unit)}, found {value:.6g}"
-    assert base is not None
-    assert difference is not None
-    was = base.metric.value
-    if rule.kind == "same":
-        allowed = rule.numbers[1] + rule.numbers[0] * abs(was)
-        outcome = "pass" if abs(difference.value) <= allowed else "regressed"
-        return outcome, f"expected {was:.6g} ± {allowed:.3g}{_space(unit)}, found {value:.6g}"
-    relative = rule.kind == "no-worse-ratio"
-    margin = (rule.numbers[0] - 1) * abs(was) if relative else rule.numbers[0]
-    sign = -1.0 if mine.metric.definition.direction == "higher" else 1.0
-    ends = sorted((sign * difference.low, sign * difference.high))
-    outcome = _side(ends[0], ends[1], margin)
-    bound, word = (was + margin, "at most") if sign > 0 else (was - margin, "at least")
-    return outcome, (
-        f"expected {word} {bound:.6g}{_space(unit)} (baseline {was:.6g}, {rule.text}), found "
-        f"{value:.6g}, difference {_signed(difference)}"
-    )
-
-
-def _side(low: float, high: float, margin: float) -> Outcome:
-    """Where the interval [low, high] of the harm lies: past the margin, below zero, on both."""
-    if low > margin:
-        return "regressed"
-    if high < 0:
-        return "improved"
-    return "inconclusive" if high > margin else "pass"
-
-
-def _signed(difference: Delta) -> str:
-    if difference.interval is None:
-        return f"{difference.value:+.4g} (exact)"
-    kind = "paired" if difference.paired else "unpaired"
-    return f"{difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] ({kind})"
-
-
-def _space(unit: str) -> str:
-    return f" {unit}" if unit else ""
 
 
 def _definitions(mine: Measured | None, base: Measured | None) -> str:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfq_bench.border import MetricDefinition
-from tfq_bench.errors import SuiteError, nearest
+from tfq_bench.errors import SuiteError, locating, nearest
 from tfq_bench.foreign import printable
 
 __all__ = ["BUILT_IN", "RULE_KEYS", "SCHEMA", "Rule", "load_rules"]
@@ -149,10 +149,15 @@ def load_rules(path: Path | None) -> tuple[Rule, ...]:
     """
     if path is None:
         return BUILT_IN
+    with locating(file=path):
+        return (*BUILT_IN, *_read(path))
+
+
+def _read(path: Path) -> list[Rule]:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise SuiteError(f"'{path}' has more than the {MAX_BYTES:,} bytes that rules may have.")
-        return (*BUILT_IN, *_parse(path.read_text("utf-8-sig"), path))
+        return _parse(path.read_text("utf-8-sig"), path)
     except OSError as error:
         raise SuiteError(f"cannot read the rules '{path}': {error.strerror}.") from None
     except RecursionError:
@@ -166,7 +171,12 @@ def _parse(text: str, path: Path) -> list[Rule]:
     _check_keys(content, ("schema", "rule"), str(path))
     schema = content.get("schema")
     if type(schema) is not int or schema != SCHEMA:
-        raise SuiteError(f"{path}: expected 'schema = {SCHEMA}', found {_shown(schema)}.")
+        raise SuiteError(
+            f"{path}: expected 'schema = {SCHEMA}', found {_shown(schema)}.",
+            key="schema",
+            expected=SCHEMA,
+            found=schema,
+        )
     tables = content.get("rule", [])
     if not isinstance(tables, list):
         raise SuiteError(f"{path}: expected [[rule]] tables, found a single [rule].")
@@ -186,12 +196,18 @@ def _rule(table: Any, where: str) -> Rule:
     given = [name for name in LIMITS if name in table]
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        raise SuiteError(f"{where}: expected exactly one of {', '.join(LIMITS)}, found {found}.")
+        raise SuiteError(
+            f"{where}: expected exactly one of {', '.join(LIMITS)}, found {found}.",
+            expected=", ".join(LIMITS),
+            found=found,
+        )
     kind, numbers = _limit(given[0], table[given[0]], f"{where}, {given[0]}")
     same_hardware = table.get("needs-same-hardware")
     if same_hardware is not None and not isinstance(same_hardware, bool):
         raise SuiteError(
-            f"{where}: 'needs-same-hardware' must be true or false, found {_shown(same_hardware)}."
+            f"{where}: 'needs-same-hardware' must be true or false, found {_shown(same_hardware)}.",
+            key="needs-same-hardware",
+            found=same_hardware,
         )
     return Rule(
         metric=_choice(table, "metric", None, "*", where),
@@ -217,10 +233,14 @@ def _limit(name: str, value: Any, where: str) -> tuple[Kind, tuple[float, ...]]:
             return "no-worse-margin", (_float(table["margin"], f"{where}, margin", 0.0),)
         case "band":
             if not isinstance(value, list) or len(value) != 2:
-                raise SuiteError(f"{where}: expected [low, high], found {_shown(value)}.")
+                raise SuiteError(
+                    f"{where}: expected [low, high], found {_shown(value)}.", found=value
+                )
             low, high = (_float(end, where) for end in value)
             if low > high:
-                raise SuiteError(f"{where}: expected low <= high, found {_shown(value)}.")
+                raise SuiteError(
+                    f"{where}: expected low <= high, found {_shown(value)}.", found=value
+                )
             return "band", (low, high)
         case "same":
             table = _table(value, ("rtol", "atol"), where)
@@ -228,7 +248,7 @@ def _limit(name: str, value: Any, where: str) -> tuple[Kind, tuple[float, ...]]:
             return "same", tuple(tolerances)
         case "ignore":
             if value is not True:
-                raise SuiteError(f"{where}: expected true, found {_shown(value)}.")
+                raise SuiteError(f"{where}: expected true, found {_shown(value)}.", found=value)
             return "ignore", ()
         case "at-most":
             return "at-most", (_float(value, where),)
@@ -239,7 +259,9 @@ def _limit(name: str, value: Any, where: str) -> tuple[Kind, tuple[float, ...]]:
 
 def _table(value: Any, known: tuple[str, ...], where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SuiteError(f"{where}: expected {{ {known[0]} = ... }}, found {_shown(value)}.")
+        raise SuiteError(
+            f"{where}: expected {{ {known[0]} = ... }}, found {_shown(value)}.", found=value
+        )
     _check_keys(value, known, where)
     return value
 
@@ -252,7 +274,9 @@ def _float(value: Any, where: str, minimum: float = -math.inf) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not abs(value) < LARGEST or value < minimum:
         wanted = "a finite number" if minimum == -math.inf else f"a number of at least {minimum:g}"
-        raise SuiteError(f"{where}: expected {wanted}, found {_shown(value)}.")
+        raise SuiteError(
+            f"{where}: expected {wanted}, found {_shown(value)}.", expected=wanted, found=value
+        )
     return float(value)
 
 
@@ -262,7 +286,12 @@ def _choice(
     value = table.get(name, default)
     if not isinstance(value, str) or (choices is not None and value not in choices):
         wanted = "text" if choices is None else " or ".join(map(repr, choices))
-        raise SuiteError(f"{where}: '{name}' must be {wanted}, found {_shown(value)}.")
+        raise SuiteError(
+            f"{where}: '{name}' must be {wanted}, found {_shown(value)}.",
+            key=name,
+            expected=wanted,
+            found=value,
+        )
     return value
 
 
@@ -270,4 +299,4 @@ def _check_keys(table: dict[str, Any], known: tuple[str, ...], where: str) -> No
     for name in table:
         if name not in known:
             shown = printable(name, 80)
-            raise SuiteError(f"{where}: unknown key '{shown}'; {nearest(shown, known)}")
+            raise SuiteError(f"{where}: unknown key '{shown}'; {nearest(shown, known)}", key=name)

@@ -12,10 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
-import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -25,19 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import DamagedArtefact, StoreError
-from tfq_bench.foreign import parse_json, printable
 from tfq_bench.store.disk import explain, is_disk_error, sync_folder, sync_tree
+from tfq_bench.store.manifest import MANIFEST, Damaged, read_json, verify, write_manifest
 
-__all__ = ["MANIFEST", "SCHEMA", "ArtefactStore"]
-
-SCHEMA = 1
-MANIFEST = "manifest.json"
+__all__ = ["ArtefactStore"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TEMPORARY = ".new-"
 _NO_STAGES = ("checkpoints",)
 _LARGE = 64 * 2**20
-_MANIFEST_BYTES = 64 * 2**20
 
 log = logging.getLogger("tfq_bench.store")
 
@@ -90,7 +83,7 @@ class ArtefactStore:
         try:
             yield folder
             self.before_sealing()
-            _write_manifest(folder, stage, key)
+            write_manifest(folder, stage, key)
             sync_tree(folder)
             self._publish(folder, final)
         except Exception as error:
@@ -111,8 +104,8 @@ class ArtefactStore:
         folder = self.path(stage, key)
         if folder not in self._verified:
             try:
-                _verify(folder, stage, key)
-            except _Damaged as error:
+                verify(folder, stage, key)
+            except Damaged as error:
                 raise DamagedArtefact(str(error), stage=stage, key=key) from None
             self._verified.add(folder)
         return folder
@@ -134,9 +127,9 @@ class ArtefactStore:
             try:
                 if not (folder / MANIFEST).is_file() and not folder.is_symlink():
                     continue  # not finished: it is made, or was never ours
-                if _verify(folder, stage, key, below=_LARGE):
+                if verify(folder, stage, key, below=_LARGE):
                     self._verified.add(folder)
-            except _Damaged as error:
+            except Damaged as error:
                 notes.append(self.remove(DamagedArtefact(str(error), stage=stage, key=key)))
         return notes
 
@@ -161,8 +154,8 @@ class ArtefactStore:
         """The artefact's `result.json`; DamagedArtefact and StoreError as for `open`."""
         path = self.open(stage, key) / "result.json"
         try:
-            return _read_json(path)
-        except _Damaged as error:
+            return read_json(path)
+        except Damaged as error:
             raise DamagedArtefact(str(error), stage=stage, key=key) from None
 
     def _publish(self, folder: Path, final: Path) -> None:
@@ -216,126 +209,8 @@ def _temporary_folder(final: Path) -> tuple[Path, int]:
         os.close(descriptor)  # removed as abandoned between its creation and its lock
 
 
-def _write_manifest(folder: Path, stage: str, key: str) -> None:
-    assert not (folder / MANIFEST).exists(), f"stage {stage} must not write {MANIFEST}"
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    content = {"schema": SCHEMA, "stage": stage, "key": key, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-
-
-class _Damaged(Exception):
-    """What an artefact should be and is not, as a sentence."""
-
-
-def _verify(folder: Path, stage: str, key: str, *, below: float = math.inf) -> bool:
-    """Whether every file was read; those of `below` bytes and more are only measured.
-
-    Raises:
-        _Damaged: the folder is not what was written for this stage and key.
-        StoreError: there is none, of another schema, or it cannot be read.
-    """
-    if folder.is_symlink():
-        raise _Damaged(f"'{folder}' is a link, expected a folder.")
-    manifest = _manifest(folder)
-    found = (manifest.get("stage"), manifest.get("key"))
-    if found != (stage, key):
-        raise _Damaged(
-            f"'{folder}' holds another artefact: expected {stage} {key}, its manifest says "
-            f"{printable(found[0], 40)} {printable(found[1], 80)}."
-        )
-    listed = manifest.get("files")
-    if not isinstance(listed, dict) or manifest.keys() != {"schema", "stage", "key", "files"}:
-        raise _Damaged(f"'{folder / MANIFEST}' is no list of files as it was written.")
-    present = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    } - {MANIFEST}
-    if odd := sorted(present ^ set(listed)):
-        what = "is missing" if odd[0] in listed else "was not written by this run"
-        raise _Damaged(f"'{folder / odd[0]}' {what}.")
-    complete = True
-    for name, expected in listed.items():
-        complete &= _verify_file(folder / name, expected, below)
-    return complete
-
-
-def _verify_file(path: Path, expected: Any, below: float) -> bool:
-    if path.is_symlink():
-        raise _Damaged(f"'{path}' is a link, expected a file.")
-    try:
-        size = path.stat().st_size
-        if not isinstance(expected, dict) or expected.keys() != {"bytes", "sha256"}:
-            raise _Damaged(
-                f"'{path}': expected its size and digest in the manifest, found "
-                f"{printable(repr(expected), 80)}."
-            )
-        if size != expected["bytes"]:
-            raise _Damaged(
-                f"'{path}' has changed since it was written: expected "
-                f"{printable(expected['bytes'], 40)} bytes, found {size}."
-            )
-        if size >= below:
-            return False
-        found = _sha256(path)
-    except OSError as error:
-        raise explain(error, path, "read") from error
-    if found != expected["sha256"]:
-        raise _Damaged(
-            f"'{path}' has changed since it was written: expected SHA-256 "
-            f"{printable(expected['sha256'], 80)}, found {found}."
-        )
-    return True
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if path.is_symlink():
-        raise _Damaged(f"'{path}' is a link, expected a file.")
-    if not path.exists():
-        raise StoreError(f"expected '{path}', found no such file. Run the suite again to make it.")
-    try:
-        content = parse_json(path.read_bytes(), max_bytes=_MANIFEST_BYTES)
-    except OSError as error:
-        raise explain(error, path, "read") from error
-    except ValueError as error:
-        raise _Damaged(f"'{path}' is damaged: {error}.") from None
-    if not isinstance(content, dict):
-        raise _Damaged(f"'{path}' is no JSON object.")
-    if content.get("schema") != SCHEMA:
-        # Keys hold the version of tfq-bench, so no other version wrote here.
-        raise _Damaged(
-            f"'{path}': expected an artefact of schema {SCHEMA}, found "
-            f"{printable(repr(content.get('schema')), 40)}."
-        )
-    return content
-
-
 def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         shutil.rmtree(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise _Damaged(f"expected '{path}', found no such file.") from None
-    except OSError as error:
-        raise explain(error, path, "read") from error
-    except ValueError as error:
-        raise _Damaged(f"'{path}' cannot be read: {error}.") from None
-    if not isinstance(content, dict):
-        raise _Damaged(f"'{path}': expected a JSON object, found {type(content).__name__}.")
-    return content

@@ -18,64 +18,71 @@ from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured, cell_facts, flaw
 from tfq_bench.store.disk import write_atomically
-from tfq_bench.store.plan_file import AXES
-from tfq_bench.store.record_json import (
-    DEFINITION,
-    INTERVAL,
-    LATER,
-    definition_from_json,
-    json_number,
-    metric_from_json,
-    metric_to_json,
-)
+from tfq_bench.store.record_json import DEFINITION, METRIC
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.seals import FIELD, open_sealed, seal
-from tfq_bench.store.shapes import (
-    COUNT,
-    FINITE,
-    NUMBERS,
-    TEXT,
-    fields,
-    many,
-    mapping,
-    one_of,
-    optional,
-)
+from tfq_bench.store.shapes import AXES, CHECKSUM, FINITE, TEXT, constant, fields, many, mapping
 
-__all__ = ["SCHEMA", "Baseline", "baseline_of", "load_baseline", "run_facts", "save_baseline"]
+__all__ = [
+    "SCHEMA",
+    "Baseline",
+    "baseline_of",
+    "json_schema",
+    "load_baseline",
+    "run_facts",
+    "save_baseline",
+]
 
 SCHEMA = 2
 
-_BASELINE = fields(
+_OF_THE_METRIC = ("unit", "direction", "n", "interval", "pairing", "replicates")
+
+_ENVIRONMENT = fields(
+    {"description": TEXT},
     {
-        "schema": COUNT,
-        FIELD: TEXT,
-        "created_from": TEXT,
-        "suite": TEXT,
-        "environments": mapping(
-            fields({"description": TEXT}, {"hardware": TEXT, "arithmetic": mapping(TEXT)})
+        "hardware": TEXT.described("Fingerprint: times of equal ones compare."),
+        "arithmetic": mapping(TEXT).described(
+            "Threads, torch, instruction sets, GPU: sums are taken in their order."
         ),
-        "definitions": mapping(fields(DEFINITION, LATER)),
-        "values": many(
-            fields(
-                {
-                    "label": TEXT,
-                    "metric": TEXT,
-                    "value": FINITE,
-                    "unit": TEXT,
-                    "direction": one_of("lower", "higher", "none"),
-                    "n": COUNT,
-                    "interval": INTERVAL,
-                    "definition": TEXT,
-                    "environment": TEXT,
-                    "axes": AXES,
-                    "pairing": optional(TEXT),
-                    "replicates": NUMBERS,
-                }
-            )
-        ),
+    },
+)
+_VALUE = fields(
+    {
+        "label": TEXT,
+        "metric": TEXT,
+        "value": FINITE,
+        "definition": TEXT,
+        "environment": TEXT,
+        "axes": AXES,
+        **{name: METRIC.required[name] for name in _OF_THE_METRIC},
     }
 )
+_BASELINE = fields(
+    {
+        "schema": constant(SCHEMA),
+        FIELD: CHECKSUM.described(
+            "Head of the SHA-256 of everything else as JSON with sorted keys and no spaces."
+        ),
+        "created_from": TEXT.described("Plan id of the run."),
+        "suite": TEXT,
+        "environments": mapping(_ENVIRONMENT).described("By environment id."),
+        "definitions": mapping(DEFINITION.shape).described(
+            "By definition id, name@digest of the other fields."
+        ),
+        "values": many(_VALUE),
+    }
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of baseline files; `schemas/baseline.schema.json` is its copy."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TFQ-Bench baseline",
+        "description": "Reviewed numbers of a run. Holds no dates: the same run gives the same "
+        "file.",
+        **_BASELINE.schema,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,15 +159,13 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
     values = []
     for cell in baseline.cells:
         for name, measured in cell.values.items():
-            metric = metric_to_json(measured.metric)
-            definitions[measured.definition] = {
-                field: metric[field] for field in (*DEFINITION, *LATER)
-            }
+            metric = METRIC.to_json(measured.metric)
+            definitions[measured.definition] = DEFINITION.to_json(measured.metric.definition)
             values.append(
                 {
                     "label": cell.label,
                     "metric": name,
-                    "value": json_number(measured.metric.value),
+                    "value": metric["value"],
                     "unit": metric["unit"],
                     "direction": metric["direction"],
                     "n": metric["n"],
@@ -198,14 +203,16 @@ def load_baseline(path: Path) -> Baseline:
     except OSError as error:
         raise SuiteError(
             f"cannot read the baseline '{path}': {error.strerror}. "
-            "'tfq-bench baseline save RUN -o FILE' makes one."
+            "'tfq-bench baseline save RUN -o FILE' makes one.",
+            file=path,
         ) from None
     try:
         return _parse(open_sealed(text, schema=SCHEMA, shape=_BASELINE))
     except ValueError as error:
         raise SuiteError(
             f"'{path}' is no baseline that can be used: {error}. Take it from version control, or "
-            "save it anew with 'tfq-bench baseline save RUN -o FILE'."
+            "save it anew with 'tfq-bench baseline save RUN -o FILE'.",
+            file=path,
         ) from None
 
 
@@ -213,7 +220,7 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
     environments = content["environments"]
     definitions = content["definitions"]
     for name, definition in definitions.items():
-        found = definition_id(definition_from_json(definition))
+        found = definition_id(DEFINITION.from_json(definition))
         if found != name:
             raise ValueError(f"the definition '{name}' now has the id '{found}'")
     cells: dict[str, tuple[dict[str, Any], dict[str, Measured]]] = {}
@@ -222,8 +229,7 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
         where = f"{value['metric']} of {value['label']}"
         if definition is None or definition["name"] != value["metric"]:
             raise ValueError(f"expected a definition of {where}, found '{value['definition']}'")
-        given = {name: value[name] for name in ("value", "n", "interval", "pairing", "replicates")}
-        metric = metric_from_json({**definition, **given, "reference": None, "series": {}})
+        metric = METRIC.from_json({**definition, **value, "reference": None, "series": {}})
         identity = json.dumps(value["axes"], sort_keys=True)
         _, values = cells.setdefault(identity, (value, {}))
         if value["metric"] in values:

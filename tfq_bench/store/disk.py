@@ -41,7 +41,9 @@ def explain(error: BaseException, path: Path, doing: str = "write") -> StoreErro
     reason = _WORDS.get(number) if number is not None else None
     if reason is None:
         reason = f"{getattr(error, 'strerror', None) or error}; check the folder"
-    return StoreError(f"cannot {doing} '{path}': {reason}, then repeat the command.")
+    return StoreError(
+        f"cannot {doing} '{path}': {reason}, then repeat the command.", file=path, found=reason
+    )
 
 
 def is_disk_error(error: BaseException, folder: Path) -> bool:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign import parse_json
 from tfq_bench.plan import SCHEMA
+from tfq_bench.providers import Execution
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.seals import FIELD, open_sealed, seal
 from tfq_bench.store.shapes import (
+    ANYTHING,
+    AXES,
     COUNT,
     KEY,
     NUMBER,
     TEXT,
-    WHOLE_TEXT,
-    anything,
     fields,
     many,
     mapping,
@@ -26,10 +27,7 @@ from tfq_bench.store.shapes import (
     optional,
 )
 
-__all__ = ["AXES", "EXECUTION", "read_plan", "refuse_later", "write_plan"]
-
-AXES = mapping(TEXT, {"wbits": WHOLE_TEXT, "abits": WHOLE_TEXT, "seed": WHOLE_TEXT})
-EXECUTION = one_of("full-precision", "simulated", "lowered")
+__all__ = ["read_plan", "refuse_later", "write_plan"]
 
 _CELL = fields(
     {
@@ -38,7 +36,7 @@ _CELL = fields(
         "axes": AXES,
         "status": one_of("planned", "skipped"),
         "reason": optional(TEXT),
-        "execution": EXECUTION,
+        "execution": one_of(*get_args(Execution)),
         "reference": optional(KEY),
         "keys": fields(
             {"evaluate": many(KEY)},
@@ -65,9 +63,9 @@ _PLAN = fields(
     },
     {
         "folder": TEXT,
-        "sampling": mapping(anything, {"images": COUNT, "steps": COUNT}),
-        "calibration": mapping(anything),
-        "timing": mapping(anything),
+        "sampling": mapping(ANYTHING, {"images": COUNT, "steps": COUNT}),
+        "calibration": mapping(ANYTHING),
+        "timing": mapping(ANYTHING),
         "metrics": many(fields({"name": TEXT}, loose=True)),
         "gmac": mapping(NUMBER),
     },
@@ -97,7 +95,10 @@ def refuse_later(path: Path) -> None:
     if type(schema) is int and schema > SCHEMA:
         raise StoreError(
             f"'{path}': expected a plan of schema {SCHEMA} at most, found {schema}. Use the "
-            "version of tfq-bench that wrote it, or choose another folder."
+            "version of tfq-bench that wrote it, or choose another folder.",
+            file=path,
+            expected=SCHEMA,
+            found=schema,
         )
 
 
@@ -116,5 +117,6 @@ def read_plan(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise StoreError(
             f"'{path}' is no plan that can be used: {error}. Run the suite again in this folder: "
-            "the plan is written anew, artefacts are kept, and nothing is computed twice."
+            "the plan is written anew, artefacts are kept, and nothing is computed twice.",
+            file=path,
         ) from error

@@ -1,44 +1,25 @@
 """Records and metric values as JSON data, and what of it is believed when it is read.
 
-Floats that JSON cannot say stand as the strings `NaN`, `Infinity` and `-Infinity`. A new field of a
-record is a line in `_RECORD`, one in `record_to_json` and one in `schemas/record.schema.json`.
+Their fields are declared in `border`: a new one is a line in its class.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfq_bench.border import Interval, MeasuredBy, MetricDefinition, MetricValue, Record
+from tfq_bench.border import MetricDefinition, MetricValue, Record
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign import printable
-from tfq_bench.store.plan_file import AXES, EXECUTION
-from tfq_bench.store.shapes import (
-    AMOUNT,
-    COUNT,
-    FLAG,
-    KEY,
-    LEVEL,
-    NUMBER,
-    NUMBERS,
-    TEXT,
-    Misfit,
-    anything,
-    fields,
-    many,
-    mapping,
-    one_of,
-    optional,
-)
+from tfq_bench.store.codec import Struct, json_number
+from tfq_bench.store.shapes import CHECKSUM, Misfit, constant, fields
 
 __all__ = [
     "DEFINITION",
-    "INTERVAL",
-    "LATER",
+    "METRIC",
     "SCHEMA",
-    "definition_from_json",
     "json_number",
+    "json_schema",
     "metric_from_json",
     "metric_to_json",
     "record_from_json",
@@ -47,95 +28,32 @@ __all__ = [
 
 SCHEMA = 2
 
-INTERVAL = optional(fields({"low": NUMBER, "high": NUMBER, "level": LEVEL, "method": TEXT}))
+DEFINITION = Struct(MetricDefinition)
+METRIC = Struct(MetricValue)
+_RECORD = Struct(Record)
+_LINE = fields({"schema": constant(SCHEMA), **_RECORD.required}, _RECORD.later)
 
-DEFINITION = {
-    "name": TEXT,
-    "unit": TEXT,
-    "direction": one_of("lower", "higher", "none"),
-    "summary": TEXT,
-    "parameters": mapping(anything),
-    "volatile": FLAG,
-}
-"""What a metric's definition is stored as; a baseline has it once for all its numbers."""
 
-LATER = {
-    "margin": optional(AMOUNT),
-    "measured_by": optional(fields({"metric": TEXT, "options": mapping(anything)})),
-}
-"""Beside a definition; files of versions before them have none."""
-
-_METRIC = fields(
-    {
-        **DEFINITION,
-        "value": NUMBER,
-        "n": COUNT,
-        "interval": INTERVAL,
-        "replicates": NUMBERS,
-        "pairing": optional(TEXT),
-        "reference": optional(TEXT),
-        "series": mapping(NUMBERS),
-    },
-    LATER,
-)
-
-_FIELDS = {
-    "schema": COUNT,
-    "run": TEXT,
-    "cell": KEY,
-    "label": TEXT,
-    "axes": AXES,
-    "status": one_of("ok", "failed", "skipped"),
-    "execution": EXECUTION,
-    "environment": TEXT,
-    "plugins": many(TEXT),
-    "metric": optional(_METRIC),
-    "definition": optional(TEXT),
-    "stage": optional(TEXT),
-    "reason": optional(TEXT),
-    "reproduce": optional(TEXT),
-    "log": optional(TEXT),
-    "source": optional(KEY),
-    "source_values": COUNT,
-    "failed_metric": optional(TEXT),
-}
-_RECORD = fields(_FIELDS)
-_PLAIN = tuple(name for name in _FIELDS if name not in ("schema", "axes", "plugins", "metric"))
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a line; `schemas/record.schema.json` is its copy."""
+    check = CHECKSUM.described(
+        "Last in the line: head of the SHA-256 of the check of the line before (nothing for the "
+        "first), a newline, and the line's bytes up to the comma before this field."
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TFQ-Bench record: one line of records.jsonl",
+        "description": "A metric of a cell, or what became of a cell or a metric without one. The "
+        "latest line per (cell, metric name) counts.",
+        **_LINE.schema,
+        "required": [*_LINE.schema["required"], "check"],
+        "properties": {**_LINE.schema["properties"], "check": check.schema},
+    }
 
 
 def metric_to_json(metric: MetricValue) -> dict[str, Any]:
     """A metric's value and definition as strict JSON data."""
-    definition, interval = metric.definition, metric.interval
-    by = definition.measured_by
-    return {
-        "name": definition.name,
-        "unit": definition.unit,
-        "direction": definition.direction,
-        "summary": definition.summary,
-        "parameters": dict(definition.parameters),
-        "volatile": definition.volatile,
-        "margin": definition.margin,
-        "measured_by": None
-        if by is None
-        else {"metric": by.metric, "options": dict(sorted(by.options.items()))},
-        "value": json_number(metric.value),
-        "n": int(metric.n),
-        "interval": None
-        if interval is None
-        else {
-            "low": json_number(interval.low),
-            "high": json_number(interval.high),
-            "level": float(interval.level),
-            "method": interval.method,
-        },
-        "replicates": [json_number(value) for value in metric.replicates],
-        "pairing": metric.pairing,
-        "reference": metric.reference,
-        "series": {
-            name: [json_number(value) for value in curve]
-            for name, curve in sorted(metric.series.items())
-        },
-    }
+    return METRIC.to_json(metric)
 
 
 def metric_from_json(data: Mapping[str, Any]) -> MetricValue:
@@ -145,52 +63,15 @@ def metric_from_json(data: Mapping[str, Any]) -> MetricValue:
         StoreError: a field is missing or not what it should be.
     """
     try:
-        _METRIC(data, "")
+        METRIC.shape(data, "")
     except Misfit as error:
         raise StoreError(f"this is no metric's value: {error}.") from None
-    return _metric(data)
-
-
-def _metric(data: Mapping[str, Any]) -> MetricValue:
-    interval = data["interval"]
-    return MetricValue(
-        definition=definition_from_json(data),
-        value=float(data["value"]),
-        n=data["n"],
-        interval=None
-        if interval is None
-        else Interval(
-            low=float(interval["low"]),
-            high=float(interval["high"]),
-            level=interval["level"],
-            method=interval["method"],
-        ),
-        replicates=tuple(map(float, data["replicates"])),
-        pairing=data["pairing"],
-        reference=data["reference"],
-        series={name: tuple(map(float, curve)) for name, curve in data["series"].items()},
-    )
-
-
-def definition_from_json(data: Mapping[str, Any]) -> MetricDefinition:
-    """The definition among fields that fit `DEFINITION` and `LATER`."""
-    by = data.get("measured_by")
-    return MetricDefinition(
-        **{name: data[name] for name in DEFINITION},
-        margin=data.get("margin"),
-        measured_by=None if by is None else MeasuredBy(metric=by["metric"], options=by["options"]),
-    )
+    return METRIC.from_json(data)
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
     """A record as strict JSON data, see `schemas/record.schema.json`."""
-    return {
-        "schema": SCHEMA,
-        **{name: getattr(record, name) for name in _PLAIN},
-        "axes": dict(record.axes),
-        "plugins": list(record.plugins),
-        "metric": None if record.metric is None else metric_to_json(record.metric),
-    }
+    return {"schema": SCHEMA, **_RECORD.to_json(record)}
 
 
 def record_from_json(data: Mapping[str, Any]) -> Record:
@@ -204,17 +85,11 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
         found = printable(repr(schema), 80)
         raise StoreError(f"expected a record of schema {SCHEMA}, found {found}")
     try:
-        _RECORD(data, "")
+        _LINE(data, "")
         _check_kind(data)
     except Misfit as error:
         raise StoreError(str(error)) from None
-    metric = data["metric"]
-    return Record(
-        **{name: data[name] for name in _PLAIN},
-        axes=data["axes"],
-        plugins=tuple(data["plugins"]),
-        metric=None if metric is None else _metric(metric),
-    )
+    return _RECORD.from_json(data)
 
 
 def _check_kind(data: Mapping[str, Any]) -> None:
@@ -228,13 +103,3 @@ def _check_kind(data: Mapping[str, Any]) -> None:
         raise Misfit(f"expected the status 'failed' of a failed metric, found '{data['status']}'")
     if (data["metric"] is None) != (data["definition"] is None):
         raise Misfit("expected a definition exactly where there is a number")
-
-
-def json_number(value: float) -> float | str:
-    """A float that strict JSON can say: `NaN`, `Infinity` and `-Infinity` become strings."""
-    value = float(value)
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value

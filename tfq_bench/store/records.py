@@ -170,7 +170,8 @@ def _lines(path: Path) -> Iterator[Record]:
         except (StoreError, ValueError) as error:
             raise _Damaged(
                 f"'{path}', line {number}: {error}. Nothing in the file is believed. Run the suite "
-                "again: records are made anew from the artefacts, and nothing is computed twice."
+                "again: records are made anew from the artefacts, and nothing is computed twice.",
+                file=path,
             ) from None
 
 
@@ -236,7 +237,8 @@ def _heal(descriptor: int, path: Path) -> tuple[int, bytes]:
     if found is None:
         raise StoreError(
             f"'{path}': the last line is no record of schema {SCHEMA}. Run the suite again: "
-            "records are made anew from the artefacts, and nothing is computed twice."
+            "records are made anew from the artefacts, and nothing is computed twice.",
+            file=path,
         )
     return end, found[1]
 

@@ -24,7 +24,7 @@ from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.plan_file import read_plan, refuse_later, write_plan
 from tfq_bench.store.records import read
-from tfq_bench.store.shapes import NUMBER, anything, fields, many, mapping
+from tfq_bench.store.shapes import ANYTHING, NUMBER, fields, many, mapping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["RunFolder"]
 
 _ENVIRONMENT = mapping(
-    anything,
-    {"hardware": fields({"memory_bytes": NUMBER}, {"gpus": many(mapping(anything))}, loose=True)},
+    ANYTHING,
+    {"hardware": fields({"memory_bytes": NUMBER}, {"gpus": many(mapping(ANYTHING))}, loose=True)},
 )
 
 log = logging.getLogger("tfq_bench.store")
@@ -70,7 +70,8 @@ class RunFolder:
             if path.exists() and _has_foreign_content(path):
                 raise StoreError(
                     f"expected a run folder or nothing at '{path}', found other files. "
-                    "Choose another folder."
+                    "Choose another folder.",
+                    file=path,
                 )
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -121,7 +122,10 @@ class RunFolder:
             found = "no plan.json in it" if path.is_dir() else "no such folder"
             raise StoreError(
                 f"expected a run folder at '{path}', found {found}. "
-                "'tfq-bench run SUITE' makes one."
+                "'tfq-bench run SUITE' makes one.",
+                file=path,
+                expected="a run folder",
+                found=found,
             )
         run.plan()
         return run
@@ -224,7 +228,8 @@ class RunFolder:
             raise StoreError(
                 f"'{self.path}': expected images uint8 [N, H, W, 3] and their index in the samples "
                 f"of cell '{cell_key}', found {type(error).__name__}: {printable(error, 200)}. "
-                f"Delete the folders {', '.join(map(str, folders))} and run the suite again."
+                f"Delete the folders {', '.join(map(str, folders))} and run the suite again.",
+                file=self.path,
             ) from None
         return images[np.argsort(index, kind="stable")]
 
@@ -251,7 +256,8 @@ class RunFolder:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
                 raise StoreError(
                     f"'{self.path}' is in use by process {holder or 'of unknown id'}. Wait for it "
-                    "or end it, then repeat the command."
+                    "or end it, then repeat the command.",
+                    file=self.path,
                 ) from None
             except OSError as error:
                 raise explain(error, path) from error
@@ -267,7 +273,9 @@ class RunFolder:
             if cell["key"] == key:
                 found: dict[str, Any] = cell
                 return found
-        raise StoreError(f"'{self.path}': expected a cell '{key}' in plan.json, found none.")
+        raise StoreError(
+            f"'{self.path}': expected a cell '{key}' in plan.json, found none.", file=self.path
+        )
 
 
 _OWN = re.compile(

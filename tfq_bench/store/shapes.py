@@ -1,7 +1,7 @@
 """What stored JSON must look like: said once a format, checked before anything of it is used.
 
-A shape is a function of a value and the place it stands at; it raises `Misfit` when the value is
-not what it should be. `fields`, `many` and `mapping` make shapes of shapes.
+A shape checks a value, and says the same as a JSON schema. `fields`, `many` and `mapping` make
+shapes of shapes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfq_bench.foreign import printable
 
 __all__ = [
     "AMOUNT",
+    "ANYTHING",
+    "AXES",
+    "CHECKSUM",
     "COUNT",
     "FINITE",
     "FLAG",
@@ -26,7 +30,7 @@ __all__ = [
     "WHOLE_TEXT",
     "Misfit",
     "Shape",
-    "anything",
+    "constant",
     "fields",
     "many",
     "mapping",
@@ -34,13 +38,12 @@ __all__ = [
     "optional",
 ]
 
-Shape = Callable[[Any, str], None]
-
 MAX_COUNT = 10**15
 """More images, rounds or indices than there can be; tables hold 64-bit integers."""
 
 _NAMED_FLOATS = ("NaN", "Infinity", "-Infinity")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
+_CHECKSUM = re.compile(r"[0-9a-f]{16}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -48,12 +51,33 @@ class Misfit(ValueError):
     """What was expected, what was found, and where in the value; ready to stand behind a file."""
 
 
-def _plain(words: str, holds: Callable[[Any], bool]) -> Shape:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a value in JSON must be; called with the value and the place it stands at.
+
+    Args:
+        check: raises `Misfit` when the value is something else.
+        schema: the same as a JSON schema.
+    """
+
+    check: Callable[[Any, str], None]
+    schema: Mapping[str, Any]
+
+    def __call__(self, value: Any, where: str) -> None:
+        """Nothing when the value fits, else `Misfit`."""
+        self.check(value, where)
+
+    def described(self, words: str) -> Shape:
+        """The same shape; the schema says in words what it is for."""
+        return replace(self, schema={"description": words, **self.schema})
+
+
+def _plain(words: str, holds: Callable[[Any], bool], **schema: Any) -> Shape:
     def check(value: Any, where: str) -> None:
         if not holds(value):
             raise Misfit(f"expected {words}{_at(where)}, found {printable(repr(value), 80)}")
 
-    return check
+    return Shape(check, schema)
 
 
 def _is_number(value: Any) -> bool:
@@ -64,47 +88,68 @@ def _is_number(value: Any) -> bool:
     return value in _NAMED_FLOATS if type(value) is str else False
 
 
-TEXT = _plain("text", lambda value: type(value) is str)
+TEXT = _plain("text", lambda value: type(value) is str, type="string")
 KEY = _plain(
     "a key of letters, digits, '.', '_' and '-'",
     lambda value: type(value) is str and _KEY.fullmatch(value) is not None,
+    type="string",
+    pattern=f"^{_KEY.pattern}$",
 )
 """What may be a part of a path."""
+CHECKSUM = _plain(
+    "16 hexadecimal digits",
+    lambda value: type(value) is str and _CHECKSUM.fullmatch(value) is not None,
+    type="string",
+    pattern=f"^{_CHECKSUM.pattern}$",
+)
 WHOLE_TEXT = _plain(
     "a whole number as text",
     lambda value: type(value) is str and _WHOLE.fullmatch(value) is not None,
+    type="string",
+    pattern=f"^{_WHOLE.pattern}$",
 )
-FLAG = _plain("true or false", lambda value: type(value) is bool)
+FLAG = _plain("true or false", lambda value: type(value) is bool, type="boolean")
 COUNT = _plain(
-    "a whole number from 0 on", lambda value: type(value) is int and 0 <= value <= MAX_COUNT
+    "a whole number from 0 on",
+    lambda value: type(value) is int and 0 <= value <= MAX_COUNT,
+    type="integer",
+    minimum=0,
+    maximum=MAX_COUNT,
 )
-NUMBER = _plain("a number", _is_number)
-FINITE = _plain("a finite number", lambda value: type(value) in (int, float) and _is_number(value))
+NUMBER = _plain("a number", _is_number, anyOf=[{"type": "number"}, {"enum": [*_NAMED_FLOATS]}])
+FINITE = _plain(
+    "a finite number",
+    lambda value: type(value) in (int, float) and _is_number(value),
+    type="number",
+)
 AMOUNT = _plain(
     "a finite number from 0 on",
     lambda value: type(value) in (int, float) and _is_number(value) and value >= 0,
+    type="number",
+    minimum=0,
 )
 LEVEL = _plain(
     "a number between 0 and 1",
     lambda value: type(value) is float and 0.5 < 0.5 + value / 2 < 1,
+    type="number",
+    exclusiveMinimum=0,
+    exclusiveMaximum=1,
 )
+ANYTHING = Shape(lambda value, where: None, {})  # noqa: ARG005
+"""Whatever JSON can say."""
 
 
-def NUMBERS(value: Any, where: str) -> None:  # noqa: N802
-    """A list of numbers; long ones are the bulk of a file, so they are looked at as a whole."""
-    if type(value) is list and {*map(type, value)} <= {float} and all(map(math.isfinite, value)):
-        return
-    _many_numbers(value, where)
-
-
-def anything(value: Any, where: str) -> None:
-    """Whatever JSON can say."""
+def constant(value: int) -> Shape:
+    """This whole number."""
+    return _plain(f"{value}", lambda found: type(found) is int and found == value, const=value)
 
 
 def one_of(*choices: Any) -> Shape:
     """One of these values."""
     words = " or ".join(map(repr, choices))
-    return _plain(words, lambda value: type(value) is not bool and value in choices)
+    return _plain(
+        words, lambda value: type(value) is not bool and value in choices, enum=[*choices]
+    )
 
 
 def optional(shape: Shape) -> Shape:
@@ -114,7 +159,7 @@ def optional(shape: Shape) -> Shape:
         if value is not None:
             shape(value, where)
 
-    return check
+    return Shape(check, {"anyOf": [{"type": "null"}, shape.schema]})
 
 
 def many(shape: Shape, *, length: int | None = None) -> Shape:
@@ -127,7 +172,19 @@ def many(shape: Shape, *, length: int | None = None) -> Shape:
         for number, item in enumerate(value):
             shape(item, f"{where}[{number}]")
 
-    return check
+    size = {} if length is None else {"minItems": length, "maxItems": length}
+    return Shape(check, {"type": "array", "items": shape.schema, **size})
+
+
+def _numbers(value: Any, where: str) -> None:
+    if type(value) is list and {*map(type, value)} <= {float} and all(map(math.isfinite, value)):
+        return
+    _MANY_NUMBERS(value, where)
+
+
+_MANY_NUMBERS = many(NUMBER)
+NUMBERS = replace(_MANY_NUMBERS, check=_numbers)
+"""A list of numbers; long ones are the bulk of a file, so they are looked at as a whole."""
 
 
 def mapping(shape: Shape, keys: Mapping[str, Shape] | None = None) -> Shape:
@@ -139,7 +196,14 @@ def mapping(shape: Shape, keys: Mapping[str, Shape] | None = None) -> Shape:
         for name, item in value.items():
             special.get(name, shape)(item, f"{where}.{name}")
 
-    return check
+    schema: dict[str, Any] = {"type": "object", "additionalProperties": shape.schema}
+    if special:
+        schema["properties"] = {name: item.schema for name, item in special.items()}
+    return Shape(check, schema)
+
+
+AXES = mapping(TEXT, {"wbits": WHOLE_TEXT, "abits": WHOLE_TEXT, "seed": WHOLE_TEXT})
+"""What tells a cell from others: model, quantizer, bits and the rest, all as text."""
 
 
 def fields(
@@ -161,7 +225,15 @@ def fields(
             if name in value:
                 shape(value[name], f"{where}.{name}" if where else name)
 
-    return check
+    return Shape(
+        check,
+        {
+            "type": "object",
+            "additionalProperties": loose,
+            "required": [*required],
+            "properties": {name: shape.schema for name, shape in known.items()},
+        },
+    )
 
 
 def _object(value: Any, where: str) -> None:
@@ -171,6 +243,3 @@ def _object(value: Any, where: str) -> None:
 
 def _at(where: str) -> str:
     return f" at '{printable(where, 120)}'" if where else ""
-
-
-_many_numbers = many(NUMBER)

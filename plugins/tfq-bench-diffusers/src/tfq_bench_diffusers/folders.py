@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import re
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ class Folder:
                 files += [*weights.files, *([weights.index] if weights.index else [])]
         total = hashlib.sha256()
         for file in dict.fromkeys(files):
-            total.update(f"{file.relative_to(self.path)}\0{_sha256(file)}\n".encode())
+            total.update(f"{file.relative_to(self.path)}\0{api.sha256_of(file)}\n".encode())
         return total.hexdigest()
 
     def check_complete(self) -> None:
@@ -300,14 +300,3 @@ def _texts(folder: Path) -> list[Path]:
     """All that a tokenizer may read: configurations and vocabularies."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return [path for path in files if path.suffix in (".json", ".txt", ".model")]
-
-
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    return _hashed(path.resolve(), status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _hashed(path: Path, mtime: int, size: int) -> str:  # noqa: ARG001 - part of the cache's key
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
