@@ -15,7 +15,7 @@ from tfq_bench.quant import network_parity, simulate, temporal_errors, temporal_
 from tfq_bench.seeds import generator
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_diffusers.model import DiffusersModel
-from tfq_bench_tfmq.block import find_temporal_block
+from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.quantizer import Tfmq
 
 GUIDED = ("sd", "sdxl", "dit", "pixart")

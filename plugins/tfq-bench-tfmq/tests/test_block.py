@@ -15,7 +15,7 @@ from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.seeds import generator
 from tfq_bench.testing.fingerprint import Fingerprint
 from tfq_bench.testing.tiny import TinyNetwork, load_tiny
-from tfq_bench_tfmq.block import find_temporal_block
+from tfq_bench_tfmq.find_block import find_temporal_block
 
 
 def _embedded():

@@ -14,8 +14,8 @@ from tfq_bench.quant import simulate, temporal_errors, temporal_features
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.working import WorkingNetwork
 from tfq_bench.seeds import generator
-from tfq_bench_tfmq.block import find_temporal_block
 from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections
+from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.presets import layer_plan
 from tfq_bench_tfmq.quantizer import Tfmq
 

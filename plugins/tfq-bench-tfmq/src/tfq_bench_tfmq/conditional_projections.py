@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from tfq_bench.api import CalibrationError, QuantizationError
 from tfq_bench.quant import find_layer
-from tfq_bench_tfmq.block import TemporalBlock, nearly_equal
+from tfq_bench_tfmq.block import TemporalBlock
+from tfq_bench_tfmq.find_block import nearly_equal
 from tfq_bench_tfmq.tiar import TiarReport, learn_rounding
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.learning import Reconstruction
 from tfq_bench.quant.reconstruct import reconstruct
 from tfq_bench.quant.working import WorkingNetwork
-from tfq_bench_tfmq.block import find_temporal_block
 from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections
+from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.maintenance import features_fixed, maintain
 from tfq_bench_tfmq.presets import POLICIES, layer_plan, settle
 from tfq_bench_tfmq.tiar import learn_rounding
