@@ -74,7 +74,7 @@ def _load(name, steps):
     import torch
 
     from tfq_bench.api import LoadedModel
-    from tfq_bench.host import discover
+    from tfq_bench.host.table import discover
 
     table = discover()
     model = table.create(table.get("model", name))
@@ -140,9 +140,9 @@ def _lowered(loaded, wbits):
 
     from tfq_bench.api import Scheme
     from tfq_bench.pipeline.calibrate import capture
-    from tfq_bench.quant.parity import network_parity
+    from tfq_bench.quant.lower.parity import network_parity
+    from tfq_bench.quant.lower.simulate import simulate
     from tfq_bench.quant.rtn import RoundToNearest
-    from tfq_bench.quant.simulate import simulate
     from tfq_bench_cpu.backend import CpuBackend
 
     quantizer = RoundToNearest(scheme=Scheme(wbits=wbits, abits=8))
@@ -162,7 +162,7 @@ def _lowered(loaded, wbits):
 
 def _largest_sum(state) -> int:
     """What no sum of a state's layers can exceed, whatever the input: 255 times the weights'."""
-    from tfq_bench.quant.lowering import int8_weight
+    from tfq_bench.quant.lower.lowering import int8_weight
 
     return max(
         255 * int(int8_weight(part).long().abs().flatten(1).sum(1).max())

@@ -66,7 +66,7 @@ def _measure(name: str, wbits: int, threads: int) -> dict[str, float]:
     from tfq_bench.pipeline.calibrate import capture
     from tfq_bench.pipeline.memory import return_freed_memory
     from tfq_bench.quant import RoundToNearest
-    from tfq_bench.quant.storage import load_state, save_state
+    from tfq_bench.quant.state.storage import load_state, save_state
     from tfq_bench.seeds import generator
     from tfq_bench_cpu.backend import CpuBackend
     from tfq_bench_diffusers.model import DiffusersModel

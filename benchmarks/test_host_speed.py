@@ -12,8 +12,8 @@ import torch
 
 from tfq_bench.api import Interval, MetricDefinition, MetricValue, Record
 from tfq_bench.metrics.frechet import frechet_distance
-from tfq_bench.quant.packing import pack, unpack
-from tfq_bench.quant.ranges import mse_range
+from tfq_bench.quant.calibrate.ranges import mse_range
+from tfq_bench.quant.state.packing import pack, unpack
 from tfq_bench.store.records import append
 
 CODES = 1_000_000  # of the embedded network's 6.5 M weights

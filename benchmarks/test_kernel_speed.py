@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tfq_bench.api import StepCursor
-from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
-from tfq_bench.quant.qparams import ActivationTable
-from tfq_bench.quant.state import LayerPart, QuantizedLayer
+from tfq_bench.quant.state.affine import affine_from_range, per_channel, quantize
+from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.onednn import Geometry
 

@@ -178,11 +178,11 @@ def tiny_suite(plugin_host, tmp_path):
 @pytest.fixture
 def project(tiny_suite, tmp_path):
     """A function that plans a tiny suite: its plan, plugin table, run folder and workbench."""
-    from tfq_bench.host import discover
-    from tfq_bench.pipeline.workbench import Workbench
-    from tfq_bench.planner import make_plan
+    from tfq_bench.host.table import discover
+    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.plan.planner import make_plan
+    from tfq_bench.plan.suite import load_suite
     from tfq_bench.store.run import RunFolder
-    from tfq_bench.suite import load_suite
 
     def make(name="run", **options):
         spec, table = load_suite(str(tiny_suite(**options))), discover()
@@ -212,8 +212,8 @@ def small_plan(plugin_host, tmp_path):
 
     `tiny` and what `small_plugin.py` offers are installed; tables of numbers are changed in part.
     """
-    from tfq_bench.planner import make_plan
-    from tfq_bench.suite import parse_suite
+    from tfq_bench.plan.planner import make_plan
+    from tfq_bench.plan.suite import parse_suite
 
     source = Path(__file__).with_name("small_plugin.py").read_text("utf-8")
     plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")

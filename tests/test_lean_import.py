@@ -13,8 +13,8 @@ HEAVY = ("torch", "pandas", "numpy", "scipy", "safetensors", "diffusers")
     "statement",
     [
         "import tfq_bench, tfq_bench.api",
-        "import tfq_bench.host; tfq_bench.host.discover(block=['*'])",
-        "import tfq_bench.suite, tfq_bench.plan, tfq_bench.keys",
+        "import tfq_bench.host.table; tfq_bench.host.table.discover(block=['*'])",
+        "import tfq_bench.plan.suite, tfq_bench.plan.plan, tfq_bench.keys",
         "import tfq_bench.testing.tiny_plugin",
         "from tfq_bench.cli import main; main(['--no-plugins', 'plugins', 'list'])",
         "from tfq_bench.cli import main; main(['--help'])",

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import pluggy
 
-from tfq_bench.assets import *  # noqa: F403  (re-exported, see __all__)
-from tfq_bench.assets import __all__ as _assets
-from tfq_bench.border import *  # noqa: F403
-from tfq_bench.border import __all__ as _border
+from tfq_bench.assets.declared import *  # noqa: F403  (re-exported, see __all__)
+from tfq_bench.assets.declared import __all__ as _assets
 from tfq_bench.errors import *  # noqa: F403
 from tfq_bench.errors import __all__ as _errors
-from tfq_bench.foreign import harmless, parse_json, printable
+from tfq_bench.foreign.text import harmless, parse_json, printable
 from tfq_bench.keys import digest, file_digest
-from tfq_bench.model_protocols import *  # noqa: F403
-from tfq_bench.model_protocols import __all__ as _model_protocols
-from tfq_bench.networks import *  # noqa: F403
-from tfq_bench.networks import __all__ as _networks
 from tfq_bench.protocols import *  # noqa: F403
 from tfq_bench.protocols import __all__ as _protocols
 from tfq_bench.providers import *  # noqa: F403
 from tfq_bench.providers import __all__ as _providers
+from tfq_bench.types.border import *  # noqa: F403
+from tfq_bench.types.border import __all__ as _border
+from tfq_bench.types.models import *  # noqa: F403
+from tfq_bench.types.models import __all__ as _model_protocols
+from tfq_bench.types.networks import *  # noqa: F403
+from tfq_bench.types.networks import __all__ as _networks
 
 hookimpl = pluggy.HookimplMarker("tfq_bench")
 """Marks a function of a plugin's entry-point module as a hook implementation."""

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = [
     "AssetError",

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from tfq_bench.border import CalibrationData, CalibrationNeeds, MetricValue
     from tfq_bench.executors.base import Done, Start, Work
-    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.pipeline.tasks import Task
-    from tfq_bench.quant.state import QuantizedState
+    from tfq_bench.quant.state.quantized_state import QuantizedState
+    from tfq_bench.types.border import CalibrationData, CalibrationNeeds, MetricValue
+    from tfq_bench.types.networks import LoadedModel, Lowered
 
 __all__ = [
     "Backend",

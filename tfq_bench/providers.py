@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tfq_bench.errors import BrokenPlugin, SuiteError, nearest
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = [
     "API",

@@ -46,7 +46,7 @@ from tfq_bench import api
 @api.hookimpl
 def tfq_backends():
     yield api.BackendProvider(
-        name="small", summary="", factory="tfq_bench.quant.simulate:SimulateBackend",
+        name="small", summary="", factory="tfq_bench.quant.lower.simulate:SimulateBackend",
         execution="lowered", wbits=(4,), abits=(4,), devices=("cpu",)
     )
 """

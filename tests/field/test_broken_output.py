@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from tfq_bench.border import CalibrationData, CalibrationNeeds, Scheme
 from tfq_bench.errors import CalibrationError, CellError, QuantizationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw
-from tfq_bench.quant.qparams import ActivationTable
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.state.qparams import ActivationTable
 from tfq_bench.store.shapes import LEVEL
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import TinyModel, load_tiny
+from tfq_bench.types.border import CalibrationData, CalibrationNeeds, Scheme
 
 
 def silent(*_):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfq_bench.cli import main
-from tfq_bench.foreign import harmless
+from tfq_bench.foreign.text import harmless
 from tfq_bench.output import markdown, terminal
 from tfq_bench.output.github import error_lines
 from tfq_bench.output.junit import junit

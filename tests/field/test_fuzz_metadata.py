@@ -7,9 +7,9 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfq_bench.discovery import installed
-from tfq_bench.foreign import printable
-from tfq_bench.inspection import Draft, PluginInfo
+from tfq_bench.foreign.text import printable
+from tfq_bench.host.discovery import installed
+from tfq_bench.host.inspection import Draft, PluginInfo
 from tfq_bench.testing.fuzzing import fuzz
 
 LINES = st.sampled_from(

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue, Record
 from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.compare import compare_runs
@@ -24,6 +23,7 @@ from tfq_bench.stats.rules import BUILT_IN, Rule
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing.fuzzing import fuzz
+from tfq_bench.types.border import Interval, MetricDefinition, MetricValue, Record
 
 PSNR = MetricValue(
     definition=MetricDefinition(

@@ -245,8 +245,8 @@ def tfq_models():
 
 def labels(text, plugin_host, tmp_path):
     """The labels of a planned suite of the model `twin`."""
-    from tfq_bench.planner import make_plan
-    from tfq_bench.suite import parse_suite
+    from tfq_bench.plan.planner import make_plan
+    from tfq_bench.plan.suite import parse_suite
 
     head = 'schema = 1\nsuite.name = "x"\nmetric = [{name = "bits"}]\n'
     plan = make_plan(parse_suite(head + text, "x.toml", tmp_path), plugin_host.discover())

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.cli import main
 from tfq_bench.errors import MetricError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.metrics.extractors import efficientnet_lite0
 from tfq_bench.metrics.paired import feature_cosine
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.store.records import metric_from_json, metric_to_json
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing.fuzzing import fuzz
+from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
 
 METRIC = """
 import math

@@ -281,7 +281,7 @@ import torch.nn.functional as F
 from torch import nn
 from tfq_bench import api
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.testing.tiny import TinyModel
 
 

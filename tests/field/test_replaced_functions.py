@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tfq_bench.cli import main
 from tfq_bench.errors import BrokenPlugin
-from tfq_bench.pipeline.fingerprint import Fingerprint
-from tfq_bench.pipeline.functions import Functions, unreplaced
-from tfq_bench.pipeline.settings import own_settings
+from tfq_bench.pipeline.guard.fingerprint import Fingerprint
+from tfq_bench.pipeline.guard.functions import Functions, unreplaced
+from tfq_bench.pipeline.guard.settings import own_settings
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing import tiny
 from tfq_bench.testing.tiny import TinyModel, load_tiny

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tfq_bench import builtin
 from tfq_bench.cli import main
+from tfq_bench.host import builtin
 from tfq_bench.metrics.sanity import image_fault
 from tfq_bench.store.run import RunFolder
 

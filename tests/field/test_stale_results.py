@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from tfq_bench import environment
 from tfq_bench.cli import main
 from tfq_bench.errors import AssetError, StoreError
-from tfq_bench.planner import make_plan
-from tfq_bench.running_code import RunningCode
-from tfq_bench.suite import Entry, parse_suite
+from tfq_bench.plan.planner import make_plan
+from tfq_bench.plan.suite import Entry, parse_suite
+from tfq_bench.provenance import environment
+from tfq_bench.provenance.running_code import RunningCode
 
 SUITE = """\
 schema = 1
@@ -261,7 +261,7 @@ def test_direct_requirements_count(project, keys, plugin_host):
 
 def test_torch_counts_everywhere(project, keys, monkeypatch):
     """Another torch computes other numbers, in full precision too."""
-    from tfq_bench import running_code
+    from tfq_bench.provenance import running_code
 
     version = running_code._version
     before = keys()
@@ -404,7 +404,7 @@ def test_an_edit_reaches_the_gate(project, tmp_path, capsys, file):
 
 def test_an_upgrade_of_a_library_computes_again_and_says_so(project, tmp_path, capsys, monkeypatch):
     """A library that only one method uses: its cells, by name and versions, and no others."""
-    from tfq_bench import running_code
+    from tfq_bench.provenance import running_code
 
     (project / "ranges.py").write_text("import scipy\nSTEPS = 1\n")
     (tmp_path / "field.toml").write_text(SUITE)

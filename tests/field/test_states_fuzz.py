@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tfq_bench.border import Scheme
 from tfq_bench.errors import StoreError, TfqError
 from tfq_bench.pipeline.lower import lowering_facts
-from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.storage import _digest, load_state, save_state
+from tfq_bench.quant.lower.simulate import simulate
+from tfq_bench.quant.state.storage import _digest, load_state, save_state
 from tfq_bench.testing.fuzzing import fuzz
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
 
 LOADED = load_tiny(steps=3)
 SCALARS = (

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tfq_bench.cli import main
 from tfq_bench.errors import SuiteError
-from tfq_bench.planner import make_plan
-from tfq_bench.suite import load_suite, parse_suite
-from tfq_bench.suite_format import MAX_BYTES
+from tfq_bench.plan.planner import make_plan
+from tfq_bench.plan.suite import load_suite, parse_suite
+from tfq_bench.plan.suite_format import MAX_BYTES
 from tfq_bench.testing.fuzzing import fuzz
 
 SUITE = """\

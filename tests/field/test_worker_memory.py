@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tfq_bench.errors import BrokenPlugin
-from tfq_bench.inspection import out_of_memory
+from tfq_bench.host.inspection import out_of_memory
 
 
 def chained(*errors):

@@ -95,7 +95,7 @@ def test_a_method_that_returns_something_else(made, kind, method, wanted, value)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_method_that_is_not_there(made, kind):
     """It says so when it is called, instead of an AttributeError three modules later."""
-    from tfq_bench.answers import METHODS
+    from tfq_bench.host.answers import METHODS
 
     odd = made(kind)
     for method in METHODS[kind]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tfq_bench.border import CalibrationNeeds, Scheme
-from tfq_bench.networks import StepCursor
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import (
     UNIFORM,
@@ -16,12 +14,14 @@ from tfq_bench.quant import (
     resolve,
     simulate,
 )
-from tfq_bench.quant.learning import Reconstruction
-from tfq_bench.quant.reconstruct import reconstruct
-from tfq_bench.quant.simulate import SimulatedLayer
-from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench.quant.learn.block import Reconstruction
+from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.reconstruct import reconstruct
+from tfq_bench.quant.lower.simulate import SimulatedLayer
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import CalibrationNeeds, Scheme
+from tfq_bench.types.networks import StepCursor
 from tfq_bench_qdiffusion.quantizer import QDiffusion
 from tfq_bench_tfmq.quantizer import Tfmq
 

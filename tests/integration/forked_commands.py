@@ -22,12 +22,12 @@ import sys
 import traceback
 
 import tfq_bench.cli.run
-import tfq_bench.environment
 import tfq_bench.pipeline.run
+import tfq_bench.provenance.environment
 import tfq_bench.testing.tiny  # noqa: F401 - what every command would import, torch above all
 from tfq_bench.cli import main
-from tfq_bench.running_code import RunningCode
-from tfq_bench.stage_keys import STAGES
+from tfq_bench.plan.stage_keys import STAGES
+from tfq_bench.provenance.running_code import RunningCode
 
 LONGEST = 400  # seconds of a command, before a signal ends it
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfq_bench import builtin
+from tfq_bench.host import builtin
 from tfq_bench.testing.tiny import TinyModel, load_tiny
 
 

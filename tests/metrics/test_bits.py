@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tfq_bench.border import Scheme
 from tfq_bench.metrics.bits import Bits
-from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.types.border import Scheme
 
 
 def _values(inputs) -> dict[str, float]:

@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from tfq_bench.border import MetricValue
 from tfq_bench.keys import definition_id
 from tfq_bench.metrics.bits import Bits
 from tfq_bench.metrics.kernel_usage import KernelUsage
 from tfq_bench.metrics.paired import Paired
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.stats.facts import CellFacts, Measured
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN
+from tfq_bench.types.border import MetricValue
 
 MARGINS = {
     "psnr": 0.25,

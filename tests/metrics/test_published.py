@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
+from tfq_bench.assets.published import inception_assets
 from tfq_bench.errors import AssetError
 from tfq_bench.metrics.extractors import inception
-from tfq_bench.published import inception_assets
 
 
 def place(folder, name):

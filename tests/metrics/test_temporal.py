@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tfq_bench.metrics.temporal import Temporal
-from tfq_bench.networks import Lowered, StepCursor
-from tfq_bench.quant.temporal import temporal_features
+from tfq_bench.quant.calibrate.temporal import temporal_features
+from tfq_bench.types.networks import Lowered, StepCursor
 
 
 def _doubled(tiny) -> Lowered:

@@ -7,16 +7,16 @@ import copy
 import pytest
 import torch
 
-from tfq_bench.border import Scheme
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.trajectory import Trajectory, diverge
-from tfq_bench.networks import Lowered, StepCursor
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import simulate
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
+from tfq_bench.types.networks import Lowered, StepCursor
 
 
 def _scaled(tiny, factor: float) -> Lowered:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tfq_bench.border import Interval
 from tfq_bench.stats.compare import Delta
 from tfq_bench.stats.verdicts import GateResult, Verdict
+from tfq_bench.types.border import Interval
 
 
 @pytest.fixture

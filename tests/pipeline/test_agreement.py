@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tfq_bench.border import Guidance, Scheme
 from tfq_bench.errors import LoweringError
-from tfq_bench.networks import StepCursor
 from tfq_bench.pipeline.agreement import Agreement, largest_difference
-from tfq_bench.quant.cached import TemporalCache
-from tfq_bench.quant.qparams import ActivationTable
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.lower.simulate import simulate
+from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.temporal_cache import TemporalCache
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import TinyModel, load_tiny
+from tfq_bench.types.border import Guidance, Scheme
+from tfq_bench.types.networks import StepCursor
 
 STEPS = 5
 

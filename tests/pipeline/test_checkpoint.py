@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfq_bench.border import Scheme
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.cell import run_task
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
 
 
 class Interrupted(RoundToNearest):

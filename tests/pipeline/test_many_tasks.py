@@ -9,7 +9,7 @@ import tfq_bench
 from tfq_bench.executors.inline import InlineExecutor
 from tfq_bench.pipeline import cell_records, run
 from tfq_bench.pipeline.tasks import Outcome, tasks_of
-from tfq_bench.planner import make_plan
+from tfq_bench.plan.planner import make_plan
 from tfq_bench.store.artefacts import ArtefactStore
 
 SOURCES = str(Path(tfq_bench.__file__).parent)

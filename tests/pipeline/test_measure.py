@@ -3,7 +3,7 @@
 import torch
 
 from tfq_bench.pipeline.measure import _peak_bytes, _resident_bytes, measure
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.testing.tiny import load_tiny
 
 

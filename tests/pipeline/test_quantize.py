@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from tfq_bench.border import Scheme
 from tfq_bench.errors import QuantizationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.quantize import full_precision, quantize
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
 
 
 def run(change=lambda state: state):

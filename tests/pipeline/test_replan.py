@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from tfq_bench.errors import SuiteError
-from tfq_bench.host import PluginTable, discover
+from tfq_bench.host.table import PluginTable, discover
 from tfq_bench.pipeline.replan import plan_again
 from tfq_bench.pipeline.tasks import STAGES, tasks_of_cell
-from tfq_bench.plan import Plan
+from tfq_bench.plan.plan import Plan
 
 METRICS = ("paired", "timing", "bits")
 
@@ -105,7 +105,7 @@ def test_a_cell_that_can_run_no_more(project, monkeypatch):
     """A backend that has gone since is told as when the whole suite is planned."""
     made = project()
     planned = made.plan.cells[-1]
-    monkeypatch.setattr("tfq_bench.model_cells.unsupported", lambda *_: "no such unit here")
+    monkeypatch.setattr("tfq_bench.plan.model_cells.unsupported", lambda *_: "no such unit here")
     with pytest.raises(SuiteError, match="'tfq-bench run' plans it anew"):
         plan_again(made.folder, made.table, planned.cell.key, "lower")
 

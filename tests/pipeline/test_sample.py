@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from tfq_bench.errors import CellError
 from tfq_bench.pipeline.sample import FILE, draw, save_images
-from tfq_bench.quant.simulate import simulate
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.testing.tiny import load_tiny
 
 N = 6

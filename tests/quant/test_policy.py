@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 import tfq_bench
-from tfq_bench.border import Scheme
-from tfq_bench.builtin import tfq_quantizers
 from tfq_bench.errors import QuantizationError
+from tfq_bench.host.builtin import tfq_quantizers
 from tfq_bench.quant.policy import (
     POLICIES,
     AttentionBits,
@@ -19,6 +18,7 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
+from tfq_bench.types.border import Scheme
 
 TIME = ("time_mlp.0", "time_mlp.2", "first.time", "second.time")
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tfq_bench.border import CalibrationNeeds, Scheme
 from tfq_bench.errors import CalibrationError, QuantizationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import find_layer, observe
+from tfq_bench.quant import find_layer
+from tfq_bench.quant.calibrate import observers as observe
+from tfq_bench.quant.calibrate.temporal import float16_caches, temporal_errors, temporal_features
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.storage import save_state
-from tfq_bench.quant.temporal import float16_caches, temporal_errors, temporal_features
+from tfq_bench.quant.state.storage import save_state
+from tfq_bench.types.border import CalibrationNeeds, Scheme
 
 
 def silent(done, text):

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from tfq_bench import seeds
-from tfq_bench.border import CalibrationNeeds
 from tfq_bench.metrics.trajectory import diverge
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.sample import draw
 from tfq_bench.quant.guidance import guided_prediction
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.sampling import SampledBatch
-from tfq_bench.quant.simulate import simulate
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import CalibrationNeeds
 
 STEPS, IMAGES, SEED = 4, (0, 1, 2), 7
 SAMPLERS = pytest.mark.parametrize("sampler", ["ddim", "ddim-stochastic"])

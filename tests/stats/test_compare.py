@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import NotComparable, UsageError
 from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference, delta
 from tfq_bench.stats.facts import CellFacts, Measured, find_cell
+from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
 
 
 def value(number, replicates=(), *, pairing="p", interval=None, direction="lower", **parameters):

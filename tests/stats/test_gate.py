@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN, Rule
+from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
 
 
 def measured(

@@ -7,9 +7,9 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from tfq_bench.border import MetricDefinition
 from tfq_bench.errors import SuiteError
 from tfq_bench.stats.rules import BUILT_IN, load_rules
+from tfq_bench.types.border import MetricDefinition
 
 SCHEMA = json.loads((files("tfq_bench") / "schemas" / "rules.schema.json").read_text())
 

@@ -13,10 +13,10 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from tfq_bench.border import MeasuredBy
 from tfq_bench.errors import StoreError
 from tfq_bench.keys import definition_id
 from tfq_bench.store.records import append, read, record_from_json, record_to_json
+from tfq_bench.types.border import MeasuredBy
 
 SCHEMA = json.loads((files("tfq_bench") / "schemas" / "record.schema.json").read_text())
 

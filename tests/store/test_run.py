@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tfq_bench.errors import StoreError
-from tfq_bench.plan import SCHEMA
+from tfq_bench.plan.plan import SCHEMA
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
 

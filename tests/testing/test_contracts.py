@@ -6,10 +6,9 @@ import math
 import pytest
 import torch
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue, Scheme
 from tfq_bench.errors import LoweringError
+from tfq_bench.quant.lower.simulate import SimulateBackend
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import SimulateBackend
 from tfq_bench.testing.contracts import (
     BackendContract,
     MetricContract,
@@ -17,6 +16,7 @@ from tfq_bench.testing.contracts import (
     QuantizerContract,
 )
 from tfq_bench.testing.tiny import TinyModel
+from tfq_bench.types.border import Interval, MetricDefinition, MetricValue, Scheme
 
 SCHEMES = (Scheme(wbits=8, abits=8), Scheme(wbits=4, abits=8), Scheme(wbits=4, abits=32))
 

@@ -18,10 +18,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from tfq_bench import __version__, interrupts
+from tfq_bench import __version__
 from tfq_bench.cli.exits import ErrorReporter, ShortFormatter
 from tfq_bench.cli.streams import no_silent_end, open_streams
 from tfq_bench.errors import UsageError, nearest
+from tfq_bench.foreign import interrupts
 
 __all__ = ["VERBS", "Parser", "main"]
 
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except SystemExit as stop:  # --help and --version end here
                 return stop.code if isinstance(stop.code, int) else 0
             if args.block:
-                from tfq_bench.host import refuse_unknown
+                from tfq_bench.host.table import refuse_unknown
 
                 refuse_unknown(args.block)
             stack.enter_context(_blocking(args))

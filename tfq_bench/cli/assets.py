@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from tfq_bench.assets import Asset, asset_fault, readable_size, sha256_of
+from tfq_bench.assets.declared import Asset, asset_fault, readable_size, sha256_of
 from tfq_bench.errors import AssetError, UsageError, nearest
-from tfq_bench.host import PluginTable, discover
-from tfq_bench.inventory import Inventory, describe, known_assets, suite_assets
-from tfq_bench.suite import load_suite
+from tfq_bench.host.table import PluginTable, discover
+from tfq_bench.plan.inventory import Inventory, describe, known_assets, suite_assets
+from tfq_bench.plan.suite import load_suite
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -115,7 +115,7 @@ def _state(asset: Asset) -> str:
 
 
 def _fetch(args: argparse.Namespace, table: PluginTable) -> int:
-    from tfq_bench.fetching import fetch
+    from tfq_bench.assets.fetching import fetch
 
     if not args.names and not args.suite:
         raise UsageError("assets fetch: name what to fetch, or a suite with --suite.")

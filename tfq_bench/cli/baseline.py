@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from tfq_bench.errors import UsageError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 

@@ -26,13 +26,13 @@ from tfq_bench.errors import (
     UsageError,
     nearest,
 )
-from tfq_bench.host import PluginTable, discover
-from tfq_bench.inspection import cause, out_of_memory
+from tfq_bench.host.inspection import cause, out_of_memory
+from tfq_bench.host.table import PluginTable, discover
 from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Outcome, Task
-    from tfq_bench.plan import Plan
+    from tfq_bench.plan.plan import Plan
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -104,10 +104,10 @@ def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
 
 
 def _run(args: argparse.Namespace, folder: RunFolder, table: PluginTable) -> Outcome:
+    from tfq_bench.pipeline.cell_context import Workbench
     from tfq_bench.pipeline.replan import plan_again
     from tfq_bench.pipeline.run import perform
     from tfq_bench.pipeline.tasks import unfinished
-    from tfq_bench.pipeline.workbench import Workbench
 
     plan = plan_again(folder, table, args.cell, args.stage)
     todo = unfinished(_chosen(args, plan), folder.artefacts)

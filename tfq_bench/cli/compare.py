@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.errors import NotComparable, NothingToDo, UsageError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
     from tfq_bench.stats.compare import Comparison

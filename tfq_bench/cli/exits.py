@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from tfq_bench.cli.streams import EXIT_BUG, discard_stdout
 from tfq_bench.errors import TfqError, UsageError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = ["ErrorReporter", "ShortFormatter"]
 

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench.foreign import printable
-from tfq_bench.host import discover
-from tfq_bench.planner import make_plan
-from tfq_bench.suite import load_suite
+from tfq_bench.foreign.text import printable
+from tfq_bench.host.table import discover
+from tfq_bench.plan.planner import make_plan
+from tfq_bench.plan.suite import load_suite
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Task
-    from tfq_bench.plan import Plan
+    from tfq_bench.plan.plan import Plan
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 

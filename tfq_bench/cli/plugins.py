@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from tfq_bench.errors import UsageError, nearest
-from tfq_bench.foreign import printable
-from tfq_bench.host import PluginInfo, PluginTable, discover
+from tfq_bench.foreign.text import printable
+from tfq_bench.host.table import PluginInfo, PluginTable, discover
 from tfq_bench.providers import Provider
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
@@ -104,8 +104,8 @@ def _refuse_unknown(names: list[str], table: PluginTable) -> None:
 
 
 def _factory_faults(asked: list[tuple[PluginInfo, Provider]]) -> list[list[str]]:
-    from tfq_bench.described import to_data
-    from tfq_bench.discovery.trial import tried
+    from tfq_bench.host.described import to_data
+    from tfq_bench.host.discovery.trial import tried
 
     entries = [
         {"module": plugin.import_name, "provider": to_data(provider)} for plugin, provider in asked

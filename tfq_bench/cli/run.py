@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import SuiteError, TfqError, UsageError
-from tfq_bench.foreign import printable
-from tfq_bench.host import PluginTable, discover
+from tfq_bench.foreign.text import printable
+from tfq_bench.host.table import PluginTable, discover
 from tfq_bench.output.rendering import write_report
-from tfq_bench.planner import make_plan
+from tfq_bench.plan.planner import make_plan
+from tfq_bench.plan.suite import load_suite
 from tfq_bench.providers import OptionValue, Provider, parse_options
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch
-from tfq_bench.suite import load_suite
 
 if TYPE_CHECKING:
-    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.protocols import Executor
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> int:
     executor = table.get("executor", args.executor)
     options = _executor_options(executor, args.slots)
     renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
-    from tfq_bench.pipeline.functions import unreplaced
+    from tfq_bench.pipeline.guard.functions import unreplaced
 
     with unreplaced():
         plan = make_plan(spec, table)
@@ -119,10 +119,10 @@ def _carry_out(
 ) -> tuple[PlannedCell, ...]:
     import torch
 
-    from tfq_bench.environment import capture
     from tfq_bench.output.progress import ProgressLines
     from tfq_bench.output.summary import summary
     from tfq_bench.pipeline.run import carry_out
+    from tfq_bench.provenance.environment import capture
 
     if plan.spec.device == "cuda" and not torch.cuda.is_available():
         raise SuiteError(

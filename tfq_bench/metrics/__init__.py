@@ -2,8 +2,8 @@
 
 A plugin imports from here and not from deeper: the networks whose features are compared, the file
 of statistics that a model's `reference(extractor)` returns, and values with intervals. The host's
-own metrics are reached through the providers of `tfq_bench.builtin`, which names them as text, and
-so what is listed fast never comes here.
+own metrics are reached through the providers of `tfq_bench.host.builtin`, which names them as text,
+and so what is listed fast never comes here.
 """
 
 from tfq_bench.metrics.assets import require_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfq_bench.assets import sha256_of
+from tfq_bench.assets.declared import sha256_of
 from tfq_bench.errors import AssetError
 
 __all__ = ["require_file", "sha256_of"]

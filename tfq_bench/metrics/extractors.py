@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tfq_bench.assets import fetched_file
+from tfq_bench.assets.declared import fetched_file
+from tfq_bench.assets.published import INCEPTION_FILE, INCEPTION_SHA256
 from tfq_bench.errors import AssetError, MetricError
 from tfq_bench.metrics.assets import require_file
-from tfq_bench.published import INCEPTION_FILE, INCEPTION_SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_logits
 from tfq_bench.metrics.resampled import bootstrap_value
+from tfq_bench.types.border import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tfq_bench.errors import AssetError, MetricError
-from tfq_bench.foreign import parse_json, printable
+from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.metrics.assets import sha256_of
 
 if TYPE_CHECKING:

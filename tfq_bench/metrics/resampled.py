@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.stats.intervals import (
     REPLICATES,
     bootstrap_counts,
@@ -15,6 +14,7 @@ from tfq_bench.stats.intervals import (
     normal_interval,
     resampling_id,
 )
+from tfq_bench.types.border import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

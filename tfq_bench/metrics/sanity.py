@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfq_bench.errors import MetricError
-from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
+from tfq_bench.types.networks import timestep_tensor
 
 if TYPE_CHECKING:
     import torch
 
-    from tfq_bench.border import MetricValue
     from tfq_bench.protocols import EvaluationInputs
+    from tfq_bench.types.border import MetricValue
 
 __all__ = ["Sanity", "image_fault", "network_fault"]
 

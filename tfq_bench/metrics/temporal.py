@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tfq_bench.border import MetricDefinition, MetricValue
-from tfq_bench.quant.temporal import temporal_errors, temporal_features
+from tfq_bench.quant.calibrate.temporal import temporal_errors, temporal_features
+from tfq_bench.types.border import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from torch import Tensor

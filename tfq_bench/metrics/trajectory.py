@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.quant.sampling import SampledBatch
+from tfq_bench.types.border import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.protocols import EvaluationInputs
+    from tfq_bench.types.networks import LoadedModel, Lowered
 
 __all__ = ["Divergence", "Trajectory", "diverge"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.output.verdicts import to_markdown
 from tfq_bench.stats.verdicts import GateResult
 from tfq_bench.store.disk import explain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.stats.verdicts import GateResult, Verdict
 
 __all__ = ["junit"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = ["escape", "table"]
 

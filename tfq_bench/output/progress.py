@@ -8,11 +8,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Outcome, Task
-    from tfq_bench.plan import Plan
+    from tfq_bench.plan.plan import Plan
 
 __all__ = ["ProgressLines", "duration"]
 

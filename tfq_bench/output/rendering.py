@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfq_bench import interrupts
 from tfq_bench.errors import BrokenPlugin, TfqError
-from tfq_bench.inspection import cause, out_of_memory
+from tfq_bench.foreign import interrupts
+from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.store.disk import explain, is_disk_error
 
 if TYPE_CHECKING:
-    from tfq_bench.host import PluginTable
+    from tfq_bench.host.table import PluginTable
     from tfq_bench.providers import RendererProvider
 
 __all__ = ["write_report"]

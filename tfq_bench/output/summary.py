@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.output.terminal import number, table
 from tfq_bench.store.evaluations import read_values
 
 if TYPE_CHECKING:
-    from tfq_bench.border import Cell, Record
-    from tfq_bench.plan import Plan
+    from tfq_bench.plan.plan import Plan
     from tfq_bench.store.artefacts import ArtefactStore
+    from tfq_bench.types.border import Cell, Record
 
 __all__ = ["broken_images", "summary"]
 

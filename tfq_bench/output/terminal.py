@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = ["number", "table"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.output import markdown, terminal
 from tfq_bench.output.terminal import number
 from tfq_bench.stats.verdicts import GateResult, Verdict

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.networks import Lowered, StepCursor, timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.quant.watched import watched_layers
+from tfq_bench.quant.lower.watched import watched_layers
 from tfq_bench.seeds import noise
+from tfq_bench.types.networks import Lowered, StepCursor, timestep_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.networks import LoadedModel
-    from tfq_bench.quant.state import QuantizedState
+    from tfq_bench.quant.state.quantized_state import QuantizedState
+    from tfq_bench.types.networks import LoadedModel
 
 __all__ = ["DRIFT", "Agreement", "largest_difference"]
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.border import CalibrationNeeds
 from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture, save_calibration
 from tfq_bench.pipeline.cost import Meter
@@ -25,14 +24,15 @@ from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.pipeline.measure import measure
 from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw, save_images
-from tfq_bench.quant.storage import save_state
+from tfq_bench.quant.state.storage import save_state
 from tfq_bench.seeds import derive
 from tfq_bench.store.disk import explain
+from tfq_bench.types.border import CalibrationNeeds
 
 if TYPE_CHECKING:
+    from tfq_bench.pipeline.cell_context import Workbench
     from tfq_bench.pipeline.tasks import Task
-    from tfq_bench.pipeline.workbench import Workbench
-    from tfq_bench.plan import PlannedCell
+    from tfq_bench.plan.plan import PlannedCell
     from tfq_bench.protocols import Progress
 
 __all__ = ["cell_log", "run_task"]

@@ -17,10 +17,10 @@ from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unf
 from tfq_bench.store.records import append, put_aside_damaged, read
 
 if TYPE_CHECKING:
-    from tfq_bench.border import Record
-    from tfq_bench.host import PluginTable
-    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.host.table import PluginTable
+    from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.run import RunFolder
+    from tfq_bench.types.border import Record
 
 __all__ = ["CellRecords"]
 

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
     from tfq_bench.pipeline.tasks import Task
-    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
 __all__ = ["differences", "reasons"]

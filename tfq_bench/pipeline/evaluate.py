@@ -18,10 +18,10 @@ from tfq_bench.keys import digest
 from tfq_bench.pipeline.sample import FILE
 
 if TYPE_CHECKING:
-    from tfq_bench.networks import LoadedModel, Lowered
-    from tfq_bench.pipeline.workbench import Workbench
-    from tfq_bench.plan import PlannedCell
-    from tfq_bench.quant.state import QuantizedState
+    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.plan.plan import PlannedCell
+    from tfq_bench.quant.state.quantized_state import QuantizedState
+    from tfq_bench.types.networks import LoadedModel, Lowered
 
 __all__ = ["CellInputs", "stored_images", "written_into"]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from tfq_bench import interrupts
 from tfq_bench.errors import MetricError, StoreError, TfqError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign import interrupts
+from tfq_bench.foreign.text import printable
 from tfq_bench.pipeline.evaluate import CellInputs, written_into
-from tfq_bench.pipeline.settings import own_settings
+from tfq_bench.pipeline.guard.settings import own_settings
 from tfq_bench.pipeline.tasks import RAISED
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
@@ -22,10 +22,10 @@ from tfq_bench.seeds import derive
 from tfq_bench.store.evaluations import read_values, write_values
 
 if TYPE_CHECKING:
-    from tfq_bench.border import Component, MetricValue
-    from tfq_bench.pipeline.workbench import Workbench
-    from tfq_bench.plan import PlannedCell
+    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.plan.plan import PlannedCell
     from tfq_bench.protocols import Progress
+    from tfq_bench.types.border import Component, MetricValue
 
 __all__ = ["FailedMetrics", "judge"]
 

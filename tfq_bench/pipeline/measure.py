@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._C import _autograd, _profiler
 
-from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
+from tfq_bench.types.networks import timestep_tensor
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tfq_bench.networks import LoadedModel, Lowered
+    from tfq_bench.types.networks import LoadedModel, Lowered
 
 __all__ = ["measure"]
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tfq_bench.errors import CellError
 
 if TYPE_CHECKING:
-    from tfq_bench.model_protocols import Model
+    from tfq_bench.types.models import Model
 
 __all__ = ["decoded", "require_finite"]
 

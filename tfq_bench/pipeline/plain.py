@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any
 
 from tfq_bench.errors import MetricError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = [
     "MAX_DEPTH",

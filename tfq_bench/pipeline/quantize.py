@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfq_bench.errors import QuantizationError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.pipeline.cost import Meter
-from tfq_bench.quant.state import QuantizedState
+from tfq_bench.quant.state.quantized_state import QuantizedState
 from tfq_bench.seeds import generator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfq_bench.border import CalibrationData, Scheme
-    from tfq_bench.networks import LoadedModel
     from tfq_bench.protocols import Progress, Quantizer
+    from tfq_bench.types.border import CalibrationData, Scheme
+    from tfq_bench.types.networks import LoadedModel
 
 __all__ = ["full_precision", "quantize"]
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from tfq_bench.errors import StoreError, SuiteError, TfqError
 from tfq_bench.pipeline.changes import differences
-from tfq_bench.pipeline.functions import unreplaced
-from tfq_bench.plan import StageKeys
-from tfq_bench.planner import make_plan
-from tfq_bench.suite import parse_suite
+from tfq_bench.pipeline.guard.functions import unreplaced
+from tfq_bench.plan.plan import StageKeys
+from tfq_bench.plan.planner import make_plan
+from tfq_bench.plan.suite import parse_suite
 
 if TYPE_CHECKING:
-    from tfq_bench.host import PluginTable
-    from tfq_bench.plan import Plan
+    from tfq_bench.host.table import PluginTable
+    from tfq_bench.plan.plan import Plan
+    from tfq_bench.plan.suite import Entry, SuiteSpec
     from tfq_bench.store.run import RunFolder
-    from tfq_bench.suite import Entry, SuiteSpec
 
 __all__ = ["plan_again"]
 

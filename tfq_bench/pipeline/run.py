@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
-from tfq_bench import interrupts
 from tfq_bench.errors import DamagedArtefact, StoreError, TfqError
-from tfq_bench.foreign import printable
-from tfq_bench.inspection import cause
+from tfq_bench.foreign import interrupts
+from tfq_bench.foreign.text import printable
+from tfq_bench.host.inspection import cause
 from tfq_bench.pipeline.cell import cell_log, run_task
+from tfq_bench.pipeline.cell_context import Workbench
 from tfq_bench.pipeline.cell_records import CellRecords
+from tfq_bench.pipeline.guard.settings import own_settings
 from tfq_bench.pipeline.judge import FailedMetrics
-from tfq_bench.pipeline.settings import own_settings
 from tfq_bench.pipeline.tasks import Outcome, Task, unfinished
-from tfq_bench.pipeline.workbench import Workbench
 from tfq_bench.seeds import derive
 
 if TYPE_CHECKING:
-    from tfq_bench.host import PluginTable
-    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.host.table import PluginTable
+    from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.protocols import Executor, Progress
     from tfq_bench.store.artefacts import ArtefactStore
     from tfq_bench.store.run import RunFolder

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from tfq_bench.plan import Plan, PlannedCell
+    from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
 
 __all__ = [

@@ -13,9 +13,8 @@ from itertools import islice
 from numbers import Integral
 from typing import Any, get_args
 
-from tfq_bench.border import Interval, MetricDefinition, MetricValue
 from tfq_bench.errors import MetricError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.pipeline.plain import (
     MAX_DEPTH,
     MAX_INTEGER,
@@ -27,6 +26,7 @@ from tfq_bench.pipeline.plain import (
     shown,
 )
 from tfq_bench.providers import Direction
+from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
 
 __all__ = ["checked_values"]
 

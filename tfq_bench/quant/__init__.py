@@ -5,20 +5,16 @@ a `QuantizedState`; `rtn` is the shortest example. A backend swaps layers of a c
 checks itself with `watched_layers`, as every run does.
 """
 
-from tfq_bench.quant.adaround import SoftRounding
-from tfq_bench.quant.affine import (
-    affine_from_range,
-    dequantize,
-    fake_quantize,
-    per_channel,
-    quantize,
-)
-from tfq_bench.quant.attention import calibrate_attention, is_attention, quantize_attention
-from tfq_bench.quant.bias import correct_output_bias
 from tfq_bench.quant.bit_report import BitReport, bit_report
-from tfq_bench.quant.cached import CachedProjection, TemporalCache, unused_layers
+from tfq_bench.quant.calibrate.observers import InputRanges, observe_inputs
+from tfq_bench.quant.calibrate.ranges import EmaRange, minmax, mse_range, percentile
+from tfq_bench.quant.calibrate.temporal import (
+    TemporalErrors,
+    float16_caches,
+    temporal_errors,
+    temporal_features,
+)
 from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.quant.input_tables import by_step, set_input_tables, take
 from tfq_bench.quant.layers import (
     WeightedLayer,
     apply_layer,
@@ -26,17 +22,23 @@ from tfq_bench.quant.layers import (
     input_parts,
     replace_layer,
 )
-from tfq_bench.quant.learning import Reconstruction
-from tfq_bench.quant.lowering import (
+from tfq_bench.quant.learn.activation_qparams import by_step, set_input_tables, take
+from tfq_bench.quant.learn.adaround import SoftRounding
+from tfq_bench.quant.learn.bias_correction import correct_output_bias
+from tfq_bench.quant.learn.block import Reconstruction
+from tfq_bench.quant.learn.fake_quant_network import WorkingLayer, WorkingNetwork
+from tfq_bench.quant.learn.reconstruct import BlockReport, reconstruct
+from tfq_bench.quant.lower.attention import calibrate_attention, is_attention, quantize_attention
+from tfq_bench.quant.lower.lowering import (
     check_state,
     copy_network,
     finish_lowering,
     int8_refusal,
     int8_weight,
 )
-from tfq_bench.quant.observe import InputRanges, observe_inputs
-from tfq_bench.quant.packing import pack, unpack
-from tfq_bench.quant.parity import Parity, network_parity
+from tfq_bench.quant.lower.parity import Parity, network_parity
+from tfq_bench.quant.lower.simulate import SimulateBackend, SimulatedLayer, simulate
+from tfq_bench.quant.lower.watched import LayerCheck, LayerWatch, watched_layers
 from tfq_bench.quant.policy import (
     POLICIES,
     UNIFORM,
@@ -49,22 +51,20 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
-from tfq_bench.quant.qparams import ActivationTable, AttentionTables
-from tfq_bench.quant.ranges import EmaRange, minmax, mse_range, percentile
-from tfq_bench.quant.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
-from tfq_bench.quant.simulate import SimulateBackend, SimulatedLayer, simulate
-from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
-from tfq_bench.quant.storage import load_state, save_state
-from tfq_bench.quant.temporal import (
-    TemporalErrors,
-    float16_caches,
-    temporal_errors,
-    temporal_features,
+from tfq_bench.quant.state.affine import (
+    affine_from_range,
+    dequantize,
+    fake_quantize,
+    per_channel,
+    quantize,
 )
+from tfq_bench.quant.state.packing import pack, unpack
+from tfq_bench.quant.state.qparams import ActivationTable, AttentionTables
+from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.storage import load_state, save_state
+from tfq_bench.quant.state.temporal_cache import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.topology import trace_topology
-from tfq_bench.quant.watched import LayerCheck, LayerWatch, watched_layers
-from tfq_bench.quant.working import WorkingLayer, WorkingNetwork
 
 __all__ = [
     "POLICIES",

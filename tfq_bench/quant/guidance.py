@@ -16,8 +16,8 @@ from tfq_bench.errors import CalibrationError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.border import CalibrationData
-    from tfq_bench.model_protocols import Model
+    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.types.models import Model
 
 __all__ = ["branch_weights", "branches", "guided_prediction"]
 

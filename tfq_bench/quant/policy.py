@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tfq_bench.border import FULL_PRECISION, Role, Scheme, Topology
 from tfq_bench.errors import QuantizationError, nearest
+from tfq_bench.types.border import FULL_PRECISION, Role, Scheme, Topology
 
 __all__ = [
     "POLICIES",

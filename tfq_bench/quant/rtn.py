@@ -10,26 +10,31 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tfq_bench.border import FULL_PRECISION, CalibrationNeeds, Scheme
 from tfq_bench.errors import QuantizationError
-from tfq_bench.quant.affine import affine_from_range, per_channel, quantize
-from tfq_bench.quant.cached import unused_layers
+from tfq_bench.quant.calibrate.observers import (
+    InputRanges,
+    RangeMethod,
+    observation_order,
+    observe_inputs,
+)
+from tfq_bench.quant.calibrate.ranges import minmax, mse_range
+from tfq_bench.quant.calibrate.temporal import float16_caches
 from tfq_bench.quant.layers import find_layer, input_parts, part_name
-from tfq_bench.quant.observe import InputRanges, RangeMethod, observation_order, observe_inputs
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions, find_policy, resolve
-from tfq_bench.quant.qparams import ActivationTable
-from tfq_bench.quant.ranges import minmax, mse_range
-from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
-from tfq_bench.quant.storage import LayerSpill
-from tfq_bench.quant.temporal import float16_caches
+from tfq_bench.quant.state.affine import affine_from_range, per_channel, quantize
+from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.storage import LayerSpill
+from tfq_bench.quant.state.temporal_cache import unused_layers
+from tfq_bench.types.border import FULL_PRECISION, CalibrationNeeds, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tfq_bench.border import CalibrationData, Layer
-    from tfq_bench.networks import LoadedModel
     from tfq_bench.protocols import Progress
+    from tfq_bench.types.border import CalibrationData, Layer
+    from tfq_bench.types.networks import LoadedModel
 
 __all__ = ["RoundToNearest", "WeightMethod", "activation_table", "round_weight"]
 

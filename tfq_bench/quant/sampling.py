@@ -10,14 +10,14 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tfq_bench.networks import timestep_tensor
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.seeds import noise
+from tfq_bench.types.networks import timestep_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.networks import LoadedModel
+    from tfq_bench.types.networks import LoadedModel
 
 __all__ = ["SampledBatch"]
 

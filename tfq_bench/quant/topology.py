@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from tfq_bench.border import Block, Layer, LayerKind, Role, Topology
 from tfq_bench.errors import QuantizationError
-from tfq_bench.quant.attention import is_attention
 from tfq_bench.quant.layers import WeightedLayer
+from tfq_bench.quant.lower.attention import is_attention
+from tfq_bench.types.border import Block, Layer, LayerKind, Role, Topology
 
 if TYPE_CHECKING:
     from torch import Tensor

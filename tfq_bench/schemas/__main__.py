@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tfq_bench import suite_format
+from tfq_bench.plan import suite_format
 from tfq_bench.store import baseline, record_json
 
 if __name__ == "__main__":

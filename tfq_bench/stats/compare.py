@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfq_bench.border import Interval, MeasuredBy, MetricDefinition, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw
 from tfq_bench.stats.intervals import LEVEL
+from tfq_bench.types.border import Interval, MeasuredBy, MetricDefinition, MetricValue
 
 __all__ = [
     "Comparison",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tfq_bench.border import MetricValue, Record
-from tfq_bench.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.errors import NotComparable, UsageError, nearest
+from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
+from tfq_bench.types.border import MetricValue, Record
 
 __all__ = ["CellFacts", "Measured", "by_identity", "cell_facts", "find_cell", "flaw", "seeds_of"]
 

@@ -16,9 +16,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tfq_bench.border import Interval
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
+from tfq_bench.types.border import Interval
 
 __all__ = [
     "LEVEL",

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
+from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.stats.facts import CellFacts, Measured, cell_facts, flaw
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.record_json import DEFINITION, METRIC

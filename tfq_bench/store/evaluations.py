@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import DamagedArtefact, StoreError
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 from tfq_bench.store.record_json import metric_from_json, metric_to_json
 
 if TYPE_CHECKING:
-    from tfq_bench.border import MetricValue
     from tfq_bench.store.artefacts import ArtefactStore
+    from tfq_bench.types.border import MetricValue
 
 __all__ = ["STAGE", "read_values", "write_values"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import StoreError
-from tfq_bench.foreign import parse_json, printable
+from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.keys import file_digest
 from tfq_bench.store.disk import explain
 

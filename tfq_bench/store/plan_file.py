@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tfq_bench.errors import StoreError
-from tfq_bench.foreign import parse_json
-from tfq_bench.plan import SCHEMA
+from tfq_bench.foreign.text import parse_json
+from tfq_bench.plan.plan import SCHEMA
 from tfq_bench.providers import Execution
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.seals import FIELD, open_sealed, seal

@@ -17,9 +17,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tfq_bench.border import Record
 from tfq_bench.errors import StoreError
-from tfq_bench.foreign import parse_json, printable
+from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.store.disk import explain, sync_folder
 from tfq_bench.store.record_json import (
     SCHEMA,
@@ -29,6 +28,7 @@ from tfq_bench.store.record_json import (
     record_from_json,
     record_to_json,
 )
+from tfq_bench.types.border import Record
 
 __all__ = [
     "SCHEMA",

@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.environment import environment_id
 from tfq_bench.errors import StoreError
-from tfq_bench.foreign import parse_json, printable
+from tfq_bench.foreign.text import parse_json, printable
+from tfq_bench.provenance.environment import environment_id
 from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.store.disk import explain, write_atomically
 from tfq_bench.store.plan_file import read_plan, refuse_later, write_plan
@@ -29,7 +29,7 @@ from tfq_bench.store.shapes import ANYTHING, NUMBER, fields, many, mapping
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfq_bench.border import Record
+    from tfq_bench.types.border import Record
 
 __all__ = ["RunFolder"]
 

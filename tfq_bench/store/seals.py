@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tfq_bench.foreign import parse_json, printable
+from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.store.shapes import Shape
 
 __all__ = ["FIELD", "open_sealed", "seal"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfq_bench.foreign import printable
+from tfq_bench.foreign.text import printable
 
 __all__ = [
     "AMOUNT",

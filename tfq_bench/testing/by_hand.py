@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tfq_bench.border import Layer, Scheme, Topology
-from tfq_bench.networks import LoadedModel
-from tfq_bench.quant.affine import per_channel
-from tfq_bench.quant.qparams import ActivationTable
-from tfq_bench.quant.state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.affine import per_channel
+from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.types.border import Layer, Scheme, Topology
+from tfq_bench.types.networks import LoadedModel
 
 if TYPE_CHECKING:
     from tfq_bench.quant.layers import WeightedLayer

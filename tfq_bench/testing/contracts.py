@@ -21,27 +21,27 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tfq_bench.border import CalibrationData, Scheme
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import definition_id
-from tfq_bench.networks import timestep_tensor
 from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
-from tfq_bench.quant.simulate import KERNEL, simulate
-from tfq_bench.quant.state import QuantizedState
-from tfq_bench.quant.storage import load_state, save_state
-from tfq_bench.quant.watched import watched_layers
+from tfq_bench.quant.lower.simulate import KERNEL, simulate
+from tfq_bench.quant.lower.watched import watched_layers
+from tfq_bench.quant.state.quantized_state import QuantizedState
+from tfq_bench.quant.state.storage import load_state, save_state
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.fingerprint import Fingerprint, same_tensors
 from tfq_bench.testing.inputs import TinyInputs, tiny_state
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import CalibrationData, Scheme
+from tfq_bench.types.networks import timestep_tensor
 
 if TYPE_CHECKING:
-    from tfq_bench.model_protocols import Model
-    from tfq_bench.networks import LoadedModel, Lowered
     from tfq_bench.protocols import Backend, EvaluationInputs, Metric, Quantizer
+    from tfq_bench.types.models import Model
+    from tfq_bench.types.networks import LoadedModel, Lowered
 
 __all__ = ["BackendContract", "MetricContract", "ModelContract", "QuantizerContract"]
 

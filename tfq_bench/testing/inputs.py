@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.border import Scheme
 from tfq_bench.keys import digest
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.sample import draw
+from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.simulate import simulate
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfq_bench.networks import LoadedModel, Lowered
-    from tfq_bench.quant.state import QuantizedState
+    from tfq_bench.quant.state.quantized_state import QuantizedState
+    from tfq_bench.types.networks import LoadedModel, Lowered
 
 __all__ = ["TinyInputs", "tiny_state"]
 

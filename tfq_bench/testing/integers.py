@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.quant.affine import per_channel, quantize
+from tfq_bench.quant.state.affine import per_channel, quantize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.quant.state import QuantizedLayer
+    from tfq_bench.quant.state.quantized_state import QuantizedLayer
 
 __all__ = ["integer_sums"]
 

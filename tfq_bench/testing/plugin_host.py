@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from tfq_bench import host
-from tfq_bench.discovery import child, installed, kept, trial
+from tfq_bench.host import table as host
+from tfq_bench.host.discovery import child, installed, kept, trial
 
 __all__ = ["PluginHost", "plugin_host"]
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfq_bench.border import Block, Layer, Role, Topology
 from tfq_bench.errors import SuiteError, nearest
-from tfq_bench.networks import LoadedModel, PlainState
+from tfq_bench.types.border import Block, Layer, Role, Topology
+from tfq_bench.types.networks import LoadedModel, PlainState
 
 __all__ = ["TinyModel", "TinyNetwork", "TinySampler", "load_tiny"]
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tfq_bench.api import CalibrationError, Scheme
-from tfq_bench.networks import timestep_tensor
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import simulate
+from tfq_bench.quant.lower import simulate
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.contracts import QuantizerContract
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.networks import timestep_tensor
 from tfq_bench_qdiffusion.quantizer import QDiffusion
 
 W4A8 = Scheme(wbits=4, abits=8)

@@ -2,7 +2,7 @@
 
 import torch
 
-from tfq_bench.quant.attention import AttentionProcessor
+from tfq_bench.quant.lower.attention import AttentionProcessor
 from tfq_bench_cifar10.network import NETWORKS, build_unet
 from tfq_bench_cifar10.topology import network_topology
 

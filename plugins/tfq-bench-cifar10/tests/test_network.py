@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from tfq_bench.quant.attention import is_attention
+from tfq_bench.quant.lower.attention import is_attention
 from tfq_bench_cifar10.network import (
     NETWORKS,
     TRAIN_STEPS,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfq_bench.api import LoadedModel
-from tfq_bench.quant.state import QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 from tfq_bench.testing.by_hand import loaded_unet, quantized_layer, quantized_unet
 
 

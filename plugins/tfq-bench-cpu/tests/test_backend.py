@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tfq_bench.api import LoweringError
-from tfq_bench.quant.lowering import int8_refusal
-from tfq_bench.quant.simulate import KERNEL, simulate
-from tfq_bench.quant.storage import save_state
+from tfq_bench.quant.lower.lowering import int8_refusal
+from tfq_bench.quant.lower.simulate import KERNEL, simulate
+from tfq_bench.quant.state.storage import save_state
 from tfq_bench_cpu import kernels, machine
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR

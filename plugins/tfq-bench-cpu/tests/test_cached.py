@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from tfq_bench.border import Scheme
-from tfq_bench.quant.cached import TemporalCache
-from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.temporal import temporal_features
+from tfq_bench.quant.calibrate.temporal import temporal_features
+from tfq_bench.quant.lower.simulate import simulate
+from tfq_bench.quant.state.temporal_cache import TemporalCache
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
 from tfq_bench_cpu.backend import CpuBackend
 
 

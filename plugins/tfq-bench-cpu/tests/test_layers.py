@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tfq_bench.api import StepCursor
-from tfq_bench.quant.affine import quantize
+from tfq_bench.quant.state.affine import quantize
 from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR, Int8Conv2d, Int8Linear
 from tfq_bench_cpu.onednn import Geometry
 
@@ -102,8 +102,8 @@ def test_split_layer_sums_its_parts_and_adds_the_bias_once(quantized, generator,
 
 def test_one_row_of_parameters_serves_every_step(quantized, generator):
     """A static table has length 1 and is used wherever the cursor stands."""
-    from tfq_bench.quant.qparams import ActivationTable
-    from tfq_bench.quant.state import LayerPart, QuantizedLayer
+    from tfq_bench.quant.state.qparams import ActivationTable
+    from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 
     layer = quantized("linear", nn.Linear(48, 17))
     (part,) = layer.parts

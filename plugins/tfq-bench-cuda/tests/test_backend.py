@@ -10,13 +10,13 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tfq_bench.api import LoweringError
-from tfq_bench.border import Scheme
 from tfq_bench.pipeline.lower import lowering_facts
-from tfq_bench.quant.lowering import int8_refusal
-from tfq_bench.quant.parity import network_parity
-from tfq_bench.quant.simulate import KERNEL, simulate
+from tfq_bench.quant.lower.lowering import int8_refusal
+from tfq_bench.quant.lower.parity import network_parity
+from tfq_bench.quant.lower.simulate import KERNEL, simulate
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
 from tfq_bench_cuda.backend import CudaBackend, _original_reason
 from tfq_bench_cuda.reference import ReferenceKernels
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tfq_bench.api import LoadedModel, Scheme, timestep_tensor
-from tfq_bench.host import discover
+from tfq_bench.host.table import discover
 from tfq_bench.pipeline.lower import lowering_facts
-from tfq_bench.quant.cached import TemporalCache
-from tfq_bench.quant.parity import network_parity
-from tfq_bench.quant.simulate import simulate
-from tfq_bench.quant.temporal import temporal_features
+from tfq_bench.quant.calibrate.temporal import temporal_features
+from tfq_bench.quant.lower.parity import network_parity
+from tfq_bench.quant.lower.simulate import simulate
+from tfq_bench.quant.state.temporal_cache import TemporalCache
 from tfq_bench.seeds import noise
 from tfq_bench.testing.contracts import BackendContract
 from tfq_bench.testing.inputs import tiny_state

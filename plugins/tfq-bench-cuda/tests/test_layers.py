@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tfq_bench.api import StepCursor
-from tfq_bench.quant.simulate import SimulatedLayer
+from tfq_bench.quant.lower.simulate import SimulatedLayer
 from tfq_bench.testing.integers import integer_sums
 from tfq_bench_cuda.borders import Geometry
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear

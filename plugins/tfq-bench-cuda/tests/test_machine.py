@@ -106,7 +106,7 @@ def test_architecture_of_a_card(monkeypatch, capability, arch):
 def test_plan_gives_the_sentence(plugin_host, monkeypatch, tmp_path, capsys):
     """Where there is no GPU, planning a suite with this backend says why it cannot run."""
     plugin_host.install("tiny", "tfq_bench.testing.tiny_plugin", distribution="tiny-dist")
-    plugin_host.install("builtin", "tfq_bench.builtin", distribution="tfq-bench")
+    plugin_host.install("builtin", "tfq_bench.host.builtin", distribution="tfq-bench")
     plugin_host.install("cuda", "tfq_bench_cuda.plugin", distribution="tfq-bench-cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     suite = tmp_path / "suite.toml"

@@ -69,7 +69,7 @@ def test_assets_are_listed_once_the_plugin_is_installed(plugin_host, asset_folde
         assert 0 == main(["assets", "list", "--json"])
         return {asset["name"] for asset in json.loads(capsys.readouterr().out)}
 
-    plugin_host.install("builtin", "tfq_bench.builtin", distribution="tfq-bench")
+    plugin_host.install("builtin", "tfq_bench.host.builtin", distribution="tfq-bench")
     assert not names & listed()
     plugin_host.install("metrics", "tfq_bench_metrics.plugin", distribution="tfq-bench-metrics")
     assert names <= listed()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tfq_bench.discovery.factories import factory_faults
+from tfq_bench.host.discovery.factories import factory_faults
 from tfq_bench_metrics.plugin import tfq_metrics
 
 LEAN = """

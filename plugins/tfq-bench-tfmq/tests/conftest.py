@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.api import Guidance, LoadedModel, Scheme
-from tfq_bench.border import Role
 from tfq_bench.quant import trace_topology
-from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Role
 from tfq_bench_tfmq.block import TemporalBlock
 from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.presets import layer_plan

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from tfq_bench.api import Scheme
-from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
 from tfq_bench_tfmq.presets import layer_plan
 from tfq_bench_tfmq.tiar import learn_rounding
 

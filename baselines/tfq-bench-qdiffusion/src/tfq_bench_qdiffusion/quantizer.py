@@ -9,11 +9,11 @@ import torch
 
 from tfq_bench.api import CalibrationError
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy, resolve
-from tfq_bench.quant.bias import correct_output_bias
-from tfq_bench.quant.input_tables import set_input_tables, take
-from tfq_bench.quant.learning import Reconstruction
-from tfq_bench.quant.reconstruct import reconstruct
-from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench.quant.learn.activation_qparams import set_input_tables, take
+from tfq_bench.quant.learn.bias_correction import correct_output_bias
+from tfq_bench.quant.learn.block import Reconstruction
+from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.reconstruct import reconstruct
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import POLICIES, settle
 

@@ -9,14 +9,14 @@ from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering, int8_refusal
-from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
+from tfq_bench.quant.lower.lowering import check_state, copy_network, finish_lowering, int8_refusal
+from tfq_bench.quant.lower.simulate import KERNEL, SimulatedLayer
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.machine import check_machine
 from tfq_bench_cpu.onednn import Geometry
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state import QuantizedLayer, QuantizedState
+    from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 
 __all__ = ["CpuBackend"]
 

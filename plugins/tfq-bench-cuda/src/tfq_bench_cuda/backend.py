@@ -10,8 +10,8 @@ from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
 from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lowering import check_state, copy_network, finish_lowering, int8_refusal
-from tfq_bench.quant.simulate import KERNEL, SimulatedLayer
+from tfq_bench.quant.lower.lowering import check_state, copy_network, finish_lowering, int8_refusal
+from tfq_bench.quant.lower.simulate import KERNEL, SimulatedLayer
 from tfq_bench_cuda.borders import Geometry
 from tfq_bench_cuda.kernels import Kernels
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
@@ -20,7 +20,7 @@ from tfq_bench_cuda.specs import Tile, padded
 from tfq_bench_cuda.tiles import choose_tile
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state import QuantizedLayer, QuantizedState
+    from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 
 __all__ = ["CudaBackend"]
 

@@ -7,7 +7,7 @@ zero point becomes `z - 128`. With int8 weights `w`,
     y = float(sum c*w - (z_t - 128) * sum_in w) * s_t * s_w + bias (+ residual)
 
 where t is the sampler step; everything before `float` is an integer, everything after it rounds in
-float32 and in this order, which is that of `tfq_bench.quant.simulate`.
+float32 and in this order, which is that of `tfq_bench.quant.lower.simulate`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tfq_bench.cli import main
-from tfq_bench.running_code import RunningCode
+from tfq_bench.provenance.running_code import RunningCode
 
 SAFE, PICKLED = (f"diffusion_pytorch_model.{kind}" for kind in ("safetensors", "bin"))
 

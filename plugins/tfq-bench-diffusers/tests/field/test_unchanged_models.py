@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tfq_bench import api
-from tfq_bench.pipeline.fingerprint import Fingerprint
-from tfq_bench.pipeline.functions import Functions
+from tfq_bench.pipeline.guard.fingerprint import Fingerprint
+from tfq_bench.pipeline.guard.functions import Functions
 from tfq_bench_diffusers.model import DiffusersModel
 from tfq_bench_diffusers.samplers import SAMPLERS
 

@@ -15,7 +15,7 @@ import torch
 
 from tfq_bench.api import QuantizationError
 from tfq_bench.quant import affine_from_range, dequantize, quantize
-from tfq_bench.quant.cached import TemporalCache
+from tfq_bench.quant.state.temporal_cache import TemporalCache
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,12 +16,12 @@ import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
 from tfq_bench.quant import LayerBits, attention_bits, calibrate_attention, find_policy
-from tfq_bench.quant.bias import correct_output_bias
-from tfq_bench.quant.cached import unused_layers
-from tfq_bench.quant.input_tables import by_step, set_input_tables, take
-from tfq_bench.quant.learning import Reconstruction
-from tfq_bench.quant.reconstruct import reconstruct
-from tfq_bench.quant.working import WorkingNetwork
+from tfq_bench.quant.learn.activation_qparams import by_step, set_input_tables, take
+from tfq_bench.quant.learn.bias_correction import correct_output_bias
+from tfq_bench.quant.learn.block import Reconstruction
+from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.reconstruct import reconstruct
+from tfq_bench.quant.state.temporal_cache import unused_layers
 from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections
 from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.maintenance import features_fixed, maintain

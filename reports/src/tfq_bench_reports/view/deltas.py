@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from tfq_bench.border import Interval, MetricValue
 from tfq_bench.errors import NotComparable
 from tfq_bench.stats.compare import delta
+from tfq_bench.types.border import Interval, MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.view.types import DeltaView
 

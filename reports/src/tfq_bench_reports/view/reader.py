@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.api import printable
-from tfq_bench.border import MetricDefinition, MetricValue, Record
 from tfq_bench.errors import StoreError
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
+from tfq_bench.types.border import MetricDefinition, MetricValue, Record
 from tfq_bench_reports.view.environments import environments_of, hardware_of
 from tfq_bench_reports.view.kernels import kernels_of
 from tfq_bench_reports.view.model_groups import model_groups

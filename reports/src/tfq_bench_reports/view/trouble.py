@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.border import Record
 from tfq_bench.store.run import RunFolder
+from tfq_bench.types.border import Record
 from tfq_bench_reports.view.redact import redact
 from tfq_bench_reports.view.types import Outcome, Trouble
 

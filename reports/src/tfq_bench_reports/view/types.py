@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tfq_bench.border import MetricDefinition, MetricValue
 from tfq_bench.providers import Execution
+from tfq_bench.types.border import MetricDefinition, MetricValue
 from tfq_bench_reports.view.naming import Name
 
 __all__ = [

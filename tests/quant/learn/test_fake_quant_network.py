@@ -1,0 +1,114 @@
+"""The working network: its modes, its parts, and the state it freezes into."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tfq_bench.errors import QuantizationError
+from tfq_bench.quant import UNIFORM, ActivationTable, Exempt, resolve
+from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.lower import simulate
+from tfq_bench.testing.tiny import load_tiny
+from tfq_bench.types.border import Scheme
+
+W4A8 = Scheme(wbits=4, abits=8)
+STEPS = torch.tensor([0, 1, 2, 3])
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The tiny model."""
+    return load_tiny()
+
+
+def _inputs(loaded):
+    x = torch.randn(4, *loaded.model.latent_shape, generator=torch.Generator().manual_seed(0))
+    return x, torch.tensor([loaded.sampler.timesteps[k] for k in STEPS])
+
+
+def _working(loaded, **options):
+    return WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), **options)
+
+
+def _tables(working, steps):
+    for number, layer in enumerate(working.layers.values()):
+        table = ActivationTable(
+            bits=8,
+            scale=0.02 + 0.001 * number + 0.002 * torch.arange(steps, dtype=torch.float32),
+            zero_point=torch.full((steps,), 100, dtype=torch.int32),
+        )
+        layer.set_tables([table] * len(layer.pieces))
+
+
+@torch.no_grad()
+def test_in_float_it_is_the_full_precision_network(loaded):
+    """Float weights and activations change nothing, and the model itself is untouched."""
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
+    working = _working(loaded, split=True)
+    working.set(weights="float")
+    x, t = _inputs(loaded)
+    expected = loaded.model.predict(loaded.network, x, t, {})
+    torch.testing.assert_close(expected, working.predict(x, t, {}, STEPS), atol=1e-5, rtol=1e-5)
+    after = loaded.network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_frozen_it_predicts_what_it_predicted(loaded, split, steps):
+    """The simulated state agrees with the hard network, static tables and per-step ones."""
+    working = _working(loaded, split=split)
+    _tables(working, steps)
+    working.set(weights="hard", activations="quantized")
+    x, t = _inputs(loaded)
+    mixed = working.predict(x, t, {}, STEPS)
+    lowered = simulate(loaded, working.freeze("test", W4A8))
+    for step in range(4):
+        lowered.step.set(step)
+        row = slice(step, step + 1)
+        alone = loaded.model.predict(lowered.network, x[row], t[row], {})
+        # Rounding borders: a value in a thousand may take the next code.
+        assert float((alone - mixed[row]).norm() / alone.norm()) < 0.02
+
+
+def test_exempt_layers_stay_as_they_are(loaded):
+    """What the policy exempts is no working layer and is exempt in the state."""
+    plan = resolve(UNIFORM, loaded.topology, W4A8)
+    name = loaded.topology.layers[0].name
+    plan[name] = Exempt(reason="first")
+    working = WorkingNetwork(loaded, plan)
+    state = working.freeze("test", W4A8)
+    assert name not in working.layers
+    assert {name: "first"} == dict(state.exempt)
+
+
+def test_learning_must_end_before_freezing(loaded):
+    """A soft layer cannot be written down, and the message names it."""
+    working = _working(loaded)
+    name = next(iter(working.layers))
+    working.layer(name).soften()
+    with pytest.raises(QuantizationError, match=f"'{name}' is still being learned"):
+        working.freeze("test", W4A8)
+
+
+def test_hardened_codes_are_the_learned_ones(loaded):
+    """What alpha says ends in the codes, and in the state."""
+    working = _working(loaded)
+    name, layer = next(iter(working.layers.items()))
+    before = layer.pieces[0].codes.clone()
+    (alpha,) = layer.soften()
+    alpha.data.fill_(9.0)
+    layer.harden()
+    codes = working.freeze("test", W4A8).layers[name].parts[0].weight
+    assert torch.equal(layer.pieces[0].codes, codes)
+    assert bool((codes >= before).all())
+    assert not torch.equal(before, codes)
+
+
+def test_network_of_16_bits_is_refused(loaded):
+    """Nothing could be learned in it."""
+    loaded.network.to(torch.bfloat16)
+    with pytest.raises(QuantizationError, match="network in float32"):
+        _working(loaded)

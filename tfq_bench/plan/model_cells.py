@@ -1,0 +1,234 @@
+"""The cells of a model: the points of the grid that a suite spans with it, and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tfq_bench.errors import BrokenPlugin, LoweringError, SuiteError, TfqError, nearest
+from tfq_bench.foreign import interrupts
+from tfq_bench.host.inspection import cause, out_of_memory
+from tfq_bench.plan.components import component_of
+from tfq_bench.plan.foreseen import remarks
+from tfq_bench.plan.grid import matches, schemes, unsupported
+from tfq_bench.plan.plan import EAGER, PlannedCell, StageKeys, cell_axes
+from tfq_bench.plan.stage_keys import KeyMaker, Made
+from tfq_bench.plan.suite import Entry, SuiteSpec
+from tfq_bench.providers import (
+    BackendProvider,
+    Execution,
+    MetricProvider,
+    ModelProvider,
+    Provider,
+    QuantizerProvider,
+)
+from tfq_bench.types.border import Cell, Component, Scheme
+
+if TYPE_CHECKING:
+    from tfq_bench.host.table import PluginTable
+    from tfq_bench.types.models import Model
+
+__all__ = ["ModelCells"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A cell before the keys that depend on the reference cell are known."""
+
+    cell: Cell
+    axes: dict[str, str]
+    execution: Execution
+    calibrate: Made | None
+    quantize: Made
+    lower: Made
+    skip: str | None
+    plugins: tuple[str, ...]
+
+
+class ModelCells:
+    """Makes the cells of a suite, a model at a time.
+
+    Args:
+        metrics: all that the run has, the host's own among them.
+
+    Attributes:
+        gmac: by model name, see `Plan`.
+        remarks: what models say of how they were read; each once, in order.
+        idle: exclusions that matched no cell yet.
+        timed: whether a metric of the suite reads timings.
+    """
+
+    def __init__(
+        self, spec: SuiteSpec, table: PluginTable, keys: KeyMaker, metrics: tuple[Component, ...]
+    ) -> None:
+        self._spec, self._table, self._keys, self._metrics = spec, table, keys, metrics
+        self.gmac: dict[str, float] = {}
+        self.remarks: dict[str, None] = {}
+        self.idle = list(spec.excludes)
+        asked: list[MetricProvider] = [table.get("metric", entry.name) for entry in spec.metrics]
+        self.timed = any(provider.timed for provider in asked)
+        self._metric_plugins = {table.distribution_of(provider) for provider in asked}
+
+    def of(self, entry: Entry) -> Iterator[PlannedCell]:
+        """The cells of a model, in the order of the suite's quantizers.
+
+        Raises:
+            SuiteError, BrokenPlugin: see `planner.make_plan`.
+        """
+        component = component_of(self._spec, self._table, "model", entry)
+        provider = self._table.get("model", entry.name)
+        assert isinstance(provider, ModelProvider)
+        self.gmac[component.name] = provider.gmac
+        model: Model = self._table.create(provider, **component.options)
+        basis = self._basis(provider, component, model)
+        drafts = list(self._drafts(provider, component, basis, model.digest))
+        full = next((draft for draft in drafts if draft.execution == "full-precision"), None)
+        reference = self._keys.samples(full.lower) if full else None
+        for draft in drafts:
+            measure = self._keys.measure(draft.lower, draft.execution) if self.timed else None
+            samples = self._keys.samples(draft.lower)
+            evaluate = [
+                self._keys.evaluate(metric, samples, reference, measure) for metric in self._metrics
+            ]
+            yield PlannedCell(
+                cell=draft.cell,
+                axes=draft.axes,
+                execution=draft.execution,
+                keys=StageKeys(
+                    calibrate=draft.calibrate.key if draft.calibrate else None,
+                    quantize=draft.quantize.key,
+                    lower=draft.lower.key,
+                    sample=tuple(made.key for made in samples),
+                    measure=measure.key if measure else None,
+                    evaluate=tuple(made.key for made in evaluate),
+                ),
+                made_of={
+                    "calibrate": draft.calibrate.of if draft.calibrate else (),
+                    "quantize": draft.quantize.of,
+                    "lower": draft.lower.of,
+                    "sample": samples[0].of,
+                    "measure": measure.of if measure else (),
+                    "evaluate": tuple(made.of for made in evaluate),
+                },
+                reference=full.cell.key if full and draft is not full else None,
+                skip=draft.skip,
+                plugins=tuple(sorted({*draft.plugins, *self._metric_plugins})),
+            )
+
+    def _basis(self, provider: ModelProvider, component: Component, model: Model) -> Made:
+        sampler = str(self._spec.sampling["sampler"]) or provider.samplers[0]
+        if sampler not in provider.samplers:
+            raise SuiteError(
+                f"[sampling]: model '{component.name}' has no sampler '{sampler}'; "
+                f"{nearest(sampler, provider.samplers)}"
+            )
+        made = self._keys.basis(provider, component, model, sampler)
+        self.remarks |= dict.fromkeys(remarks(model, component.name, sampler))
+        return made
+
+    def _drafts(
+        self, provider: ModelProvider, model: Component, basis: Made, source: str
+    ) -> Iterator[_Draft]:
+        for entry in self._spec.quantizers:
+            method = self._table.get("quantizer", entry.name)
+            assert isinstance(method, QuantizerProvider)
+            quantizer = component_of(self._spec, self._table, "quantizer", entry)
+            for scheme in schemes(entry, method):
+                full = scheme.label == "FP"
+                for seed in self._spec.seeds[:1] if full else self._spec.seeds:
+                    calibrate, quantize = self._keys.quantize(
+                        basis, method, quantizer, scheme, seed
+                    )
+                    for backend, component, skip in self._backends(full, scheme):
+                        lower = self._keys.lower(quantize, backend, component)
+                        cell = Cell(
+                            key=self._keys.cell(lower),
+                            model=model,
+                            quantizer=quantizer,
+                            scheme=scheme,
+                            backend=component,
+                            seed=seed,
+                        )
+                        if self._excluded(cell):
+                            continue
+                        used = (provider, method, *([backend] if backend else []))
+                        portable = self._portable(cell, provider, method, backend, source)
+                        yield _Draft(
+                            cell=cell,
+                            axes=cell_axes(portable),
+                            execution=backend.execution if backend else "full-precision",
+                            calibrate=calibrate,
+                            quantize=quantize,
+                            lower=lower,
+                            skip=skip,
+                            plugins=tuple(self._table.distribution_of(p) for p in used),
+                        )
+
+    def _excluded(self, cell: Cell) -> bool:
+        found = [exclude for exclude in self._spec.excludes if matches(exclude, cell)]
+        self.idle = [exclude for exclude in self.idle if exclude not in found]
+        return bool(found)
+
+    def _portable(
+        self,
+        cell: Cell,
+        model: ModelProvider,
+        quantizer: QuantizerProvider,
+        backend: BackendProvider | None,
+        source: str,
+    ) -> Cell:
+        """The cell with files named by their content, so that it is the same in another folder."""
+
+        def portable(
+            provider: Provider | None, component: Component, source: str = ""
+        ) -> Component:
+            if provider is None:
+                return component
+            content = self._keys.content(provider, component, source=source)
+            return replace(component, options=content)
+
+        return replace(
+            cell,
+            model=portable(model, cell.model, source),
+            quantizer=portable(quantizer, cell.quantizer, ""),
+            backend=portable(backend, cell.backend, ""),
+        )
+
+    def _backends(
+        self, full: bool, scheme: Scheme
+    ) -> Iterator[tuple[BackendProvider | None, Component, str | None]]:
+        if full:
+            yield None, Component(name=EAGER), None
+            return
+        if not self._spec.backends:
+            raise SuiteError(
+                f"suite '{self._spec.name}' quantizes but names no [[backend]]; "
+                "name at least 'simulate'."
+            )
+        for entry in self._spec.backends:
+            provider = self._table.get("backend", entry.name)
+            assert isinstance(provider, BackendProvider)
+            component = component_of(self._spec, self._table, "backend", entry)
+            skip = unsupported(provider, scheme, self._spec.device)
+            if skip is None:
+                try:
+                    backend = self._table.create(provider, **component.options)
+                    backend.check(device=self._spec.device)
+                except LoweringError as error:
+                    if not entry.optional:
+                        raise SuiteError(
+                            f"backend '{entry.name}' cannot run here: {error} "
+                            "Leave it out, or write 'optional = true' in its [[backend]] table."
+                        ) from error
+                    skip = str(error)
+                except TfqError:
+                    raise
+                except BaseException as error:
+                    if interrupts.asked_for(error) or out_of_memory(error):
+                        raise
+                    raise BrokenPlugin(
+                        f"backend '{entry.name}' ({self._table.distribution_of(provider)}) cannot "
+                        f"say whether it runs here: {cause(error)}."
+                    ) from error
+            yield provider, component, skip
