@@ -12,7 +12,7 @@ from torch import nn
 
 from tfq_bench.api import StepCursor
 from tfq_bench.quant.state.affine import affine_from_range, per_channel, quantize
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.onednn import Geometry
@@ -43,7 +43,7 @@ def _quantized(module) -> QuantizedLayer:
         weight=quantize(weight, per_channel(scale, weight), per_channel(zero, weight), 8),
         scale=scale,
         zero_point=zero,
-        activation=ActivationTable(bits=8, scale=input_scale, zero_point=input_zero),
+        activation=ActivationQParams(bits=8, scale=input_scale, zero_point=input_zero),
     )
     kind = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
     return QuantizedLayer(

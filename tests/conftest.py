@@ -179,7 +179,7 @@ def tiny_suite(plugin_host, tmp_path):
 def project(tiny_suite, tmp_path):
     """A function that plans a tiny suite: its plan, plugin table, run folder and workbench."""
     from tfq_bench.host.table import discover
-    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.plan.planner import make_plan
     from tfq_bench.plan.suite import load_suite
     from tfq_bench.store.run import RunFolder
@@ -189,8 +189,8 @@ def project(tiny_suite, tmp_path):
         plan = make_plan(spec, table)
         folder = RunFolder.prepare(tmp_path / name)
         folder.write(spec.text, plan.to_json())
-        bench = Workbench(plan, table, folder.artefacts)
-        return types.SimpleNamespace(plan=plan, table=table, folder=folder, bench=bench)
+        context = CellContext(plan, table, folder.artefacts)
+        return types.SimpleNamespace(plan=plan, table=table, folder=folder, context=context)
 
     return make
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfq_bench.keys import canonical, content_digest, definition_id, digest, file_digest
-from tfq_bench.types.border import MetricDefinition
+from tfq_bench.types import MetricDefinition
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 LEAVES = LEAVES.filter(lambda value: value not in (float("inf"), float("-inf")))

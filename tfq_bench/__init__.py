@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tfq_bench.version import __version__
+
 if TYPE_CHECKING:
     from tfq_bench.store.frames import load_records
 
 __all__ = ["__version__", "load_records"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """What plugin authors import: ``from tfq_bench import api``.
 
-Providers describe a plugin, border types carry data, protocols say what to implement, and
+Providers describe a plugin, types carry data, protocols say what to implement, and
 `hookimpl` marks the functions that the host calls. The toolkit for quantizers is
 `tfq_bench.quant`, the metrics' building blocks are `tfq_bench.metrics`; fixtures and contract tests
 are in `tfq_bench.testing`.
@@ -20,27 +20,34 @@ from tfq_bench.protocols import *  # noqa: F403
 from tfq_bench.protocols import __all__ as _protocols
 from tfq_bench.providers import *  # noqa: F403
 from tfq_bench.providers import __all__ as _providers
-from tfq_bench.types.border import *  # noqa: F403
-from tfq_bench.types.border import __all__ as _border
+from tfq_bench.types import *  # noqa: F403
+from tfq_bench.types import __all__ as _types
 from tfq_bench.types.models import *  # noqa: F403
-from tfq_bench.types.models import __all__ as _model_protocols
+from tfq_bench.types.models import __all__ as _models
 from tfq_bench.types.networks import *  # noqa: F403
 from tfq_bench.types.networks import __all__ as _networks
+from tfq_bench.types.tasks import Done, Outcome, Progress, Start, Task, Work
 
 hookimpl = pluggy.HookimplMarker("tfq_bench")
 """Marks a function of a plugin's entry-point module as a hook implementation."""
 
 __all__ = [
+    "Done",
+    "Outcome",
+    "Progress",
+    "Start",
+    "Task",
+    "Work",
     "digest",
-    "hookimpl",
     "file_digest",
     "harmless",
+    "hookimpl",
     "parse_json",
     "printable",
     *_assets,
     *_providers,
-    *_border,
-    *_model_protocols,
+    *_types,
+    *_models,
     *_networks,
     *_protocols,
     *_errors,

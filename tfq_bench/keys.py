@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfq_bench.types.border import MetricDefinition
+    from tfq_bench.types import MetricDefinition
 
 __all__ = ["canonical", "content_digest", "definition_id", "digest", "file_digest", "files_below"]
 

@@ -3,7 +3,7 @@
 The order of a cell: a `Model` is loaded; its `Sampler` gives the timesteps; a `Quantizer` says
 what it must see, sees it and returns a `QuantizedState`; a `Backend` turns that into a `Lowered`
 network; the sampler draws images with it; each `Metric` reads what came out. `Model` and `Sampler`
-are in `model_protocols`.
+are in `types.models`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from tfq_bench.executors.base import Done, Start, Work
-    from tfq_bench.pipeline.tasks import Task
     from tfq_bench.quant.state.quantized_state import QuantizedState
-    from tfq_bench.types.border import CalibrationData, CalibrationNeeds, MetricValue
+    from tfq_bench.types import CalibrationData, CalibrationNeeds, MetricValue
     from tfq_bench.types.networks import LoadedModel, Lowered
+    from tfq_bench.types.tasks import Done, Progress, Start, Task, Work
 
 __all__ = [
     "Backend",
@@ -29,13 +28,9 @@ __all__ = [
     "Executor",
     "Metric",
     "NamesValues",
-    "Progress",
     "Quantizer",
     "Renderer",
 ]
-
-Progress = Callable[[float, str], None]
-"""Called with the finished fraction in [0, 1] and a short text."""
 
 
 class Quantizer(Protocol):

@@ -13,7 +13,7 @@ from tfq_bench.stats.intervals import median_interval, normal_interval
 from tfq_bench.store import records
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing.plugin_host import plugin_host
-from tfq_bench.types.border import MeasuredBy, MetricDefinition, MetricValue, Record
+from tfq_bench.types import MeasuredBy, MetricDefinition, MetricValue, Record
 from tfq_bench_reports.renderer import HtmlRenderer
 
 __all__ = ["plugin_host"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfq_bench.types.border import Interval
+from tfq_bench.types import Interval
 from tfq_bench_reports import formatting
 from tfq_bench_reports.view.naming import short_names
 from tfq_bench_reports.view.redact import redact

@@ -9,7 +9,7 @@ from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
-from tfq_bench.types.border import MetricDefinition, MetricValue, Record
+from tfq_bench.types import MetricDefinition, MetricValue, Record
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from tfq_bench.cli import main
 from tfq_bench.store import records
 from tfq_bench.store.run import RunFolder
-from tfq_bench.types.border import MetricDefinition, MetricValue, Record
+from tfq_bench.types import MetricDefinition, MetricValue, Record
 
 RENDERER = """
 from tfq_bench.api import RendererProvider, hookimpl

@@ -8,7 +8,7 @@ from tfq_bench.cli import main
 from tfq_bench.executors.inline import InlineExecutor
 from tfq_bench.output.progress import ProgressLines
 from tfq_bench.pipeline import cell
-from tfq_bench.pipeline.run import carry_out
+from tfq_bench.pipeline.run import execute_plan
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_from_planned_to_failed_to_finished(project, status, monkeypatch):
     assert {("unfinished", 0, None)} == set(status(found.folder.path).values())
 
     def carry():
-        carry_out(
+        execute_plan(
             found.plan,
             found.table,
             found.folder,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfq_bench.pipeline.tasks import Outcome, Task
+from tfq_bench.types.tasks import Outcome, Task
 
 
 @pytest.fixture

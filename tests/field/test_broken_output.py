@@ -12,11 +12,11 @@ from tfq_bench.pipeline.quantize import quantize
 from tfq_bench.pipeline.sample import draw
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.store.shapes import LEVEL
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import TinyModel, load_tiny
-from tfq_bench.types.border import CalibrationData, CalibrationNeeds, Scheme
+from tfq_bench.types import CalibrationData, CalibrationNeeds, Scheme
 
 
 def silent(*_):
@@ -198,7 +198,7 @@ def test_scales_that_are_no_scales(value, where):
     bad = torch.tensor([value])
     if where == "activation":
         with pytest.raises(QuantizationError, match="scales must be finite and positive"):
-            ActivationTable(bits=8, scale=bad, zero_point=torch.zeros(1, dtype=torch.int32))
+            ActivationQParams(bits=8, scale=bad, zero_point=torch.zeros(1, dtype=torch.int32))
         return
     if where == "bias":
         if np.isfinite(value):

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.compare import compare_runs
-from tfq_bench.stats.facts import CellFacts, Measured, flaw
+from tfq_bench.stats.facts import CellResults, Measured, flaw
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN, Rule
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing.fuzzing import fuzz
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue, Record
+from tfq_bench.types import Interval, MetricDefinition, MetricValue, Record
 
 PSNR = MetricValue(
     definition=MetricDefinition(
@@ -247,7 +247,7 @@ RULES = st.sampled_from(
 def test_fuzz_a_pass_rests_on_finite_numbers_and_errors(run, base, rules, direction):
     """Whatever a number, its interval and its replicates are, it is judged or it fails."""
     first, second = (
-        CellFacts(
+        CellResults(
             key="k",
             label="c",
             axes={},

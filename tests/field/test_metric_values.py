@@ -23,7 +23,7 @@ from tfq_bench.pipeline.values import checked_values
 from tfq_bench.store.records import metric_from_json, metric_to_json
 from tfq_bench.store.run import RunFolder
 from tfq_bench.testing.fuzzing import fuzz
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
+from tfq_bench.types import Interval, MetricDefinition, MetricValue
 
 METRIC = """
 import math

@@ -14,8 +14,8 @@ import torch
 from tfq_bench.cli import main
 from tfq_bench.errors import StoreError
 from tfq_bench.executors.base import Queue
-from tfq_bench.pipeline.tasks import Outcome, Task
 from tfq_bench.store.run import RunFolder
+from tfq_bench.types.tasks import Outcome, Task
 
 BAD = """
 import gc, logging, os, random, signal, sys, warnings
@@ -463,7 +463,7 @@ class Odd:
                 done(replace(outcome, task=replace(task, outputs=("0" * 64,))))
 
 from dataclasses import replace
-from tfq_bench.pipeline.tasks import Outcome
+from tfq_bench.types.tasks import Outcome
 
 @api.hookimpl
 def tfq_executors():

@@ -19,7 +19,7 @@ from tfq_bench.quant.state.storage import _digest, load_state, save_state
 from tfq_bench.testing.fuzzing import fuzz
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 LOADED = load_tiny(steps=3)
 SCALARS = (

@@ -8,19 +8,19 @@ import torch
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import (
     UNIFORM,
-    ActivationTable,
+    ActivationQParams,
     LayerPart,
     QuantizedLayer,
     resolve,
     simulate,
 )
 from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.learn.reconstruct import reconstruct
 from tfq_bench.quant.lower.simulate import SimulatedLayer
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationNeeds, Scheme
+from tfq_bench.types import CalibrationNeeds, Scheme
 from tfq_bench.types.networks import StepCursor
 from tfq_bench_qdiffusion.quantizer import QDiffusion
 from tfq_bench_tfmq.quantizer import Tfmq
@@ -56,7 +56,7 @@ def test_sums_on_tensor_cores_are_those_of_float64(kind, wbits):
                 weight=weight,
                 scale=ones,
                 zero_point=torch.full((128,), 2 ** (wbits - 1), dtype=torch.int32),
-                activation=ActivationTable(
+                activation=ActivationQParams(
                     bits=8, scale=torch.ones(1), zero_point=torch.tensor([100], dtype=torch.int32)
                 ),
             ),
@@ -84,7 +84,7 @@ def _reconstructed(device):
         samples=tuple((step, image) for step in range(4) for image in range(8))
     )
     data = capture(loaded, needs, seed=1, batch=8, progress=ignore)
-    working = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), split=True)
+    working = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), split=True)
     return reconstruct(
         working,
         data,

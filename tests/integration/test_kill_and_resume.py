@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from tfq_bench.pipeline.tasks import STAGES
 from tfq_bench.store.run import RunFolder
+from tfq_bench.types.tasks import STAGES
 
 KILLER = """
 import os, signal

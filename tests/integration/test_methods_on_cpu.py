@@ -9,7 +9,7 @@ from tfq_bench.quant import RoundToNearest, network_parity
 from tfq_bench.quant.lower import simulate
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_ptq4dm.quantizer import Ptq4dm
 from tfq_bench_qdiffusion import presets as qdiffusion_presets

@@ -7,7 +7,7 @@ import torch
 
 from tfq_bench.metrics.bits import Bits
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 
 def _values(inputs) -> dict[str, float]:

@@ -15,10 +15,10 @@ from tfq_bench.metrics.paired import Paired
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
 from tfq_bench.quant.lower.simulate import simulate
-from tfq_bench.stats.facts import CellFacts, Measured
+from tfq_bench.stats.facts import CellResults, Measured
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN
-from tfq_bench.types.border import MetricValue
+from tfq_bench.types import MetricValue
 
 MARGINS = {
     "psnr": 0.25,
@@ -91,7 +91,7 @@ def test_a_gate_without_rules_goes_by_the_margin(definitions, name, best):
             environment="e",
             hardware="h",
         )
-        return CellFacts(key="", label="c", axes={}, status="ok", values={name: measured})
+        return CellResults(key="", label="c", axes={}, status="ok", values={name: measured})
 
     for share, code in ((0.5, 0), (1.5, 1)):
         loss = share * MARGINS[name] if MARGINS[name] else (share - 0.5) * 1e-6

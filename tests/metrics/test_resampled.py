@@ -7,7 +7,7 @@ import pytest
 
 from tfq_bench.metrics.resampled import bootstrap_value, mean_over_images
 from tfq_bench.stats.intervals import REPLICATES, bootstrap_counts, normal_interval, resampling_id
-from tfq_bench.types.border import MetricDefinition
+from tfq_bench.types import MetricDefinition
 
 DEFINITION = MetricDefinition(name="x", unit="", direction="lower", summary="")
 

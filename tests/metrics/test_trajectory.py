@@ -15,7 +15,7 @@ from tfq_bench.pipeline.sample import draw
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 from tfq_bench.types.networks import Lowered, StepCursor
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tfq_bench.stats.compare import Delta
 from tfq_bench.stats.verdicts import GateResult, Verdict
-from tfq_bench.types.border import Interval
+from tfq_bench.types import Interval
 
 
 @pytest.fixture

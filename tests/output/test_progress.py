@@ -7,7 +7,7 @@ import pytest
 
 from tfq_bench.output import progress
 from tfq_bench.output.progress import ProgressLines, duration
-from tfq_bench.pipeline.tasks import Outcome, Task
+from tfq_bench.types.tasks import Outcome, Task
 
 
 class Terminal(io.StringIO):

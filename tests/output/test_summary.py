@@ -6,7 +6,7 @@ from tfq_bench.executors.inline import InlineExecutor
 from tfq_bench.output.progress import ProgressLines
 from tfq_bench.output.summary import summary
 from tfq_bench.pipeline import cell
-from tfq_bench.pipeline.run import carry_out
+from tfq_bench.pipeline.run import execute_plan
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def shown(project, monkeypatch):
         found = project(metrics=("paired", "bits"), **options)
         executor = InlineExecutor(found.folder.path)
         watcher = ProgressLines(found.plan)
-        carry_out(found.plan, found.table, found.folder, executor, environment="e", watcher=watcher)
+        execute_plan(
+            found.plan, found.table, found.folder, executor, environment="e", watcher=watcher
+        )
         text = summary(found.plan, found.folder.artefacts, found.folder.records())
         return text.splitlines()
 
@@ -50,7 +52,7 @@ def test_columns_that_do_not_fit_are_named(shown):
 def test_a_failed_cell_says_so_in_its_row(shown, monkeypatch):
     """A row without numbers would look like a gap in the metrics."""
 
-    def broken(bench, planned, task, progress):
+    def broken(context, planned, task, progress):
         raise ValueError("boom")
 
     monkeypatch.setitem(cell._STAGES, "calibrate", broken)

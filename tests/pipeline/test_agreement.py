@@ -8,11 +8,11 @@ import torch
 from tfq_bench.errors import LoweringError
 from tfq_bench.pipeline.agreement import Agreement, largest_difference
 from tfq_bench.quant.lower.simulate import simulate
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.temporal_cache import TemporalCache
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import TinyModel, load_tiny
-from tfq_bench.types.border import Guidance, Scheme
+from tfq_bench.types import Guidance, Scheme
 from tfq_bench.types.networks import StepCursor
 
 STEPS = 5
@@ -43,7 +43,7 @@ def stepwise(state):
     grown = torch.arange(STEPS) / 100 + 1
 
     def wider(table):
-        return ActivationTable(
+        return ActivationQParams(
             scale=table.scale[0] * grown,
             zero_point=table.zero_point[0].repeat(STEPS),
             bits=table.bits,

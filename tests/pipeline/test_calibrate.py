@@ -9,7 +9,7 @@ from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture, load_calibration, save_calibration
 from tfq_bench.seeds import noise
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationNeeds
+from tfq_bench.types import CalibrationNeeds
 
 STEPS = 5
 SEED = 7

@@ -7,7 +7,8 @@ import pytest
 from tfq_bench.errors import StoreError
 from tfq_bench.pipeline.cell import cell_log, run_task
 from tfq_bench.pipeline.judge import FailedMetrics
-from tfq_bench.pipeline.tasks import STAGES, Outcome, tasks_of
+from tfq_bench.pipeline.tasks import tasks_of
+from tfq_bench.types.tasks import STAGES, Outcome
 
 METRIC = """
 from tfq_bench import api
@@ -26,7 +27,7 @@ def perform(found, *stages):
     """Runs the tasks of these stages in order."""
     for task in tasks_of(found.plan):
         if task.stage in stages:
-            run_task(found.bench, task, lambda *_: None)
+            run_task(found.context, task, lambda *_: None)
 
 
 def test_every_stage_leaves_its_artefact(project):
@@ -43,7 +44,7 @@ def test_a_finished_task_is_not_run_again(project, monkeypatch):
     perform(found, *STAGES)
     before = {path: path.stat().st_mtime_ns for path in found.folder.path.glob("artefacts/*/*")}
     assert before
-    monkeypatch.setattr(found.bench, "loaded", None)
+    monkeypatch.setattr(found.context, "loaded", None)
     perform(found, *STAGES)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -76,7 +77,7 @@ def test_a_metric_that_raises_keeps_no_other_from_being_computed(
     perform(found, *STAGES[:-1])
     evaluate = next(task for task in tasks_of(found.plan) if task.stage == "evaluate")
     with pytest.raises(FailedMetrics) as caught:
-        run_task(found.bench, evaluate, lambda *_: None)
+        run_task(found.context, evaluate, lambda *_: None)
     assert reason in str(Outcome.of_metrics(evaluate, caught.value.reasons).reason)
     bad, good, control = evaluate.outputs
     assert not found.folder.artefacts.has("evaluate", bad)

@@ -9,7 +9,7 @@ from tfq_bench.pipeline.cell import run_task
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.store.artefacts import ArtefactStore
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 
 class Interrupted(RoundToNearest):
@@ -34,7 +34,7 @@ def test_checkpoint_outlives_a_stop_and_not_the_result(tmp_path):
         execution="simulated", cell=SimpleNamespace(seed=0, label="a cell"), keys=None
     )
     store = ArtefactStore(tmp_path)
-    bench = SimpleNamespace(
+    context = SimpleNamespace(
         store=store,
         plan=SimpleNamespace(find=lambda _: planned),
         quantizer=lambda _: quantizer,
@@ -43,9 +43,9 @@ def test_checkpoint_outlives_a_stop_and_not_the_result(tmp_path):
     )
     task = SimpleNamespace(stage="quantize", cell="cell", shard=None, outputs=("abc123",))
     with pytest.raises(KeyboardInterrupt):
-        run_task(bench, task, lambda *_: None)
+        run_task(context, task, lambda *_: None)
     assert not store.has("quantize", "abc123")
-    bench.store = ArtefactStore(tmp_path)  # as a new process opens it
-    run_task(bench, task, lambda *_: None)
-    assert bench.store.has("quantize", "abc123")
+    context.store = ArtefactStore(tmp_path)  # as a new process opens it
+    run_task(context, task, lambda *_: None)
+    assert context.store.has("quantize", "abc123")
     assert not list(tmp_path.rglob("kept"))

@@ -14,27 +14,27 @@ def sampled(project):
     found = project()
     for task in reversed(tasks_of(found.plan)):
         if task.stage == "sample" and found.plan.find(task.cell).reference is None:
-            run_task(found.bench, task, lambda *_: None)
+            run_task(found.context, task, lambda *_: None)
     for task in tasks_of(found.plan):
         if task.stage in ("calibrate", "quantize", "lower", "sample"):
-            run_task(found.bench, task, lambda *_: None)
+            run_task(found.context, task, lambda *_: None)
     full = next(p for p in found.plan.cells if p.reference is None)
     other = next(p for p in found.plan.cells if p.reference is not None)
-    return found.bench, full, other
+    return found.context, full, other
 
 
 def test_images_are_ordered_by_index(sampled):
     """Shards stand in the plan's order, whichever was drawn first."""
-    bench, full, _ = sampled
-    shards = [CellInputs(bench, full).images[start : start + 2] for start in (0, 2)]
-    assert (4, 8, 8, 3) == CellInputs(bench, full).images.shape
+    context, full, _ = sampled
+    shards = [CellInputs(context, full).images[start : start + 2] for start in (0, 2)]
+    assert (4, 8, 8, 3) == CellInputs(context, full).images.shape
     assert not np.array_equal(*shards)
 
 
 def test_reference_is_the_full_precision_cell(sampled):
     """A quantized cell is paired with full precision; that cell itself with nothing."""
-    bench, full, other = sampled
-    mine, reference = CellInputs(bench, other), CellInputs(bench, full)
+    context, full, other = sampled
+    mine, reference = CellInputs(context, other), CellInputs(context, full)
     assert full.cell.key == mine.reference_cell
     assert np.array_equal(reference.images, mine.reference_images)
     assert (None, None) == (reference.reference_images, reference.reference_cell)
@@ -45,23 +45,23 @@ def test_reference_is_the_full_precision_cell(sampled):
 
 def test_stages_that_a_cell_lacks_have_no_facts(sampled):
     """Full precision is not calibrated; what it did run is told."""
-    bench, full, _ = sampled
-    assert {} == CellInputs(bench, full).facts("calibrate")
-    assert "full-precision" == CellInputs(bench, full).facts("lower")["execution"]
+    context, full, _ = sampled
+    assert {} == CellInputs(context, full).facts("calibrate")
+    assert "full-precision" == CellInputs(context, full).facts("lower")["execution"]
 
 
 def test_features_are_computed_once_per_set_of_images(sampled):
     """What one metric computed of the reference serves every cell that is compared with it."""
-    bench, full, other = sampled
+    context, full, other = sampled
     calls = []
 
     def compute():
         calls.append(1)
         return np.arange(3.0)
 
-    first = CellInputs(bench, full).cached("f", compute, of="cell")
-    again = CellInputs(bench, other).cached("f", compute, of="reference")
+    first = CellInputs(context, full).cached("f", compute, of="cell")
+    again = CellInputs(context, other).cached("f", compute, of="reference")
     assert [0.0, 1.0, 2.0] == first.tolist() == again.tolist()
     assert 1 == len(calls)
-    CellInputs(bench, other).cached("f", compute, of="cell")
+    CellInputs(context, other).cached("f", compute, of="cell")
     assert 2 == len(calls)

@@ -11,7 +11,7 @@ from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 
 @pytest.fixture(scope="module")

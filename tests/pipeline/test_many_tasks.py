@@ -8,9 +8,10 @@ import pytest
 import tfq_bench
 from tfq_bench.executors.inline import InlineExecutor
 from tfq_bench.pipeline import cell_records, run
-from tfq_bench.pipeline.tasks import Outcome, tasks_of
+from tfq_bench.pipeline.tasks import tasks_of
 from tfq_bench.plan.planner import make_plan
 from tfq_bench.store.artefacts import ArtefactStore
+from tfq_bench.types.tasks import Outcome
 
 SOURCES = str(Path(tfq_bench.__file__).parent)
 SHARDS = (200, 800, 2000)
@@ -58,13 +59,13 @@ def test_work_grows_as_the_number_of_tasks(project, monkeypatch, broken):
     monkeypatch.setattr(ArtefactStore, "has", lambda self, stage, key: (stage, key) in finished)
     monkeypatch.setattr(cell_records, "metric_records", lambda *_: [])
 
-    def perform(bench, task, folder, progress):
+    def execute_task(context, task, folder, progress):
         if task.stage == broken:
             return Outcome(task=task, reason="broken")
         finished.update((task.stage, key) for key in task.outputs)
         return Outcome(task=task)
 
-    monkeypatch.setattr(run, "perform", perform)
+    monkeypatch.setattr(run, "execute_task", execute_task)
     counts = []
     for shards in SHARDS:
         made = project(f"{shards}", metrics=("bits",), images=shards, shard=1)
@@ -72,7 +73,7 @@ def test_work_grows_as_the_number_of_tasks(project, monkeypatch, broken):
         watcher = Quiet()
         with Lines() as lines:
             plan = make_plan(made.plan.spec, made.table)
-            failed = run.carry_out(
+            failed = run.execute_plan(
                 plan,
                 made.table,
                 made.folder,

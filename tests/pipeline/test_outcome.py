@@ -11,7 +11,7 @@ def test_one_record_per_number_of_the_finished_metrics(project):
     full = next(p for p in found.plan.cells if p.reference is None)
     assert [] == metric_records(found.plan, full, found.folder.artefacts, "env")
     for task in tasks_of(found.plan):
-        run_task(found.bench, task, lambda *_: None)
+        run_task(found.context, task, lambda *_: None)
     records = metric_records(found.plan, full, found.folder.artefacts, "env")
     numbers = [record for record in records if record.metric is not None]
     assert "mean-weight-bits" in {record.metric.definition.name for record in numbers}

@@ -9,7 +9,7 @@ from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.quantize import full_precision, quantize
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 
 def run(change=lambda state: state):

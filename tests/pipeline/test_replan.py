@@ -8,8 +8,9 @@ import pytest
 from tfq_bench.errors import SuiteError
 from tfq_bench.host.table import PluginTable, discover
 from tfq_bench.pipeline.replan import plan_again
-from tfq_bench.pipeline.tasks import STAGES, tasks_of_cell
+from tfq_bench.pipeline.tasks import tasks_of_cell
 from tfq_bench.plan.plan import Plan
+from tfq_bench.types.tasks import STAGES
 
 METRICS = ("paired", "timing", "bits")
 

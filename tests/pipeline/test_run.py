@@ -4,7 +4,7 @@ import pytest
 
 from tfq_bench.errors import StoreError
 from tfq_bench.executors.inline import InlineExecutor
-from tfq_bench.pipeline.run import carry_out, perform
+from tfq_bench.pipeline.run import execute_plan, execute_task
 from tfq_bench.pipeline.tasks import tasks_of
 
 OBSERVER = """
@@ -48,7 +48,7 @@ class Watcher:
 
 def carry(found, watcher=None, environment="env"):
     """Labels of the cells that failed."""
-    failed = carry_out(
+    failed = execute_plan(
         found.plan,
         found.table,
         found.folder,
@@ -65,10 +65,10 @@ def break_stage(monkeypatch, stage, error, label=None):
 
     original = cell._STAGES[stage]
 
-    def broken(bench, planned, task, progress):
+    def broken(context, planned, task, progress):
         if label in (None, planned.cell.label):
             raise error
-        original(bench, planned, task, progress)
+        original(context, planned, task, progress)
 
     monkeypatch.setitem(cell._STAGES, stage, broken)
 
@@ -189,7 +189,7 @@ def test_perform_turns_errors_into_reasons(project, monkeypatch):
     found = project()
     task = tasks_of(found.plan)[0]
     break_stage(monkeypatch, task.stage, ValueError("boom"))
-    outcome = perform(found.bench, task, found.folder, lambda *_: None)
+    outcome = execute_task(found.context, task, found.folder, lambda *_: None)
     assert (task, "ValueError: boom", None) == (outcome.task, outcome.reason, outcome.blocked)
 
 

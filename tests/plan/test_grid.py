@@ -8,7 +8,7 @@ from tfq_bench.errors import SuiteError
 from tfq_bench.plan.grid import matches, schemes, unsupported, variants
 from tfq_bench.plan.suite import Entry, Exclude
 from tfq_bench.providers import BackendProvider, QuantizerProvider
-from tfq_bench.types.border import Cell, Component, Scheme
+from tfq_bench.types import Cell, Component, Scheme
 
 QUANTIZER = QuantizerProvider(
     name="crude",

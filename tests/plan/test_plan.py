@@ -7,7 +7,7 @@ import pytest
 from tfq_bench.errors import SuiteError
 from tfq_bench.pipeline.tasks import tasks_of
 from tfq_bench.plan.plan import Plan, cell_axes
-from tfq_bench.types.border import Cell, Component, Scheme
+from tfq_bench.types import Cell, Component, Scheme
 
 SKIPPED = '[[backend]]\nname = "gap"\n'
 GAP = """

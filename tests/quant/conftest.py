@@ -7,7 +7,7 @@ from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.state.affine import dequantize, per_channel
 from tfq_bench.testing.tiny import TinyModel
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 from tfq_bench.types.networks import LoadedModel
 
 

@@ -10,7 +10,7 @@ import torch
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant.guidance import branches, guided_prediction
 from tfq_bench.testing.tiny import TinyModel, load_tiny
-from tfq_bench.types.border import CalibrationNeeds, Guidance
+from tfq_bench.types import CalibrationNeeds, Guidance
 
 
 class Conditional(TinyModel):

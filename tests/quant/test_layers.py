@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import nn
 
 from tfq_bench.quant.layers import input_parts, part_name
-from tfq_bench.types.border import Layer
+from tfq_bench.types import Layer
 
 SHORTCUT = Layer(
     name="a.shortcut",

@@ -18,7 +18,7 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 TIME = ("time_mlp.0", "time_mlp.2", "first.time", "second.time")
 

@@ -13,7 +13,7 @@ from tfq_bench.quant.calibrate.temporal import float16_caches, temporal_errors, 
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.state.storage import save_state
-from tfq_bench.types.border import CalibrationNeeds, Scheme
+from tfq_bench.types import CalibrationNeeds, Scheme
 
 
 def silent(done, text):

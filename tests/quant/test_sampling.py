@@ -13,7 +13,7 @@ from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.sampling import SampledBatch
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationNeeds
+from tfq_bench.types import CalibrationNeeds
 
 STEPS, IMAGES, SEED = 4, (0, 1, 2), 7
 SAMPLERS = pytest.mark.parametrize("sampler", ["ddim", "ddim-stochastic"])

@@ -8,8 +8,8 @@ import pytest
 
 from tfq_bench.errors import NotComparable, UsageError
 from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference, delta
-from tfq_bench.stats.facts import CellFacts, Measured, find_cell
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
+from tfq_bench.stats.facts import CellResults, Measured, find_cell
+from tfq_bench.types import Interval, MetricDefinition, MetricValue
 
 
 def value(number, replicates=(), *, pairing="p", interval=None, direction="lower", **parameters):
@@ -40,7 +40,7 @@ def interval(low, high, level=0.95):
 
 def cell(key, values, *, backend="simulate", reference=None):
     """A cell with metric values and their hardware, by name."""
-    return CellFacts(
+    return CellResults(
         key=key,
         label=f"tiny / rtn / {backend}",
         axes={"backend": backend},

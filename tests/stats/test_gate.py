@@ -7,10 +7,10 @@ import pytest
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellFacts, Measured
+from tfq_bench.stats.facts import CellResults, Measured
 from tfq_bench.stats.gate import judge
 from tfq_bench.stats.rules import BUILT_IN, Rule
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
+from tfq_bench.types import Interval, MetricDefinition, MetricValue
 
 
 def measured(
@@ -38,7 +38,7 @@ def measured(
 
 def cell(*numbers, backend="cpu", status="ok", reason=None, key="k", seed="0"):
     """A cell whose place in the grid is its backend and its seed."""
-    return CellFacts(
+    return CellResults(
         key=key,
         label=f"tiny / rtn W4A8 / {backend}",
         axes={"backend": backend, "seed": seed},
@@ -50,7 +50,7 @@ def cell(*numbers, backend="cpu", status="ok", reason=None, key="k", seed="0"):
 
 def gate(run, base, *rules):
     """The result for lists of cells, or for one number each."""
-    run, base = ([x] if isinstance(x, CellFacts) else x for x in (run, base))
+    run, base = ([x] if isinstance(x, CellResults) else x for x in (run, base))
     run, base = ([cell(x)] if isinstance(x, Measured) else x for x in (run, base))
     return judge(run, base, (*BUILT_IN, *rules))
 

@@ -9,7 +9,7 @@ import pytest
 
 from tfq_bench.errors import SuiteError
 from tfq_bench.stats.rules import BUILT_IN, load_rules
-from tfq_bench.types.border import MetricDefinition
+from tfq_bench.types import MetricDefinition
 
 SCHEMA = json.loads((files("tfq_bench") / "schemas" / "rules.schema.json").read_text())
 

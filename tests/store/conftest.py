@@ -4,7 +4,7 @@ import pytest
 
 from tfq_bench.keys import definition_id
 from tfq_bench.store.run import RunFolder
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue, Record
+from tfq_bench.types import Interval, MetricDefinition, MetricValue, Record
 
 AXES = {"model": "tiny", "quantizer": "rtn", "scheme": "W4A8", "wbits": "4", "abits": "8"}
 AXES |= {"policy": "uniform", "backend": "simulate", "seed": "0"}

@@ -15,7 +15,8 @@ from tfq_bench.store import baseline, record_json
 from tfq_bench.store.codec import Struct
 from tfq_bench.store.records import append, read
 from tfq_bench.store.shapes import Misfit
-from tfq_bench.types.border import Key, Record
+from tfq_bench.types import Record
+from tfq_bench.types.records import Key
 
 STORED = Path(__file__).with_name("stored.jsonl")
 

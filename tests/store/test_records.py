@@ -16,7 +16,7 @@ import pytest
 from tfq_bench.errors import StoreError
 from tfq_bench.keys import definition_id
 from tfq_bench.store.records import append, read, record_from_json, record_to_json
-from tfq_bench.types.border import MeasuredBy
+from tfq_bench.types import MeasuredBy
 
 SCHEMA = json.loads((files("tfq_bench") / "schemas" / "record.schema.json").read_text())
 

@@ -16,7 +16,7 @@ from tfq_bench.testing.contracts import (
     QuantizerContract,
 )
 from tfq_bench.testing.tiny import TinyModel
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue, Scheme
+from tfq_bench.types import Interval, MetricDefinition, MetricValue, Scheme
 
 SCHEMES = (Scheme(wbits=8, abits=8), Scheme(wbits=4, abits=8), Scheme(wbits=4, abits=32))
 

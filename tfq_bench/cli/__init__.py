@@ -18,11 +18,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from tfq_bench import __version__
 from tfq_bench.cli.exits import ErrorReporter, ShortFormatter
 from tfq_bench.cli.streams import no_silent_end, open_streams
 from tfq_bench.errors import UsageError, nearest
 from tfq_bench.foreign import interrupts
+from tfq_bench.version import __version__
 
 __all__ = ["VERBS", "Parser", "main"]
 

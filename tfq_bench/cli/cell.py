@@ -31,8 +31,8 @@ from tfq_bench.host.table import PluginTable, discover
 from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.tasks import Outcome, Task
     from tfq_bench.plan.plan import Plan
+    from tfq_bench.types.tasks import Outcome, Task
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -104,20 +104,20 @@ def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
 
 
 def _run(args: argparse.Namespace, folder: RunFolder, table: PluginTable) -> Outcome:
-    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.pipeline.replan import plan_again
-    from tfq_bench.pipeline.run import perform
+    from tfq_bench.pipeline.run import execute_task
     from tfq_bench.pipeline.tasks import unfinished
 
     plan = plan_again(folder, table, args.cell, args.stage)
     todo = unfinished(_chosen(args, plan), folder.artefacts)
     if not todo:
         raise NothingToDo("every task that was asked for is finished; there is nothing to repeat.")
-    bench = Workbench(plan, table, folder.artefacts)
+    context = CellContext(plan, table, folder.artefacts)
     for task in todo:
         if args.outcome is None:
             print(f"{task.stage}{'' if task.shard is None else f', shard {task.shard}'}")
-        outcome = perform(bench, task, folder, lambda *_: None)
+        outcome = execute_task(context, task, folder, lambda *_: None)
         if outcome.reason is not None:
             break
     return outcome

@@ -14,7 +14,7 @@ from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
     from tfq_bench.stats.compare import Comparison
-    from tfq_bench.stats.facts import CellFacts
+    from tfq_bench.stats.facts import CellResults
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -64,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.to is not None and args.b is not None:
         raise UsageError("--to names a cell of the only run; leave one of the two out.")
     first = run_facts(RunFolder.open(args.a))
-    second: tuple[CellFacts, ...] = ()
+    second: tuple[CellResults, ...] = ()
     if args.to is not None:
         one = find_cell(first, args.to)
         rows = compare_with_cell(first, one)

@@ -13,8 +13,8 @@ from tfq_bench.plan.planner import make_plan
 from tfq_bench.plan.suite import load_suite
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.tasks import Task
     from tfq_bench.plan.plan import Plan
+    from tfq_bench.types.tasks import Task
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 

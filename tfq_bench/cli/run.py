@@ -121,7 +121,7 @@ def _carry_out(
 
     from tfq_bench.output.progress import ProgressLines
     from tfq_bench.output.summary import summary
-    from tfq_bench.pipeline.run import carry_out
+    from tfq_bench.pipeline.run import execute_plan
     from tfq_bench.provenance.environment import capture
 
     if plan.spec.device == "cuda" and not torch.cuda.is_available():
@@ -130,11 +130,13 @@ def _carry_out(
             "'device = \"cpu\"' under [suite], or run it on a machine with a GPU."
         )
     torch.set_num_threads(plan.spec.threads)
-    environment = folder.add_environment(capture(table))
+    environment = folder.add_environment(capture(table.plugins))
     _tell(folder)
     watcher = ProgressLines(plan)
     try:
-        failed = carry_out(plan, table, folder, executor, environment=environment, watcher=watcher)
+        failed = execute_plan(
+            plan, table, folder, executor, environment=environment, watcher=watcher
+        )
     finally:
         watcher.close()
         _tell(folder)

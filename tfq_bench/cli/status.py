@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.stats.facts import CellFacts
+from tfq_bench.stats.facts import CellResults
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 
@@ -48,7 +48,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cell(folder: RunFolder, cell: dict[str, Any], facts: CellFacts) -> dict[str, Any]:
+def _cell(folder: RunFolder, cell: dict[str, Any], facts: CellResults) -> dict[str, Any]:
     """Results are counted by artefacts; finished is what a gate or a baseline takes as finished."""
     parts = [
         (stage, key)

@@ -4,8 +4,3 @@ An executor gets tasks in an order in which dependencies come first. It starts a
 tasks it needs have finished, gives up a task when one of them failed, runs an exclusive task
 alone, and reports each end by calling `done`.
 """
-
-from tfq_bench.executors.base import Done, Start, Work
-from tfq_bench.pipeline.tasks import Outcome
-
-__all__ = ["Done", "Outcome", "Start", "Work"]

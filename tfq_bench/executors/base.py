@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from tfq_bench.pipeline.tasks import Outcome
+from tfq_bench.types.tasks import Outcome, Task
 
-if TYPE_CHECKING:
-    from tfq_bench.pipeline.tasks import Task
-
-__all__ = ["Done", "Queue", "Start", "Work"]
-
-
-Work = Callable[["Task"], Outcome]
-"""Runs a task in this process and never raises, except on interruption."""
-
-Start = Callable[["Task"], None]
-Done = Callable[[Outcome], None]
+__all__ = ["Queue"]
 
 
 class Queue:

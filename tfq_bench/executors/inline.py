@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfq_bench.executors.base import Done, Queue, Start, Work
+from tfq_bench.executors.base import Queue
+from tfq_bench.types.tasks import Done, Start, Work
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.types.tasks import Task
 
 __all__ = ["InlineExecutor"]
 

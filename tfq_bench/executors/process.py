@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import DamagedArtefact, TfqError
-from tfq_bench.executors.base import Done, Queue, Start, Work
-from tfq_bench.pipeline.tasks import LOST, Outcome
-from tfq_bench.store.disk import explain
+from tfq_bench.executors.base import Queue
+from tfq_bench.store.disk import store_error
 from tfq_bench.store.run import RunFolder
+from tfq_bench.types.tasks import LOST, Done, Outcome, Start, Work
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.tasks import Task
+    from tfq_bench.types.tasks import Task
 
 __all__ = ["ProcessExecutor", "cell_command"]
 
@@ -142,7 +142,7 @@ class _Worker:
                 )
         except OSError as error:
             self._close()
-            raise explain(error, log) from error
+            raise store_error(error, log) from error
         finally:
             os.close(end)
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from tfq_bench.errors import BrokenPlugin
 from tfq_bench.host.described import shown
-from tfq_bench.types.border import CalibrationNeeds, Guidance, Topology
+from tfq_bench.types import CalibrationNeeds, Guidance, Topology
 
 __all__ = ["METHODS", "held_to_protocol"]
 

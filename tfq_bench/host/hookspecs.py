@@ -24,7 +24,7 @@ from tfq_bench.providers import (
 )
 
 if TYPE_CHECKING:
-    from tfq_bench.types.border import Cell, Record
+    from tfq_bench.types import Cell, Record
 
 __all__ = [
     "OBSERVERS",

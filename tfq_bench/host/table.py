@@ -29,7 +29,6 @@ from typing import Any
 
 import pluggy
 
-from tfq_bench import __version__
 from tfq_bench.assets.declared import Asset
 from tfq_bench.errors import (
     BrokenPlugin,
@@ -61,6 +60,7 @@ from tfq_bench.host.inspection import (
 )
 from tfq_bench.provenance.code_version import code_version, is_editable
 from tfq_bench.providers import API, OptionValue, Provider
+from tfq_bench.version import __version__
 
 __all__ = [
     "GROUP",

@@ -22,7 +22,7 @@ from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_features
 from tfq_bench.metrics.reference import reference_for
 from tfq_bench.metrics.resampled import bootstrap_value
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ import numpy as np
 from tfq_bench.metrics.feature_metric import FeatureMetric
 from tfq_bench.metrics.features import cell_logits
 from tfq_bench.metrics.resampled import bootstrap_value
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

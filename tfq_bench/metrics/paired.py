@@ -9,7 +9,7 @@ import numpy as np
 from tfq_bench.metrics.extractors import efficientnet_lite0
 from tfq_bench.metrics.features import cell_features
 from tfq_bench.metrics.resampled import mean_over_images
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

@@ -21,7 +21,7 @@ from tfq_bench.metrics.features import cell_features
 from tfq_bench.metrics.reference import reference_for
 from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.stats.intervals import jackknife_interval
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from tfq_bench.stats.intervals import (
     normal_interval,
     resampling_id,
 )
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

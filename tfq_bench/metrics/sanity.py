@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from tfq_bench.protocols import EvaluationInputs
-    from tfq_bench.types.border import MetricValue
+    from tfq_bench.types import MetricValue
 
 __all__ = ["Sanity", "image_fault", "network_fault"]
 

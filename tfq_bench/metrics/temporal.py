@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.quant.calibrate.temporal import temporal_errors, temporal_features
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from torch import Tensor

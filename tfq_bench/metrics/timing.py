@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfq_bench.providers import Direction
 from tfq_bench.stats.intervals import median_interval
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

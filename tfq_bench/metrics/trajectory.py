@@ -11,7 +11,7 @@ import torch
 from tfq_bench.errors import MetricError
 from tfq_bench.metrics.resampled import mean_over_images
 from tfq_bench.quant.sampling import SampledBatch
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from torch import Tensor

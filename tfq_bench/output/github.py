@@ -7,7 +7,7 @@ from pathlib import Path
 from tfq_bench.foreign.text import printable
 from tfq_bench.output.verdicts import to_markdown
 from tfq_bench.stats.verdicts import GateResult
-from tfq_bench.store.disk import explain
+from tfq_bench.store.disk import store_error
 
 __all__ = ["LIMIT_BYTES", "MOST_ANNOTATIONS", "append_summary", "error_lines"]
 
@@ -48,7 +48,7 @@ def append_summary(result: GateResult, path: Path) -> None:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except OSError as error:
-        raise explain(error, path) from error
+        raise store_error(error, path) from error
 
 
 def _data(text: str) -> str:

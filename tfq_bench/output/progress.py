@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.tasks import Outcome, Task
     from tfq_bench.plan.plan import Plan
+    from tfq_bench.types.tasks import Outcome, Task
 
 __all__ = ["ProgressLines", "duration"]
 

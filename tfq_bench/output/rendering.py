@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tfq_bench.errors import BrokenPlugin, TfqError
 from tfq_bench.foreign import interrupts
 from tfq_bench.host.inspection import cause, out_of_memory
-from tfq_bench.store.disk import explain, is_disk_error
+from tfq_bench.store.disk import is_disk_error, store_error
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable
@@ -39,7 +39,7 @@ def write_report(
         if interrupts.asked_for(error) or out_of_memory(error):
             raise
         if is_disk_error(error, target.parent):
-            raise explain(error, target) from error
+            raise store_error(error, target) from error
         raise BrokenPlugin(f"{table.where(provider)}: render raised {cause(error)}.") from error
     after = _state(target)
     if after is None or (target.is_file() and after == before):

@@ -13,7 +13,7 @@ from tfq_bench.store.evaluations import read_values
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan
     from tfq_bench.store.artefacts import ArtefactStore
-    from tfq_bench.types.border import Cell, Record
+    from tfq_bench.types import Cell, Record
 
 __all__ = ["broken_images", "summary"]
 

@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from tfq_bench.errors import CalibrationError
 from tfq_bench.quant.guidance import branches
 from tfq_bench.quant.sampling import SampledBatch
-from tfq_bench.types.border import CalibrationData
+from tfq_bench.types import CalibrationData
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.protocols import Progress
-    from tfq_bench.types.border import CalibrationNeeds
+    from tfq_bench.types import CalibrationNeeds
     from tfq_bench.types.networks import LoadedModel
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["capture", "load_calibration", "save_calibration"]
 

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.protocols import Quantizer
     from tfq_bench.store.artefacts import ArtefactStore
-    from tfq_bench.types.border import CalibrationData, Component
+    from tfq_bench.types import CalibrationData, Component
     from tfq_bench.types.models import Model
 
-__all__ = ["Workbench"]
+__all__ = ["CellContext"]
 
 
-class Workbench:
+class CellContext:
     """Models and networks of a plan, made when first asked for.
 
     Args:

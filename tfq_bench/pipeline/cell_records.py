@@ -13,14 +13,15 @@ from tfq_bench.pipeline.outcome import (
     metric_records,
     skip_record,
 )
-from tfq_bench.pipeline.tasks import Outcome, Task, tasks_of, tasks_of_cell, unfinished
+from tfq_bench.pipeline.tasks import tasks_of, tasks_of_cell, unfinished
 from tfq_bench.store.records import append, put_aside_damaged, read
+from tfq_bench.types.tasks import Outcome, Task
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable
     from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.run import RunFolder
-    from tfq_bench.types.border import Record
+    from tfq_bench.types import Record
 
 __all__ = ["CellRecords"]
 

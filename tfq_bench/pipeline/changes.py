@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.tasks import Task
     from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
+    from tfq_bench.types.tasks import Task
 
 __all__ = ["differences", "reasons"]
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tfq_bench.protocols import Progress
     from tfq_bench.types.networks import LoadedModel
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["LEDGER", "Meter"]
 

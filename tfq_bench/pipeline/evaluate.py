@@ -18,7 +18,7 @@ from tfq_bench.keys import digest
 from tfq_bench.pipeline.sample import FILE
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.plan.plan import PlannedCell
     from tfq_bench.quant.state.quantized_state import QuantizedState
     from tfq_bench.types.networks import LoadedModel, Lowered
@@ -36,11 +36,11 @@ DATA = frozenset({"builtins", "numpy", "torch"})
 class CellInputs:
     """An `EvaluationInputs` over the artefacts of one finished cell."""
 
-    def __init__(self, bench: Workbench, planned: PlannedCell) -> None:
-        self._bench = bench
+    def __init__(self, context: CellContext, planned: PlannedCell) -> None:
+        self._bench = context
         self._planned = planned
         reference = planned.reference
-        self._full = bench.plan.find(reference) if reference is not None else None
+        self._full = context.plan.find(reference) if reference is not None else None
         self._images: dict[str, np.ndarray] = {}
         self._digests: dict[str, str] = {}
         self._lowered = False
@@ -177,10 +177,10 @@ def _modules(compute: Callable[[], np.ndarray]) -> set[str]:
     return modules - DATA
 
 
-def stored_images(bench: Workbench, planned: PlannedCell) -> np.ndarray:
+def stored_images(context: CellContext, planned: PlannedCell) -> np.ndarray:
     """Every image of a cell, uint8 `[N, H, W, 3]`, ordered by index."""
-    shards = [load_file(bench.store.open("sample", key) / FILE) for key in planned.keys.sample]
+    shards = [load_file(context.store.open("sample", key) / FILE) for key in planned.keys.sample]
     index = np.concatenate([shard["index"] for shard in shards])
-    expected = np.arange(int(bench.plan.spec.sampling["images"]))
+    expected = np.arange(int(context.plan.spec.sampling["images"]))
     assert np.array_equal(index, expected), "shards do not cover the images exactly once"
     return np.concatenate([shard["images"] for shard in shards])

@@ -15,17 +15,17 @@ from tfq_bench.foreign import interrupts
 from tfq_bench.foreign.text import printable
 from tfq_bench.pipeline.evaluate import CellInputs, written_into
 from tfq_bench.pipeline.guard.settings import own_settings
-from tfq_bench.pipeline.tasks import RAISED
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
 from tfq_bench.seeds import derive
 from tfq_bench.store.evaluations import read_values, write_values
+from tfq_bench.types.tasks import RAISED
 
 if TYPE_CHECKING:
-    from tfq_bench.pipeline.cell_context import Workbench
+    from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.plan.plan import PlannedCell
-    from tfq_bench.protocols import Progress
-    from tfq_bench.types.border import Component, MetricValue
+    from tfq_bench.types import Component, MetricValue
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["FailedMetrics", "judge"]
 
@@ -45,7 +45,7 @@ class FailedMetrics(MetricError):
 
 
 def judge(
-    bench: Workbench, planned: PlannedCell, wanted: tuple[str, ...], progress: Progress
+    context: CellContext, planned: PlannedCell, wanted: tuple[str, ...], progress: Progress
 ) -> None:
     """Computes the values of metrics of the plan that have none yet, and stores them.
 
@@ -56,17 +56,17 @@ def judge(
         FailedMetrics: after all others are stored.
         StoreError: the run folder is at fault, no metric.
     """
-    inputs = CellInputs(bench, planned)
+    inputs = CellInputs(context, planned)
     keys = planned.keys.evaluate
     reasons: dict[str, str] = {}
-    for number, (metric, key) in enumerate(zip(bench.plan.metrics, keys, strict=True)):
+    for number, (metric, key) in enumerate(zip(context.plan.metrics, keys, strict=True)):
         progress(number / len(keys), f"metric {metric.title}")
-        if key not in wanted or bench.store.has("evaluate", key):
+        if key not in wanted or context.store.has("evaluate", key):
             continue
         try:
             with own_settings(derive(0, f"evaluate-{key}")):
-                values = _evaluate(bench, metric, keys, inputs)
-            write_values(bench.store, key, values)
+                values = _evaluate(context, metric, keys, inputs)
+            write_values(context.store, key, values)
         except (
             BaseException
         ) as error:  # SystemExit, CancelledError: it is the metric's all the same
@@ -74,46 +74,46 @@ def judge(
                 raise
             log.exception("metric %s", metric.title)
             raised = "" if isinstance(error, TfqError) else f"{RAISED}{type(error).__name__}: "
-            reasons[metric.title] = f"{raised}{_text(error)}{bench.left_behind()}"
+            reasons[metric.title] = f"{raised}{_text(error)}{context.left_behind()}"
     if reasons:
         raise FailedMetrics(reasons)
 
 
 def _evaluate(
-    bench: Workbench, component: Component, keys: tuple[str, ...], inputs: CellInputs
+    context: CellContext, component: Component, keys: tuple[str, ...], inputs: CellInputs
 ) -> tuple[MetricValue, ...]:
     """The values of one metric, once they, their names and all it was given are as they must be."""
-    metric = bench.create("metric", component)
+    metric = context.create("metric", component)
     try:
         values = metric.evaluate(inputs)
     finally:  # the next metric gets what is stored, whatever became of this one
         changed = inputs.restore()
     if changed:
         raise MetricError(written_into(changed))
-    bench.check_models()
+    context.check_models()
     checked = checked_values(values, reference=inputs.reference_cell)
     names = [value.definition.name for value in checked]
     if not isinstance(metric, NamesValues):  # what is announced, the plan has looked at
-        _refuse_taken(bench, component, names, keys)
+        _refuse_taken(context, component, names, keys)
     elif strangers := sorted(set(names) - set(metric.names)):
         raise MetricError(f"'{strangers[0]}' is not among its 'names' ({', '.join(metric.names)}).")
     return checked
 
 
 def _refuse_taken(
-    bench: Workbench, metric: Component, given: list[str], keys: tuple[str, ...]
+    context: CellContext, metric: Component, given: list[str], keys: tuple[str, ...]
 ) -> None:
     """Nothing; MetricError when another metric gives a number of the same name.
 
     A plan sees this for metrics whose names it can know; here it is seen for the others.
     """
     mine = set(map(metric.titled, given))
-    for other, key in zip(bench.plan.metrics, keys, strict=True):
+    for other, key in zip(context.plan.metrics, keys, strict=True):
         if other is metric:
             continue
-        names = set(getattr(bench.create("metric", other), "names", ()))
-        if bench.store.has("evaluate", key):
-            names |= {value.definition.name for value in read_values(bench.store, key)}
+        names = set(getattr(context.create("metric", other), "names", ()))
+        if context.store.has("evaluate", key):
+            names |= {value.definition.name for value in read_values(context.store, key)}
         if taken := sorted(mine & set(map(other.titled, names))):
             raise MetricError(
                 f"'{taken[0]}' is reported by metric '{other.title}' too, and a number needs a "

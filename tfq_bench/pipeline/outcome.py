@@ -9,12 +9,12 @@ from tfq_bench.errors import SuiteError
 from tfq_bench.foreign.text import printable
 from tfq_bench.keys import definition_id
 from tfq_bench.store.evaluations import read_values
-from tfq_bench.types.border import Record
+from tfq_bench.types import Record
 
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.artefacts import ArtefactStore
-    from tfq_bench.types.border import Component, MeasuredBy, MetricValue
+    from tfq_bench.types import Component, MeasuredBy, MetricValue
 
 __all__ = ["failed_metric_record", "failure_record", "metric_records", "skip_record"]
 

@@ -13,9 +13,10 @@ from tfq_bench.seeds import generator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfq_bench.protocols import Progress, Quantizer
-    from tfq_bench.types.border import CalibrationData, Scheme
+    from tfq_bench.protocols import Quantizer
+    from tfq_bench.types import CalibrationData, Scheme
     from tfq_bench.types.networks import LoadedModel
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["full_precision", "quantize"]
 

@@ -16,21 +16,23 @@ from tfq_bench.foreign import interrupts
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.inspection import cause
 from tfq_bench.pipeline.cell import cell_log, run_task
-from tfq_bench.pipeline.cell_context import Workbench
+from tfq_bench.pipeline.cell_context import CellContext
 from tfq_bench.pipeline.cell_records import CellRecords
 from tfq_bench.pipeline.guard.settings import own_settings
 from tfq_bench.pipeline.judge import FailedMetrics
-from tfq_bench.pipeline.tasks import Outcome, Task, unfinished
+from tfq_bench.pipeline.tasks import unfinished
 from tfq_bench.seeds import derive
+from tfq_bench.types.tasks import Outcome, Task
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable
     from tfq_bench.plan.plan import Plan, PlannedCell
-    from tfq_bench.protocols import Executor, Progress
+    from tfq_bench.protocols import Executor
     from tfq_bench.store.artefacts import ArtefactStore
     from tfq_bench.store.run import RunFolder
+    from tfq_bench.types.tasks import Progress
 
-__all__ = ["Watcher", "carry_out", "perform"]
+__all__ = ["Watcher", "execute_plan", "execute_task"]
 
 log = logging.getLogger("tfq_bench.run")
 
@@ -51,7 +53,9 @@ class Watcher(Protocol):
         """A task ended."""
 
 
-def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress) -> Outcome:
+def execute_task(
+    context: CellContext, task: Task, folder: RunFolder, progress: Progress
+) -> Outcome:
     """Runs one task in this process, logging to its cell's log.
 
     Raises:
@@ -59,7 +63,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
     """
     with cell_log(folder.log_path(task.cell)), own_settings(derive(0, task.id)):
         try:
-            run_task(bench, task, progress)
+            run_task(context, task, progress)
         except StoreError:
             log.exception("%s", task.stage)
             raise
@@ -70,7 +74,7 @@ def perform(bench: Workbench, task: Task, folder: RunFolder, progress: Progress)
                 raise
             log.exception("%s", task.stage)
             reason = str(error) if isinstance(error, TfqError) else _described(error)
-            return Outcome(task=task, reason=f"{reason}{bench.left_behind()}")
+            return Outcome(task=task, reason=f"{reason}{context.left_behind()}")
     return Outcome(task=task)
 
 
@@ -80,7 +84,7 @@ def _described(error: BaseException) -> str:
     return cause(error)
 
 
-def carry_out(
+def execute_plan(
     plan: Plan,
     table: PluginTable,
     folder: RunFolder,
@@ -122,8 +126,8 @@ def _worker(
     plan: Plan, table: PluginTable, folder: RunFolder, watcher: Watcher
 ) -> Callable[[Task], Outcome]:
     """What runs a task in this process; all tasks share a workbench."""
-    bench = cache(partial(Workbench, plan, table, folder.artefacts))
-    return lambda task: perform(bench(), task, folder, partial(watcher.progress, task))
+    context = cache(partial(CellContext, plan, table, folder.artefacts))
+    return lambda task: execute_task(context(), task, folder, partial(watcher.progress, task))
 
 
 def _execute(

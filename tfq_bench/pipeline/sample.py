@@ -20,8 +20,8 @@ from tfq_bench.quant.sampling import SampledBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.protocols import Progress
     from tfq_bench.types.networks import LoadedModel, Lowered
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["draw", "save_images"]
 

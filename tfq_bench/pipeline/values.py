@@ -26,7 +26,7 @@ from tfq_bench.pipeline.plain import (
     shown,
 )
 from tfq_bench.providers import Direction
-from tfq_bench.types.border import Interval, MetricDefinition, MetricValue
+from tfq_bench.types import Interval, MetricDefinition, MetricValue
 
 __all__ = ["checked_values"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tfq_bench.errors import SuiteError, locating
 from tfq_bench.foreign.text import printable
 from tfq_bench.providers import OptionValue, Provider, parse_options
-from tfq_bench.types.border import Component
+from tfq_bench.types import Component
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

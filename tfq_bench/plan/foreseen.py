@@ -17,7 +17,7 @@ from tfq_bench.foreign.text import printable
 from tfq_bench.host.discovery.installed import normal
 from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.protocols import ChecksImages, NamesValues
-from tfq_bench.types.border import Component, MeasuredBy
+from tfq_bench.types import Component, MeasuredBy
 from tfq_bench.types.models import Remarks
 
 if TYPE_CHECKING:

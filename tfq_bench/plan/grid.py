@@ -12,7 +12,7 @@ from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.foreign.text import printable
 from tfq_bench.plan.suite import Entry, Exclude, SuiteSpec
 from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider, quoted
-from tfq_bench.types.border import FULL_PRECISION, Cell, Scheme
+from tfq_bench.types import FULL_PRECISION, Cell, Scheme
 
 __all__ = ["matches", "refuse_absurd", "schemes", "unsupported", "variants"]
 

@@ -14,7 +14,7 @@ from tfq_bench.providers import OptionValue, Provider, parse_options
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable
     from tfq_bench.plan.suite import SuiteSpec
-    from tfq_bench.types.border import Component
+    from tfq_bench.types import Component
 
 __all__ = ["asset_identities", "known_assets", "require_assets", "suite_assets"]
 

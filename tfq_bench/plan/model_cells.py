@@ -23,7 +23,7 @@ from tfq_bench.providers import (
     Provider,
     QuantizerProvider,
 )
-from tfq_bench.types.border import Cell, Component, Scheme
+from tfq_bench.types import Cell, Component, Scheme
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

@@ -40,7 +40,7 @@ from tfq_bench.providers import (
     Provider,
     QuantizerProvider,
 )
-from tfq_bench.types.border import Component, Scheme
+from tfq_bench.types import Component, Scheme
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

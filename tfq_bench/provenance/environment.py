@@ -9,16 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from tfq_bench import __version__
 from tfq_bench.foreign.text import printable
 from tfq_bench.keys import digest
-
-if TYPE_CHECKING:
-    from tfq_bench.host.table import PluginTable
+from tfq_bench.version import __version__
 
 __all__ = [
     "SCHEMA",
@@ -85,7 +82,21 @@ ARITHMETIC_SETTINGS = (
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY")
 
 
-def capture(table: PluginTable) -> dict[str, Any]:
+class _Plugin(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def distribution(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def status(self) -> str: ...
+
+
+def capture(plugins: Iterable[_Plugin]) -> dict[str, Any]:
     """The environment as JSON-able data; the same machine and software give equal data.
 
     Imports torch, which is needed to see GPUs and thread counts.
@@ -108,7 +119,7 @@ def capture(table: PluginTable) -> dict[str, Any]:
                 "version": plugin.version,
                 "status": plugin.status,
             }
-            for plugin in table.plugins
+            for plugin in plugins
         ],
         "threads": {
             "torch": torch.get_num_threads(),

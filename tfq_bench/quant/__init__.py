@@ -22,11 +22,11 @@ from tfq_bench.quant.layers import (
     input_parts,
     replace_layer,
 )
-from tfq_bench.quant.learn.activation_qparams import by_step, set_input_tables, take
+from tfq_bench.quant.learn.activation_qparams import by_step, set_activation_qparams, take
 from tfq_bench.quant.learn.adaround import SoftRounding
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
 from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import WorkingLayer, WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
 from tfq_bench.quant.learn.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.lower.attention import calibrate_attention, is_attention, quantize_attention
 from tfq_bench.quant.lower.lowering import (
@@ -51,7 +51,7 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
-from tfq_bench.quant.rtn import RoundToNearest, activation_table, round_weight
+from tfq_bench.quant.rtn import RoundToNearest, activation_qparams, round_weight
 from tfq_bench.quant.state.affine import (
     affine_from_range,
     dequantize,
@@ -60,7 +60,7 @@ from tfq_bench.quant.state.affine import (
     quantize,
 )
 from tfq_bench.quant.state.packing import pack, unpack
-from tfq_bench.quant.state.qparams import ActivationTable, AttentionTables
+from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.state.storage import load_state, save_state
 from tfq_bench.quant.state.temporal_cache import CachedProjection, TemporalCache, unused_layers
@@ -69,14 +69,16 @@ from tfq_bench.quant.topology import trace_topology
 __all__ = [
     "POLICIES",
     "UNIFORM",
-    "ActivationTable",
+    "ActivationQParams",
     "AttentionBits",
-    "AttentionTables",
+    "AttentionQParams",
     "BitReport",
     "BlockReport",
     "CachedProjection",
     "EmaRange",
     "Exempt",
+    "FakeQuantLayer",
+    "FakeQuantNetwork",
     "InputRanges",
     "LayerBits",
     "LayerCheck",
@@ -94,9 +96,7 @@ __all__ = [
     "TemporalCache",
     "TemporalErrors",
     "WeightedLayer",
-    "WorkingLayer",
-    "WorkingNetwork",
-    "activation_table",
+    "activation_qparams",
     "affine_from_range",
     "apply_layer",
     "attention_bits",
@@ -133,7 +133,7 @@ __all__ = [
     "resolve",
     "round_weight",
     "save_state",
-    "set_input_tables",
+    "set_activation_qparams",
     "simulate",
     "take",
     "temporal_errors",

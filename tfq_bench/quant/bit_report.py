@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tfq_bench.types.border import FULL_PRECISION
+from tfq_bench.types import FULL_PRECISION
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tfq_bench.quant.state.quantized_state import QuantizedState
-    from tfq_bench.types.border import Topology
+    from tfq_bench.types import Topology
 
 __all__ = ["BitReport", "bit_report"]
 

@@ -16,7 +16,7 @@ from tfq_bench.errors import CalibrationError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.types import CalibrationData
     from tfq_bench.types.models import Model
 
 __all__ = ["branch_weights", "branches", "guided_prediction"]

@@ -12,7 +12,7 @@ from tfq_bench.errors import QuantizationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tfq_bench.types.border import Layer
+    from tfq_bench.types import Layer
 
 __all__ = [
     "WeightedLayer",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tfq_bench.errors import QuantizationError, nearest
-from tfq_bench.types.border import FULL_PRECISION, Role, Scheme, Topology
+from tfq_bench.types import FULL_PRECISION, Role, Scheme, Topology
 
 __all__ = [
     "POLICIES",

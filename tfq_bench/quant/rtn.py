@@ -22,21 +22,21 @@ from tfq_bench.quant.calibrate.temporal import float16_caches
 from tfq_bench.quant.layers import find_layer, input_parts, part_name
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions, find_policy, resolve
 from tfq_bench.quant.state.affine import affine_from_range, per_channel, quantize
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.state.storage import LayerSpill
 from tfq_bench.quant.state.temporal_cache import unused_layers
-from tfq_bench.types.border import FULL_PRECISION, CalibrationNeeds, Scheme
+from tfq_bench.types import FULL_PRECISION, CalibrationNeeds, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tfq_bench.protocols import Progress
-    from tfq_bench.types.border import CalibrationData, Layer
+    from tfq_bench.types import CalibrationData, Layer
     from tfq_bench.types.networks import LoadedModel
+    from tfq_bench.types.tasks import Progress
 
-__all__ = ["RoundToNearest", "WeightMethod", "activation_table", "round_weight"]
+__all__ = ["RoundToNearest", "WeightMethod", "activation_qparams", "round_weight"]
 
 WeightMethod = Literal["minmax", "mse"]
 Temporal = Literal["layers", "cache16"]
@@ -198,7 +198,7 @@ class RoundToNearest:
             table = None
             if bits.abits != FULL_PRECISION:
                 name = part_name(layer.name, (start, stop), len(bounds))
-                table = activation_table(*ranges.range(name, bits.abits), bits=bits.abits)
+                table = activation_qparams(*ranges.range(name, bits.abits), bits=bits.abits)
             parts.append(
                 LayerPart(
                     start=start,
@@ -223,10 +223,10 @@ def _batch(data: CalibrationData) -> int:
     return max(1, min(BATCH, BATCH_VALUES // max(1, data.x[:1].numel())))
 
 
-def activation_table(low: torch.Tensor, high: torch.Tensor, *, bits: int) -> ActivationTable:
+def activation_qparams(low: torch.Tensor, high: torch.Tensor, *, bits: int) -> ActivationQParams:
     """The codes that cover ranges, float `[T]` or `[1]` each, on the CPU."""
     scale, zero_point = affine_from_range(low, high, bits=bits)
-    return ActivationTable(bits=bits, scale=scale.cpu(), zero_point=zero_point.cpu())
+    return ActivationQParams(bits=bits, scale=scale.cpu(), zero_point=zero_point.cpu())
 
 
 def round_weight(

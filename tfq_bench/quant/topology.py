@@ -16,7 +16,7 @@ from torch import nn
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.layers import WeightedLayer
 from tfq_bench.quant.lower.attention import is_attention
-from tfq_bench.types.border import Block, Layer, LayerKind, Role, Topology
+from tfq_bench.types import Block, Layer, LayerKind, Role, Topology
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tfq_bench.stats.facts import CellFacts, Measured, by_identity
+from tfq_bench.stats.facts import CellResults, Measured, by_identity
 
 __all__ = ["arithmetic_notes", "pairs_of"]
 
@@ -40,7 +40,7 @@ def arithmetic_notes(pairs: Iterable[Pair], *, words: str) -> tuple[str, ...]:
     )
 
 
-def pairs_of(before: Sequence[CellFacts], after: Sequence[CellFacts]) -> Iterator[Pair]:
+def pairs_of(before: Sequence[CellResults], after: Sequence[CellResults]) -> Iterator[Pair]:
     """The numbers that two runs have in common; cells match by their place in the grid."""
     others = by_identity(after)
     for cell in before:

@@ -16,9 +16,9 @@ import numpy as np
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw
+from tfq_bench.stats.facts import CellResults, Measured, by_identity, flaw
 from tfq_bench.stats.intervals import LEVEL
-from tfq_bench.types.border import Interval, MeasuredBy, MetricDefinition, MetricValue
+from tfq_bench.types import Interval, MeasuredBy, MetricDefinition, MetricValue
 
 __all__ = [
     "Comparison",
@@ -124,7 +124,7 @@ class Comparison:
     volatile: bool = False
 
 
-def compare_runs(a: Sequence[CellFacts], b: Sequence[CellFacts]) -> tuple[Comparison, ...]:
+def compare_runs(a: Sequence[CellResults], b: Sequence[CellResults]) -> tuple[Comparison, ...]:
     """Every metric of every cell of two runs; cells match by axes, in A's order, then B's."""
     others, mine = by_identity(b), by_identity(a)
     rows: list[Comparison] = []
@@ -136,7 +136,7 @@ def compare_runs(a: Sequence[CellFacts], b: Sequence[CellFacts]) -> tuple[Compar
     return tuple(rows)
 
 
-def compare_with_reference(cells: Sequence[CellFacts]) -> tuple[Comparison, ...]:
+def compare_with_reference(cells: Sequence[CellResults]) -> tuple[Comparison, ...]:
     """Every cell (B) of one run against its full-precision cell (A), where both have the metric."""
     by_key = {cell.key: cell for cell in cells}
     rows: list[Comparison] = []
@@ -147,7 +147,7 @@ def compare_with_reference(cells: Sequence[CellFacts]) -> tuple[Comparison, ...]
     return tuple(rows)
 
 
-def compare_with_cell(cells: Sequence[CellFacts], one: CellFacts) -> tuple[Comparison, ...]:
+def compare_with_cell(cells: Sequence[CellResults], one: CellResults) -> tuple[Comparison, ...]:
     """Every other cell (B) of the same model against `one` (A), where both have the metric."""
     rows: list[Comparison] = []
     for cell in cells:
@@ -156,17 +156,19 @@ def compare_with_cell(cells: Sequence[CellFacts], one: CellFacts) -> tuple[Compa
     return tuple(rows)
 
 
-def _model(cell: CellFacts) -> tuple[str | None, ...]:
+def _model(cell: CellResults) -> tuple[str | None, ...]:
     return tuple(cell.axes.get(name) for name in ("model", "model_options"))
 
 
-def _common(a: CellFacts, b: CellFacts) -> Iterator[Comparison]:
+def _common(a: CellResults, b: CellResults) -> Iterator[Comparison]:
     for name in a.values:
         if name in b.values:
             yield _compare(b.label, name, a.values[name], b.values[name])
 
 
-def _compare_cells(label: str, a: CellFacts | None, b: CellFacts | None) -> Iterator[Comparison]:
+def _compare_cells(
+    label: str, a: CellResults | None, b: CellResults | None
+) -> Iterator[Comparison]:
     first, second = (cell.values if cell is not None else {} for cell in (a, b))
     for name in dict.fromkeys((*first, *second)):
         if name in first and name in second:

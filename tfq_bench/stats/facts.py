@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from tfq_bench.errors import NotComparable, UsageError, nearest
 from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
-from tfq_bench.types.border import MetricValue, Record
+from tfq_bench.types import MetricValue, Record
 
-__all__ = ["CellFacts", "Measured", "by_identity", "cell_facts", "find_cell", "flaw", "seeds_of"]
+__all__ = ["CellResults", "Measured", "by_identity", "cell_facts", "find_cell", "flaw", "seeds_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellFacts:
+class CellResults:
     """One cell, what became of it, and its numbers by metric name.
 
     Args:
@@ -70,7 +70,7 @@ def cell_facts(
     plan: Mapping[str, Any],
     records: Iterable[Record],
     environments: Mapping[str, Mapping[str, Any]],
-) -> tuple[CellFacts, ...]:
+) -> tuple[CellResults, ...]:
     """The plan's cells in plan order, with what `records` say about them.
 
     Args:
@@ -90,18 +90,18 @@ def cell_facts(
     )
 
 
-def seeds_of(cells: Iterable[CellFacts]) -> str:
+def seeds_of(cells: Iterable[CellResults]) -> str:
     """The seeds of these cells in words."""
     return ", ".join(sorted({cell.axes.get("seed", "no seed") for cell in cells}))
 
 
-def by_identity(cells: Iterable[CellFacts]) -> dict[tuple[tuple[str, str], ...], CellFacts]:
+def by_identity(cells: Iterable[CellResults]) -> dict[tuple[tuple[str, str], ...], CellResults]:
     """The cells by their place in the grid.
 
     Raises:
         NotComparable: two share one, and nobody could say which of them is meant.
     """
-    found: dict[tuple[tuple[str, str], ...], CellFacts] = {}
+    found: dict[tuple[tuple[str, str], ...], CellResults] = {}
     for cell in cells:
         if (other := found.setdefault(cell.identity, cell)) is not cell:
             raise NotComparable(
@@ -112,7 +112,7 @@ def by_identity(cells: Iterable[CellFacts]) -> dict[tuple[tuple[str, str], ...],
     return found
 
 
-def find_cell(cells: Iterable[CellFacts], name: str) -> CellFacts:
+def find_cell(cells: Iterable[CellResults], name: str) -> CellResults:
     """The one cell with this label, or whose key begins so.
 
     Raises:
@@ -152,7 +152,7 @@ def _facts(
     records: list[Record],
     hardware: Mapping[str, str],
     arithmetic: Mapping[str, Mapping[str, str]],
-) -> CellFacts:
+) -> CellResults:
     failed = [record for record in records if record.failed_metric is not None]
     bad = next((r for r in records if r.status != "ok" and r.failed_metric is None), None)
     values = {
@@ -178,7 +178,7 @@ def _facts(
         status, reason = "failed", f"metric '{failed[0].failed_metric}': {failed[0].reason}"
     else:
         status = "ok"
-    return CellFacts(
+    return CellResults(
         key=cell["key"],
         label=cell["label"],
         axes=cell["axes"],

@@ -12,7 +12,7 @@ from typing import Any
 from tfq_bench.errors import NotComparable, nearest
 from tfq_bench.stats.arithmetic import arithmetic_notes
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.facts import CellFacts, Measured, by_identity, flaw, seeds_of
+from tfq_bench.stats.facts import CellResults, Measured, by_identity, flaw, seeds_of
 from tfq_bench.stats.limits import check_hardware, held
 from tfq_bench.stats.rules import Rule
 from tfq_bench.stats.verdicts import OUTCOMES, GateResult, Outcome, Verdict
@@ -23,7 +23,7 @@ _FINITE = "a finite number whose error can be computed"
 
 
 def judge(
-    run: Sequence[CellFacts], baseline: Sequence[CellFacts], rules: Sequence[Rule]
+    run: Sequence[CellResults], baseline: Sequence[CellResults], rules: Sequence[Rule]
 ) -> GateResult:
     """Holds every cell of the run and of the baseline against the last rule that covers it.
 
@@ -59,7 +59,7 @@ def judge(
 
 
 class _Judge:
-    def __init__(self, rules: Sequence[Rule], seen: Sequence[CellFacts]) -> None:
+    def __init__(self, rules: Sequence[Rule], seen: Sequence[CellResults]) -> None:
         self.rules = rules
         self.seen = seen
         self.used: set[int] = set()
@@ -67,7 +67,7 @@ class _Judge:
         self.compared = 0
         self.pairs: list[tuple[Measured, Measured]] = []
 
-    def cell(self, cell: CellFacts, expected: CellFacts | None) -> None:
+    def cell(self, cell: CellResults, expected: CellResults | None) -> None:
         """Judges a cell of the run; `expected` is the baseline's, None when it has none such."""
         known = expected.values if expected is not None else {}
         lacking = {name: base for name, base in known.items() if name not in cell.values}
@@ -93,11 +93,11 @@ class _Judge:
             if expected is None and cell.status == "ok":
                 self._whole(cell.label, "new", "the baseline has no such cell", fails=False)
 
-    def absent(self, cell: CellFacts, reason: str) -> None:
+    def absent(self, cell: CellResults, reason: str) -> None:
         """Says which numbers of a baseline's cell are missing."""
         self._lacking(cell.label, cell.values, reason)
 
-    def other_seeds(self, mine: Sequence[CellFacts], base: Sequence[CellFacts]) -> None:
+    def other_seeds(self, mine: Sequence[CellResults], base: Sequence[CellResults]) -> None:
         """Says once that cells differ in nothing but their seed."""
         label = f"{len(base)} cells" if len(base) > 1 else base[0].label
         message = (

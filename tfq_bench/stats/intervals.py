@@ -18,7 +18,7 @@ import numpy as np
 
 from tfq_bench.errors import MetricError
 from tfq_bench.keys import digest
-from tfq_bench.types.border import Interval
+from tfq_bench.types import Interval
 
 __all__ = [
     "LEVEL",

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from tfq_bench.errors import SuiteError, locating, nearest
 from tfq_bench.foreign.text import printable
-from tfq_bench.types.border import MetricDefinition
+from tfq_bench.types import MetricDefinition
 
 __all__ = ["BUILT_IN", "RULE_KEYS", "SCHEMA", "Rule", "load_rules"]
 

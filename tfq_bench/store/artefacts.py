@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tfq_bench.errors import DamagedArtefact, StoreError
-from tfq_bench.store.disk import explain, is_disk_error, sync_folder, sync_tree
+from tfq_bench.store.disk import is_disk_error, store_error, sync_folder, sync_tree
 from tfq_bench.store.manifest import MANIFEST, Damaged, read_json, verify, write_manifest
 
 __all__ = ["ArtefactStore"]
@@ -79,7 +79,7 @@ class ArtefactStore:
         try:
             folder, lock = _temporary_folder(final)
         except OSError as error:
-            raise explain(error, final.parent) from error
+            raise store_error(error, final.parent) from error
         try:
             yield folder
             self.before_sealing()
@@ -88,7 +88,7 @@ class ArtefactStore:
             self._publish(folder, final)
         except Exception as error:
             if is_disk_error(error, self.root):
-                raise explain(error, final) from error
+                raise store_error(error, final) from error
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # gone already when it was published
@@ -140,7 +140,7 @@ class ArtefactStore:
         try:
             _remove(folder)
         except OSError as error:
-            raise explain(error, folder) from error
+            raise store_error(error, folder) from error
         return f"{damaged.found} It was removed, and is made again when it is needed."
 
     def remove_finished_checkpoints(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
-from tfq_bench.stats.facts import CellFacts, Measured, cell_facts, flaw
+from tfq_bench.stats.facts import CellResults, Measured, cell_facts, flaw
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.record_json import DEFINITION, METRIC
 from tfq_bench.store.run import RunFolder
@@ -98,10 +98,10 @@ class Baseline:
     created_from: str
     suite: str
     environments: Mapping[str, Mapping[str, Any]]
-    cells: tuple[CellFacts, ...]
+    cells: tuple[CellResults, ...]
 
 
-def run_facts(run: RunFolder) -> tuple[CellFacts, ...]:
+def run_facts(run: RunFolder) -> tuple[CellResults, ...]:
     """The cells of a run with their numbers, in plan order."""
     return cell_facts(run.plan(), run.records(), run.environments())
 
@@ -246,13 +246,15 @@ def _parse(content: Mapping[str, Any]) -> Baseline:
         suite=content["suite"],
         environments=environments,
         cells=tuple(
-            CellFacts(key="", label=value["label"], axes=value["axes"], status="ok", values=values)
+            CellResults(
+                key="", label=value["label"], axes=value["axes"], status="ok", values=values
+            )
             for value, values in cells.values()
         ),
     )
 
 
-def _sound(cell: CellFacts) -> CellFacts:
+def _sound(cell: CellResults) -> CellResults:
     kept = {name: value for name, value in cell.values.items() if flaw(value.metric) is None}
     return replace(cell, values=kept)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tfq_bench.errors import StoreError
 
-__all__ = ["explain", "is_disk_error", "sync_folder", "sync_tree", "write_atomically"]
+__all__ = ["is_disk_error", "store_error", "sync_folder", "sync_tree", "write_atomically"]
 
 _WORDS = {
     errno.ENOSPC: "no space is left; make room",
@@ -31,7 +31,7 @@ _FOREIGN = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)")
 """How errors of Rust libraries (safetensors) carry the operating system's number in their text."""
 
 
-def explain(error: BaseException, path: Path, doing: str = "write") -> StoreError:
+def store_error(error: BaseException, path: Path, doing: str = "write") -> StoreError:
     """A StoreError that says what could not be done, where, why, and what to do.
 
     Args:
@@ -102,7 +102,7 @@ def write_atomically(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise explain(error, path) from error
+            raise store_error(error, path) from error
         raise
 
 

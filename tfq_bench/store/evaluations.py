@@ -11,7 +11,7 @@ from tfq_bench.store.record_json import metric_from_json, metric_to_json
 
 if TYPE_CHECKING:
     from tfq_bench.store.artefacts import ArtefactStore
-    from tfq_bench.types.border import MetricValue
+    from tfq_bench.types import MetricValue
 
 __all__ = ["STAGE", "read_values", "write_values"]
 

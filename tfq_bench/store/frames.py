@@ -13,7 +13,7 @@ from tfq_bench.store.run import RunFolder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfq_bench.types.border import Record
+    from tfq_bench.types import Record
 
 __all__ = ["COLUMNS", "load_records"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.keys import file_digest
-from tfq_bench.store.disk import explain
+from tfq_bench.store.disk import store_error
 
 __all__ = ["MANIFEST", "SCHEMA", "Damaged", "read_json", "verify", "write_manifest"]
 
@@ -90,7 +90,7 @@ def _verify_file(path: Path, expected: Any, below: float) -> bool:
             return False
         found = file_digest(path)
     except OSError as error:
-        raise explain(error, path, "read") from error
+        raise store_error(error, path, "read") from error
     if found != expected["sha256"]:
         raise Damaged(
             f"'{path}' has changed since it was written: expected SHA-256 "
@@ -108,7 +108,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         content = parse_json(path.read_bytes(), max_bytes=MAX_BYTES)
     except OSError as error:
-        raise explain(error, path, "read") from error
+        raise store_error(error, path, "read") from error
     except ValueError as error:
         raise Damaged(f"'{path}' is damaged: {error}.") from None
     if not isinstance(content, dict):
@@ -134,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise Damaged(f"expected '{path}', found no such file.") from None
     except OSError as error:
-        raise explain(error, path, "read") from error
+        raise store_error(error, path, "read") from error
     except ValueError as error:
         raise Damaged(f"'{path}' cannot be read: {error}.") from None
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ from tfq_bench.errors import StoreError
 from tfq_bench.foreign.text import parse_json
 from tfq_bench.plan.plan import SCHEMA
 from tfq_bench.providers import Execution
-from tfq_bench.store.disk import explain, write_atomically
+from tfq_bench.store.disk import store_error, write_atomically
 from tfq_bench.store.seals import FIELD, open_sealed, seal
 from tfq_bench.store.shapes import (
     ANYTHING,
@@ -88,7 +88,7 @@ def refuse_later(path: Path) -> None:
     try:
         content = parse_json(path.read_bytes())
     except OSError as error:
-        raise explain(error, path, "read") from error
+        raise store_error(error, path, "read") from error
     except ValueError:
         return
     schema = content.get("schema") if isinstance(content, dict) else None
@@ -111,7 +111,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise explain(error, path, "read") from error
+        raise store_error(error, path, "read") from error
     try:
         return open_sealed(text, schema=SCHEMA, shape=_PLAN)
     except ValueError as error:

@@ -12,7 +12,7 @@ from tfq_bench.errors import StoreError
 from tfq_bench.foreign.text import printable
 from tfq_bench.store.codec import Struct, json_number
 from tfq_bench.store.shapes import CHECKSUM, Misfit, constant, fields
-from tfq_bench.types.border import MetricDefinition, MetricValue, Record
+from tfq_bench.types import MetricDefinition, MetricValue, Record
 
 __all__ = [
     "DEFINITION",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign.text import parse_json, printable
-from tfq_bench.store.disk import explain, sync_folder
+from tfq_bench.store.disk import store_error, sync_folder
 from tfq_bench.store.record_json import (
     SCHEMA,
     json_number,
@@ -28,7 +28,7 @@ from tfq_bench.store.record_json import (
     record_from_json,
     record_to_json,
 )
-from tfq_bench.types.border import Record
+from tfq_bench.types import Record
 
 __all__ = [
     "SCHEMA",
@@ -68,7 +68,7 @@ def append(path: Path, records: Iterable[Record]) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            end, check = _heal(descriptor, path)
+            end, check = _repair_tail(descriptor, path)
             lines = []
             for body in bodies:
                 check = _checksum(check, body)
@@ -84,7 +84,7 @@ def append(path: Path, records: Iterable[Record]) -> None:
         if end == 0:
             sync_folder(path.parent)
     except OSError as error:
-        raise explain(error, path) from error
+        raise store_error(error, path) from error
 
 
 def read(path: Path, keep: Callable[[Record], bool] | None = None) -> tuple[Record, ...]:
@@ -131,7 +131,7 @@ def put_aside_damaged(path: Path) -> Path | None:
             path.rename(aside)
             sync_folder(path.parent)
         except OSError as failure:
-            raise explain(failure, path) from failure
+            raise store_error(failure, path) from failure
         log.warning("%s The file is now '%s'.", error, aside.name)
         return aside
     return None
@@ -143,7 +143,7 @@ def _lines(path: Path) -> Iterator[Record]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise explain(error, path, "read") from error
+        raise store_error(error, path, "read") from error
     lines = content.split(b"\n")
     check = b""
     for number, line in enumerate(lines, start=1):
@@ -214,7 +214,7 @@ def _checksum(before: bytes, body: bytes) -> bytes:
     return hashlib.sha256(before + b"\n" + body).hexdigest()[:16].encode()
 
 
-def _heal(descriptor: int, path: Path) -> tuple[int, bytes]:
+def _repair_tail(descriptor: int, path: Path) -> tuple[int, bytes]:
     """Ends or removes a last line without its newline.
 
     Returns:

@@ -21,7 +21,7 @@ from tfq_bench.errors import StoreError
 from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.provenance.environment import environment_id
 from tfq_bench.store.artefacts import ArtefactStore
-from tfq_bench.store.disk import explain, write_atomically
+from tfq_bench.store.disk import store_error, write_atomically
 from tfq_bench.store.plan_file import read_plan, refuse_later, write_plan
 from tfq_bench.store.records import read
 from tfq_bench.store.shapes import ANYTHING, NUMBER, fields, many, mapping
@@ -29,7 +29,7 @@ from tfq_bench.store.shapes import ANYTHING, NUMBER, fields, many, mapping
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfq_bench.types.border import Record
+    from tfq_bench.types import Record
 
 __all__ = ["RunFolder"]
 
@@ -75,7 +75,7 @@ class RunFolder:
                 )
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise explain(error, path) from error
+            raise store_error(error, path) from error
         return cls(path)
 
     @classmethod
@@ -196,7 +196,7 @@ class RunFolder:
         except FileNotFoundError:
             write_atomically(path, text)
         except OSError as error:
-            raise explain(error, path, "read") from error
+            raise store_error(error, path, "read") from error
         else:
             if found != text.encode():
                 write_atomically(path, text)
@@ -248,7 +248,7 @@ class RunFolder:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise explain(error, path) from error
+            raise store_error(error, path) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -260,7 +260,7 @@ class RunFolder:
                     file=self.path,
                 ) from None
             except OSError as error:
-                raise explain(error, path) from error
+                raise store_error(error, path) from error
             with contextlib.suppress(OSError):  # a full disk must not refuse the lease
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.quant.state.affine import per_channel
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
-from tfq_bench.types.border import Layer, Scheme, Topology
+from tfq_bench.types import Layer, Scheme, Topology
 from tfq_bench.types.networks import LoadedModel
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def quantized_unet(
 
 
 def _part(
-    weight: Tensor, start: int, stop: int, wbits: int, activation: ActivationTable
+    weight: Tensor, start: int, stop: int, wbits: int, activation: ActivationQParams
 ) -> LayerPart:
     """Round-to-nearest symmetric codes of the input channels [start, stop)."""
     weight = weight[:, start:stop]
@@ -151,11 +151,11 @@ def _part(
     )
 
 
-def _table(low: float, high: float, abits: int) -> ActivationTable:
+def _table(low: float, high: float, abits: int) -> ActivationQParams:
     """Ranges that grow from step to step at one end and shrink at the other."""
     growth = torch.linspace(1.0, 1.5, len(TIMESTEPS))
     bottom, top = min(low, 0.0) * growth, max(high, 1e-3) * growth.flip(0)
     scale = (top - bottom) / (2**abits - 1)
-    return ActivationTable(
+    return ActivationQParams(
         bits=abits, scale=scale, zero_point=torch.round(-bottom / scale).to(torch.int32)
     )

@@ -35,7 +35,7 @@ from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.fingerprint import Fingerprint, same_tensors
 from tfq_bench.testing.inputs import TinyInputs, tiny_state
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationData, Scheme
+from tfq_bench.types import CalibrationData, Scheme
 from tfq_bench.types.networks import timestep_tensor
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 if TYPE_CHECKING:
     import numpy as np

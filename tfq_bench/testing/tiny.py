@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfq_bench.errors import SuiteError, nearest
-from tfq_bench.types.border import Block, Layer, Role, Topology
+from tfq_bench.types import Block, Layer, Role, Topology
 from tfq_bench.types.networks import LoadedModel, PlainState
 
 __all__ = ["TinyModel", "TinyNetwork", "TinySampler", "load_tiny"]

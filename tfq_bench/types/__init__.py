@@ -1,0 +1,36 @@
+"""What crosses between host, plugins, store and report: plain data, without torch."""
+
+from tfq_bench.types.calibration import CalibrationData, CalibrationNeeds, Guidance
+from tfq_bench.types.cells import FULL_PRECISION, Cell, Component, Scheme
+from tfq_bench.types.records import (
+    SANITY,
+    Interval,
+    MeasuredBy,
+    MetricDefinition,
+    MetricValue,
+    Record,
+    Status,
+)
+from tfq_bench.types.topology import Block, Layer, LayerKind, Role, Topology
+
+__all__ = [
+    "FULL_PRECISION",
+    "SANITY",
+    "Block",
+    "CalibrationData",
+    "CalibrationNeeds",
+    "Cell",
+    "Component",
+    "Guidance",
+    "Interval",
+    "Layer",
+    "LayerKind",
+    "MeasuredBy",
+    "MetricDefinition",
+    "MetricValue",
+    "Record",
+    "Role",
+    "Scheme",
+    "Status",
+    "Topology",
+]

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from tfq_bench.types.border import Guidance, Topology
+    from tfq_bench.types.calibration import Guidance
+    from tfq_bench.types.topology import Topology
 
 __all__ = ["Model", "Prompted", "Remarks", "Sampler"]
 

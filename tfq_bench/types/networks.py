@@ -10,8 +10,8 @@ from tfq_bench.providers import Execution
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.types.border import Topology
     from tfq_bench.types.models import Model, Sampler
+    from tfq_bench.types.topology import Topology
 
 __all__ = ["KernelUse", "LoadedModel", "Lowered", "PlainState", "StepCursor", "timestep_tensor"]
 

@@ -12,7 +12,7 @@ from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.state.temporal_cache import TemporalCache
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 from tfq_bench_cpu.backend import CpuBackend
 
 

@@ -102,12 +102,12 @@ def test_split_layer_sums_its_parts_and_adds_the_bias_once(quantized, generator,
 
 def test_one_row_of_parameters_serves_every_step(quantized, generator):
     """A static table has length 1 and is used wherever the cursor stands."""
-    from tfq_bench.quant.state.qparams import ActivationTable
+    from tfq_bench.quant.state.qparams import ActivationQParams
     from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 
     layer = quantized("linear", nn.Linear(48, 17))
     (part,) = layer.parts
-    static = ActivationTable(
+    static = ActivationQParams(
         bits=8, scale=part.activation.scale[:1], zero_point=part.activation.zero_point[:1]
     )
     changed = {name: getattr(part, name) for name in LayerPart.__dataclass_fields__}

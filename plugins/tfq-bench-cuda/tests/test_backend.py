@@ -16,7 +16,7 @@ from tfq_bench.quant.lower.parity import network_parity
 from tfq_bench.quant.lower.simulate import KERNEL, simulate
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 from tfq_bench_cuda.backend import CudaBackend, _original_reason
 from tfq_bench_cuda.reference import ReferenceKernels
 

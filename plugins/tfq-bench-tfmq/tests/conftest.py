@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tfq_bench.api import Guidance, LoadedModel, Scheme
 from tfq_bench.quant import trace_topology
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Role
+from tfq_bench.types import Role
 from tfq_bench_tfmq.block import TemporalBlock
 from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.presets import layer_plan
@@ -32,9 +32,9 @@ def block(loaded) -> TemporalBlock:
 
 
 @pytest.fixture
-def working(loaded) -> WorkingNetwork:
+def working(loaded) -> FakeQuantNetwork:
     """Weights rounded to nearest at 4 bits."""
-    return WorkingNetwork(loaded, layer_plan(loaded, Scheme(wbits=4, abits=8)), weights="mse")
+    return FakeQuantNetwork(loaded, layer_plan(loaded, Scheme(wbits=4, abits=8)), weights="mse")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import nn
 from tfq_bench.api import CalibrationError, CalibrationNeeds, LoadedModel, QuantizationError, Scheme
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import temporal_errors, temporal_features
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.lower import simulate
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.seeds import generator
@@ -167,7 +167,7 @@ def test_projections_make_up_for_the_features_error(load_family):
     data = capture(loaded, needs, seed=1, batch=4, progress=ignore)
     losses = []
     for factor in (1.0, 1.5):
-        working = WorkingNetwork(loaded, layer_plan(loaded, Scheme(wbits=8, abits=8)))
+        working = FakeQuantNetwork(loaded, layer_plan(loaded, Scheme(wbits=8, abits=8)))
         working.network.get_submodule(loaded.topology.time_features[0]).register_forward_hook(
             lambda _, __, output, factor=factor: factor * output
         )
@@ -298,7 +298,7 @@ def test_a_projection_that_reads_tokens_is_refused(load_family):
 def test_no_samples_are_an_error(load_family):
     """Unless nothing is to be learned."""
     loaded = load_family("dit")
-    working = WorkingNetwork(loaded, layer_plan(loaded, W4A8))
+    working = FakeQuantNetwork(loaded, layer_plan(loaded, W4A8))
     empty = capture(
         loaded,
         Tfmq(scheme=W4A8).calibration_needs(loaded, images=0),

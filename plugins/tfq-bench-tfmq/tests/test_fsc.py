@@ -12,7 +12,7 @@ from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
 @pytest.fixture
 def weights(block, working):
     """Nearest-rounded weights of the block."""
-    return {name: working.layer(name).pieces[0].kernel("hard") for name in block.layers}
+    return {name: working.layer(name).pieces[0].effective_weight("hard") for name in block.layers}
 
 
 def _inputs(block, weights):

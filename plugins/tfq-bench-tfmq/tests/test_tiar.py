@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from tfq_bench.api import Scheme
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench_tfmq.presets import layer_plan
 from tfq_bench_tfmq.tiar import learn_rounding
 
@@ -18,7 +18,7 @@ def ignore(fraction, text):
 
 def _loss(block, working):
     weights = {
-        name: working.layer(name).pieces[0].kernel("hard")
+        name: working.layer(name).pieces[0].effective_weight("hard")
         for name in block.layers
         if name in working.layers
     }
@@ -56,7 +56,7 @@ def test_bad_learning_leaves_nearest_rounding(block, working):
 def test_float_layers_stay_and_count(loaded, block):
     """Under the code's policy the first layer is float; the others are learned around it."""
     plan = layer_plan(loaded, Scheme(wbits=3, abits=8, policy="code"))
-    working = WorkingNetwork(loaded, plan, weights="mse")
+    working = FakeQuantNetwork(loaded, plan, weights="mse")
     assert block.layers[0] not in working.layers
     report = learn_rounding(block, working, iterations=300, lr=3e-2, progress=ignore)
     assert report.after < report.before
@@ -70,7 +70,9 @@ def test_errors_in_front_are_made_up_for(block, working):
     read = dataclasses.replace(block, table=shifted)
 
     def error():
-        weights = {name: working.layer(name).pieces[0].kernel("hard") for name in block.layers}
+        weights = {
+            name: working.layer(name).pieces[0].effective_weight("hard") for name in block.layers
+        }
         found, exact = read.features(weights), block.features()
         return sum(float((found[n] - exact[n]).square().sum(1).mean()) for n in exact)
 
@@ -88,7 +90,7 @@ def test_nothing_is_random(loaded, block):
     state = torch.random.get_rng_state()
     codes = []
     for _ in range(2):
-        working = WorkingNetwork(loaded, layer_plan(loaded, Scheme(wbits=4, abits=8)))
+        working = FakeQuantNetwork(loaded, layer_plan(loaded, Scheme(wbits=4, abits=8)))
         learn_rounding(block, working, iterations=50, lr=3e-2, progress=ignore)
         codes.append(torch.cat([working.layer(n).pieces[0].codes.flatten() for n in block.layers]))
     assert torch.equal(codes[0], codes[1])

@@ -7,12 +7,12 @@ import torch
 
 from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant.learn.activation_qparams import by_step, set_input_tables, take
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.activation_qparams import by_step, set_activation_qparams, take
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.policy import UNIFORM, resolve
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationNeeds, Scheme
+from tfq_bench.types import CalibrationNeeds, Scheme
 
 W4A8 = Scheme(wbits=4, abits=8)
 
@@ -37,7 +37,7 @@ def data(loaded):
 
 
 def _working(loaded, *, split=True, scheme=W4A8):
-    return WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, scheme), split=split)
+    return FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, scheme), split=split)
 
 
 def _tables(
@@ -53,7 +53,7 @@ def _tables(
 ):
     """Activation tables of each layer's parts."""
     working = _working(loaded, split=split, scheme=scheme)
-    set_input_tables(
+    set_activation_qparams(
         working,
         data,
         working.layers if names is None else names,

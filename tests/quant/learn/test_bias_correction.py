@@ -9,14 +9,14 @@ import torch
 
 from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant.learn.activation_qparams import set_input_tables, take
+from tfq_bench.quant.learn.activation_qparams import set_activation_qparams, take
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.policy import UNIFORM, UNIFORM_IO16, resolve
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationNeeds, Guidance, Scheme
+from tfq_bench.types import CalibrationNeeds, Guidance, Scheme
 
 SCHEME = Scheme(wbits=3, abits=6)
 
@@ -41,8 +41,8 @@ def data(loaded):
 @pytest.fixture
 def working(loaded, data):
     """Nearest rounding with static ranges: everything that correction expects."""
-    network = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, SCHEME))
-    set_input_tables(
+    network = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, SCHEME))
+    set_activation_qparams(
         network,
         data,
         network.layers,
@@ -103,7 +103,7 @@ def test_a_layer_without_bias_gets_one(working):
 
 def test_a_float_output_layer_is_said_and_left(loaded, data, caplog):
     """Its bias is no part of a state."""
-    network = WorkingNetwork(loaded, resolve(UNIFORM_IO16, loaded.topology, SCHEME))
+    network = FakeQuantNetwork(loaded, resolve(UNIFORM_IO16, loaded.topology, SCHEME))
     assert {} == correct_output_bias(network, data)
     assert "leaves the output layer float" in caplog.text
 
@@ -136,8 +136,8 @@ def test_under_guidance_the_guided_mean_becomes_the_full_precision_one(loaded):
     guided = replace(loaded, model=Told())
     samples = tuple((step, image) for step in range(4) for image in range(6))
     data = capture(guided, CalibrationNeeds(samples=samples), seed=1, batch=6, progress=ignore)
-    network = WorkingNetwork(guided, resolve(UNIFORM, guided.topology, SCHEME))
-    set_input_tables(
+    network = FakeQuantNetwork(guided, resolve(UNIFORM, guided.topology, SCHEME))
+    set_activation_qparams(
         network,
         data,
         network.layers,

@@ -7,11 +7,11 @@ from tfq_bench.errors import QuantizationError, StoreError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import UNIFORM, resolve
 from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.learn.reconstruct import reconstruct
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationData, CalibrationNeeds, Scheme
+from tfq_bench.types import CalibrationData, CalibrationNeeds, Scheme
 
 SHORT = Reconstruction(iterations=6, batch=4, lr=0.1, capture_batch=5)
 
@@ -34,7 +34,7 @@ def data(loaded):
 def _learn(loaded, data, folder=None, progress=lambda *_: None):
     """Codes of all layers, one after the other."""
     plan = resolve(UNIFORM, loaded.topology, Scheme(wbits=3, abits=32))
-    working = WorkingNetwork(loaded, plan)
+    working = FakeQuantNetwork(loaded, plan)
     reconstruct(
         working,
         data,

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tfq_bench.errors import QuantizationError
-from tfq_bench.quant import UNIFORM, ActivationTable, Exempt, resolve
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant import UNIFORM, ActivationQParams, Exempt, resolve
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.lower import simulate
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 W4A8 = Scheme(wbits=4, abits=8)
 STEPS = torch.tensor([0, 1, 2, 3])
@@ -28,12 +28,12 @@ def _inputs(loaded):
 
 
 def _working(loaded, **options):
-    return WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), **options)
+    return FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), **options)
 
 
 def _tables(working, steps):
     for number, layer in enumerate(working.layers.values()):
-        table = ActivationTable(
+        table = ActivationQParams(
             bits=8,
             scale=0.02 + 0.001 * number + 0.002 * torch.arange(steps, dtype=torch.float32),
             zero_point=torch.full((steps,), 100, dtype=torch.int32),
@@ -78,7 +78,7 @@ def test_exempt_layers_stay_as_they_are(loaded):
     plan = resolve(UNIFORM, loaded.topology, W4A8)
     name = loaded.topology.layers[0].name
     plan[name] = Exempt(reason="first")
-    working = WorkingNetwork(loaded, plan)
+    working = FakeQuantNetwork(loaded, plan)
     state = working.freeze("test", W4A8)
     assert name not in working.layers
     assert {name: "first"} == dict(state.exempt)
@@ -88,7 +88,7 @@ def test_learning_must_end_before_freezing(loaded):
     """A soft layer cannot be written down, and the message names it."""
     working = _working(loaded)
     name = next(iter(working.layers))
-    working.layer(name).soften()
+    working.layer(name).begin_rounding()
     with pytest.raises(QuantizationError, match=f"'{name}' is still being learned"):
         working.freeze("test", W4A8)
 
@@ -98,9 +98,9 @@ def test_hardened_codes_are_the_learned_ones(loaded):
     working = _working(loaded)
     name, layer = next(iter(working.layers.items()))
     before = layer.pieces[0].codes.clone()
-    (alpha,) = layer.soften()
+    (alpha,) = layer.begin_rounding()
     alpha.data.fill_(9.0)
-    layer.harden()
+    layer.finish_rounding()
     codes = working.freeze("test", W4A8).layers[name].parts[0].weight
     assert torch.equal(layer.pieces[0].codes, codes)
     assert bool((codes >= before).all())

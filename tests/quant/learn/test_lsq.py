@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tfq_bench.quant import ActivationTable, fake_quantize
-from tfq_bench.quant.learn.lsq import LearnedStep
+from tfq_bench.quant import ActivationQParams, fake_quantize
+from tfq_bench.quant.learn.lsq import LSQFakeQuantize
 
 STATIC = torch.zeros(1, dtype=torch.int64)
 
 
 def _table(scales, zeros, bits=4):
-    return ActivationTable(
+    return ActivationQParams(
         bits=bits,
         scale=torch.tensor(scales, dtype=torch.float32),
         zero_point=torch.tensor(zeros, dtype=torch.int32),
@@ -22,7 +22,7 @@ def _table(scales, zeros, bits=4):
 def test_forward_is_fake_quantization():
     """Without learning it does what the simulation does, up to the last bit of the scale."""
     x = torch.linspace(-3, 3, 1001)[None]
-    found = LearnedStep(_table([0.25], [7]), "cpu")(x, STATIC)
+    found = LSQFakeQuantize(_table([0.25], [7]), "cpu")(x, STATIC)
     expected = fake_quantize(x, torch.tensor(0.25), torch.tensor(7), 4)
     torch.testing.assert_close(expected, found)
 
@@ -31,7 +31,7 @@ def test_what_is_not_learned_keeps_its_table_to_the_bit():
     """Static methods freeze the scales that they found, and quantize as the kernels do."""
     scales = [0.3, 0.07, 1.9, 0.013]
     table = _table(scales, [3, 8, 0, 15])
-    learned = LearnedStep(table, "cpu")
+    learned = LSQFakeQuantize(table, "cpu")
     assert torch.equal(table.scale, learned.table().scale)
     x = torch.randn(1, 4096, generator=torch.Generator().manual_seed(0))
     for step in range(len(scales)):
@@ -41,7 +41,7 @@ def test_what_is_not_learned_keeps_its_table_to_the_bit():
 
 def test_each_sample_reads_its_step():
     """A batch of mixed steps takes each row's parameters."""
-    learned = LearnedStep(_table([0.1, 0.2, 0.4], [0, 8, 15]), "cpu")
+    learned = LSQFakeQuantize(_table([0.1, 0.2, 0.4], [0, 8, 15]), "cpu")
     x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     mixed = learned(x, torch.tensor([2, 0, 1]))
     for row, step in enumerate([2, 0, 1]):
@@ -52,7 +52,7 @@ def test_each_sample_reads_its_step():
 def test_gradients_pass_rounding_and_stop_at_the_ends():
     """The input's gradient is 1 inside of the range and 0 outside."""
     x = torch.tensor([[-5.0, -0.3, 0.2, 5.0]], requires_grad=True)
-    LearnedStep(_table([0.1], [8]), "cpu")(x, STATIC).sum().backward()
+    LSQFakeQuantize(_table([0.1], [8]), "cpu")(x, STATIC).sum().backward()
     assert pytest.approx([0.0, 1.0, 1.0, 0.0], abs=1e-5) == x.grad[0].tolist()
 
 
@@ -62,7 +62,7 @@ def test_value_and_gradients_are_those_of_the_formula_bit_by_bit(bits, index):
     """Written out with operations that change nothing in place: of the input and of the scales."""
     generator = torch.Generator().manual_seed(bits)
     scales, zeros = [0.3, 0.07, 1.9], [0, 2, 2**bits - 1]
-    learned = LearnedStep(_table(scales, zeros, bits), "cpu")
+    learned = LSQFakeQuantize(_table(scales, zeros, bits), "cpu")
     learned.log_ratio.data = torch.tensor([0.1, 0.0, -0.2])
     learned.log_ratio.requires_grad_(True)
     x = torch.randn(3, 5, 4, 4, generator=generator).mul_(3).requires_grad_(True)
@@ -87,7 +87,7 @@ def test_value_and_gradients_are_those_of_the_formula_bit_by_bit(bits, index):
 def test_a_bad_step_is_learned_away():
     """From a scale four times too small, descent finds one with a third of the error or less."""
     x = torch.randn(1, 4096, generator=torch.Generator().manual_seed(1))
-    learned = LearnedStep(_table([0.1], [8]), "cpu")
+    learned = LSQFakeQuantize(_table([0.1], [8]), "cpu")
     learned.log_ratio.requires_grad_(True)
     optimizer = torch.optim.Adam([learned.log_ratio], lr=0.05)
 

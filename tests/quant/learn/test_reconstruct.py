@@ -9,16 +9,16 @@ import torch
 
 from tfq_bench.errors import CalibrationError
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import UNIFORM, ActivationTable, resolve
+from tfq_bench.quant import UNIFORM, ActivationQParams, resolve
 from tfq_bench.quant.learn.activation_cache import Replay
 from tfq_bench.quant.learn.block import Reconstruction
 from tfq_bench.quant.learn.block_data import Replays, capture_block
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.learn.reconstruct import reconstruct
 from tfq_bench.quant.state.storage import save_state
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import CalibrationNeeds, Scheme
+from tfq_bench.types import CalibrationNeeds, Scheme
 
 W3 = Scheme(wbits=3, abits=32)
 QUICK = Reconstruction(iterations=60, batch=8, lr=3e-2)
@@ -44,10 +44,10 @@ def data(loaded):
 
 
 def _run(loaded, data, *, options=QUICK, tables=0, **extra):
-    working = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
+    working = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
     if tables:
         for layer in working.layers.values():
-            table = ActivationTable(
+            table = ActivationQParams(
                 bits=4,
                 scale=torch.full((tables,), 0.1),
                 zero_point=torch.full((tables,), 8, dtype=torch.int32),
@@ -92,7 +92,7 @@ def test_steps_of_the_sampler_learn_apart(loaded, data):
 def test_skipped_layers_keep_their_codes(loaded, data):
     """Layers that are learned elsewhere are not touched."""
     skip = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
-    untouched = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
+    untouched = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
     working, _ = _run(loaded, data, skip=skip)
     same = {
         name
@@ -148,7 +148,7 @@ def test_what_exceeds_the_limit_goes_to_disk(loaded, data, plain, tmp_path):
 @pytest.mark.parametrize("kept", [0, 2**30])
 def test_captured_inputs_and_targets_are_the_block_s_own(loaded, data, kept):
     """Float working network: the block on its captured inputs gives its captured targets."""
-    working = WorkingNetwork(loaded, resolve(UNIFORM, loaded.topology, W3))
+    working = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3))
     working.set(weights="float")
     names = [block.name for block in loaded.topology.blocks]
     replays = Replays(

@@ -22,10 +22,10 @@ from tfq_bench.quant.lower.watched import watched_layers
 from tfq_bench.quant.policy import UNIFORM, AttentionBits, Policy, attention_bits
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.quant.state.affine import fake_quantize
-from tfq_bench.quant.state.qparams import ActivationTable, AttentionTables
+from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.quant.state.storage import load_state, save_state
 from tfq_bench.quant.topology import trace_topology
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 WIDTH, HEADS = 16, 4
 NAME = "attention"
@@ -133,7 +133,7 @@ def test_products_see_values_rounded_at_the_current_step(attending, quantize, ge
     state = quantize()
     tables = state.attention[NAME]
     scale = torch.arange(1, 7) * tables.q.scale
-    q = ActivationTable(bits=8, scale=scale, zero_point=tables.q.zero_point.repeat(6))
+    q = ActivationQParams(bits=8, scale=scale, zero_point=tables.q.zero_point.repeat(6))
     tables = replace(tables, q=q)
     lowered = simulate(attending, replace(state, layers={}, attention={NAME: tables}))
     module = lowered.network.attention
@@ -202,10 +202,10 @@ def test_impossible_tables_are_refused(attending, quantize):
         replace(tables, softmax=replace(tables.softmax, zero_point=ones[:1]))
     with pytest.raises(QuantizationError, match="own name"):
         replace(state, attention={"other": tables})
-    two = replace(tables, v=ActivationTable(bits=8, scale=torch.ones(2), zero_point=ones))
+    two = replace(tables, v=ActivationQParams(bits=8, scale=torch.ones(2), zero_point=ones))
     with pytest.raises(QuantizationError, match=r"attention.*1 or 6 entries"):
         replace(state, attention={NAME: two})
-    stranger = AttentionTables(name="first", **tables.by_point())
+    stranger = AttentionQParams(name="first", **tables.by_point())
     with pytest.raises(LoweringError, match="'first', the network has _Residual"):
         simulate(attending, replace(state, attention={"first": stranger}))
 

@@ -15,7 +15,7 @@ from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.lower.lowering import copy_network
 from tfq_bench.quant.lower.simulate import KERNEL, SimulatedLayer, simulate
 from tfq_bench.quant.rtn import round_weight
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 from tfq_bench.testing.integers import integer_sums
 from tfq_bench.types.networks import StepCursor
@@ -23,7 +23,7 @@ from tfq_bench.types.networks import StepCursor
 
 def table(*pairs, bits=8):
     """An activation table of (scale, zero point) pairs."""
-    return ActivationTable(
+    return ActivationQParams(
         bits=bits,
         scale=torch.tensor([scale for scale, _ in pairs]),
         zero_point=torch.tensor([zero for _, zero in pairs], dtype=torch.int32),

@@ -10,11 +10,11 @@ from tfq_bench.errors import LoweringError
 from tfq_bench.quant.lower import watched
 from tfq_bench.quant.lower.simulate import SimulatedLayer, simulate
 from tfq_bench.quant.lower.watched import watched_layers
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 from tfq_bench.types.networks import StepCursor
 
 
@@ -34,7 +34,7 @@ def test_tables_by_step_are_read_at_the_step():
     layer = state.layers["first.conv1"]
     (part,) = layer.parts
     rising = part.activation.scale * torch.tensor([1.0, 1.01, 1.02, 1.03])
-    table = ActivationTable(bits=8, scale=rising, zero_point=part.activation.zero_point.repeat(4))
+    table = ActivationQParams(bits=8, scale=rising, zero_point=part.activation.zero_point.repeat(4))
     part = dataclasses.replace(part, activation=table)
     layers = {**state.layers, layer.name: dataclasses.replace(layer, parts=(part,))}
     state = dataclasses.replace(state, layers=layers)
@@ -104,7 +104,7 @@ def deep(terms, groups=1):
                 ),
                 scale=torch.full((4,), 0.01),
                 zero_point=torch.full((4,), 128, dtype=torch.int32),
-                activation=ActivationTable(
+                activation=ActivationQParams(
                     bits=8, scale=torch.ones(1), zero_point=torch.zeros(1, dtype=torch.int32)
                 ),
             ),

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from tfq_bench.errors import QuantizationError, StoreError
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.state.storage import LayerSpill, load_state, save_state
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 TIMESTEPS = (801, 401, 1)
 
@@ -34,7 +34,7 @@ def make_layer(generator):
                 activation=activation,
             )
 
-        table = ActivationTable(
+        table = ActivationQParams(
             bits=6,
             scale=torch.rand(3, generator=generator) + 0.1,
             zero_point=torch.tensor([0, 31, 63], dtype=torch.int32),
@@ -171,7 +171,9 @@ def test_impossible_states_are_refused(make_layer):
     with pytest.raises(QuantizationError, match="at most 7"):
         QuantizedLayer(name="x", kind="conv2d", wbits=3, parts=layer.parts)
     with pytest.raises(QuantizationError, match="finite and positive"):
-        ActivationTable(bits=8, scale=torch.zeros(1), zero_point=torch.zeros(1, dtype=torch.int32))
+        ActivationQParams(
+            bits=8, scale=torch.zeros(1), zero_point=torch.zeros(1, dtype=torch.int32)
+        )
 
 
 def test_large_state_is_spread_over_files_and_read_layer_by_layer(

@@ -14,9 +14,9 @@ from tfq_bench.quant.layers import find_layer
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.protocols import Progress
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.types import CalibrationData
     from tfq_bench.types.networks import LoadedModel
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["InputRanges", "Observer", "RangeMethod", "observation_order", "observe_inputs"]
 

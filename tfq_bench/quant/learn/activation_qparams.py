@@ -15,25 +15,25 @@ from tfq_bench.errors import CalibrationError
 from tfq_bench.quant.calibrate.observers import InputRanges
 from tfq_bench.quant.layers import part_name
 from tfq_bench.quant.state.affine import affine_from_range
-from tfq_bench.quant.state.qparams import ActivationTable
-from tfq_bench.types.border import FULL_PRECISION, CalibrationData
+from tfq_bench.quant.state.qparams import ActivationQParams
+from tfq_bench.types import FULL_PRECISION, CalibrationData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.protocols import Progress
     from tfq_bench.quant.calibrate.observers import RangeMethod
-    from tfq_bench.quant.learn.fake_quant_network import WorkingLayer, WorkingNetwork
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
+    from tfq_bench.types.tasks import Progress
 
-__all__ = ["RELEASED_MOMENTUM", "by_step", "set_input_tables", "take"]
+__all__ = ["RELEASED_MOMENTUM", "by_step", "set_activation_qparams", "take"]
 
 RELEASED_MOMENTUM = 0.95
 """Of ranges that follow batches, in the released code of Q-Diffusion and of TFMQ-DM."""
 
 
 @torch.no_grad()
-def set_input_tables(
-    working: WorkingNetwork,
+def set_activation_qparams(
+    working: FakeQuantNetwork,
     data: CalibrationData,
     names: Collection[str],
     *,
@@ -112,9 +112,9 @@ def take(data: CalibrationData, rows: Tensor) -> CalibrationData:
 
 
 def _observe(
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     data: CalibrationData,
-    layers: Sequence[WorkingLayer],
+    layers: Sequence[FakeQuantLayer],
     ranges: InputRanges,
 ) -> None:
     handles = [layer.register_forward_pre_hook(_watch(layer, ranges)) for layer in layers]
@@ -126,7 +126,7 @@ def _observe(
 
 
 def _watch(
-    layer: WorkingLayer, ranges: InputRanges
+    layer: FakeQuantLayer, ranges: InputRanges
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     channel_dim = 1 if layer.spec.kind == "conv2d" else -1
 
@@ -137,7 +137,7 @@ def _watch(
     return observe
 
 
-def _parts(layer: WorkingLayer) -> list[tuple[str, int, int]]:
+def _parts(layer: FakeQuantLayer) -> list[tuple[str, int, int]]:
     """Each part's name, first channel and number of channels."""
     return [
         (
@@ -149,8 +149,8 @@ def _parts(layer: WorkingLayer) -> list[tuple[str, int, int]]:
     ]
 
 
-def _table(bits: int, entries: Sequence[tuple[Tensor, Tensor]]) -> ActivationTable:
-    return ActivationTable(
+def _table(bits: int, entries: Sequence[tuple[Tensor, Tensor]]) -> ActivationQParams:
+    return ActivationQParams(
         bits=bits,
         scale=torch.cat([scale for scale, _ in entries]).cpu(),
         zero_point=torch.cat([zero_point for _, zero_point in entries]).cpu(),

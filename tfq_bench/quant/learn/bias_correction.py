@@ -26,8 +26,8 @@ from tfq_bench.quant.learn.activation_qparams import take
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.types import CalibrationData
 
 __all__ = ["correct_output_bias"]
 
@@ -38,7 +38,7 @@ BATCH = 64
 
 
 @torch.no_grad()
-def correct_output_bias(working: WorkingNetwork, data: CalibrationData) -> dict[str, Tensor]:
+def correct_output_bias(working: FakeQuantNetwork, data: CalibrationData) -> dict[str, Tensor]:
     """Corrects the bias of each quantized layer of role `output`, in place.
 
     Call it last: with weights that are learned and activation tables that are final.

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.learn.adaround import anneal
 from tfq_bench.quant.learn.block_data import Captured, Replays, capture_block
-from tfq_bench.quant.learn.optimize import descend, optimizer_for, set_lr
+from tfq_bench.quant.learn.optimize import optimize, optimizer_for, set_lr
 from tfq_bench.quant.lower.precision import tf32
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.learn.fake_quant_network import WorkingLayer, WorkingNetwork
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
+    from tfq_bench.types import CalibrationData
 
 __all__ = ["Phase", "Reconstruction", "learn_block", "step_sizes"]
 
@@ -63,10 +63,10 @@ class Reconstruction:
 
 
 def learn_block(
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     data: CalibrationData,
     block: str,
-    layers: list[WorkingLayer],
+    layers: list[FakeQuantLayer],
     phase: Phase,
     options: Reconstruction,
     *,
@@ -97,7 +97,7 @@ def learn_block(
     ):
         before = _error(working, module, captured, options.batch)
         if phase == "weights":
-            parameters = [alpha for layer in layers for alpha in layer.soften()]
+            parameters = [alpha for layer in layers for alpha in layer.begin_rounding()]
             count, rate = options.iterations, options.lr
         else:
             parameters = [step for layer in layers for step in step_sizes(layer)]
@@ -115,16 +115,16 @@ def learn_block(
                 f"NaN or infinity; lower the learning rate ({rate}) or check the calibration data."
             )
         for layer in layers:
-            layer.harden()
+            layer.finish_rounding()
         after = _error(working, module, captured, options.batch)
     return before, after
 
 
 def _optimise(
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     module: nn.Module,
     captured: Captured,
-    layers: list[WorkingLayer],
+    layers: list[FakeQuantLayer],
     parameters: list[nn.Parameter],
     phase: Phase,
     options: Reconstruction,
@@ -178,11 +178,11 @@ def _optimise(
         optimizer.step()
 
     with torch.enable_grad():
-        descend(step, count, before=before, device=device, tell=tell)
+        optimize(step, count, before=before, device=device, tell=tell)
 
 
 @torch.no_grad()
-def _error(working: WorkingNetwork, module: nn.Module, captured: Captured, batch: int) -> float:
+def _error(working: FakeQuantNetwork, module: nn.Module, captured: Captured, batch: int) -> float:
     count = len(captured.targets)
     rows = torch.linspace(0, count - 1, min(count, SCORED)).round().long()
     total = 0.0
@@ -205,6 +205,6 @@ def _output(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def step_sizes(layer: WorkingLayer) -> list[nn.Parameter]:
+def step_sizes(layer: FakeQuantLayer) -> list[nn.Parameter]:
     """What activation learning changes in a layer; empty when its input stays float."""
     return [part.activation.log_ratio for part in layer.pieces if part.activation is not None]

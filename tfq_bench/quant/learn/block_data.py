@@ -17,8 +17,8 @@ from tfq_bench.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from tfq_bench.quant.learn.activation_cache import Replay
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.types import CalibrationData
 
 __all__ = ["Captured", "Replays", "capture_block"]
 
@@ -63,7 +63,7 @@ class _Stop(Exception):
 
 @contextmanager
 def capture_block(
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     data: CalibrationData,
     name: str,
     *,
@@ -132,7 +132,7 @@ def _storage(tensors: list[Tensor], count: int, limit: int, folder: Path) -> lis
 
 
 def _inputs(
-    working: WorkingNetwork, data: CalibrationData, name: str, rows: slice
+    working: FakeQuantNetwork, data: CalibrationData, name: str, rows: slice
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -152,7 +152,7 @@ def _inputs(
     return arguments
 
 
-def _target(working: WorkingNetwork, data: CalibrationData, name: str, rows: slice) -> Tensor:
+def _target(working: FakeQuantNetwork, data: CalibrationData, name: str, rows: slice) -> Tensor:
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:

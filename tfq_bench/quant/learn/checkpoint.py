@@ -16,13 +16,13 @@ from tfq_bench.errors import StoreError
 from tfq_bench.keys import canonical
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.types import CalibrationData
 
 __all__ = ["BlockFiles", "identity"]
 
 
-def identity(working: WorkingNetwork, data: CalibrationData, settings: Mapping[str, Any]) -> str:
+def identity(working: FakeQuantNetwork, data: CalibrationData, settings: Mapping[str, Any]) -> str:
     """Digest of everything that learning starts from, to the bit.
 
     Args:
@@ -68,7 +68,7 @@ class BlockFiles:
         self._folder, self._identity = folder, identity
 
     def save(
-        self, number: int, working: WorkingNetwork, layers: list[str], note: dict[str, Any]
+        self, number: int, working: FakeQuantNetwork, layers: list[str], note: dict[str, Any]
     ) -> None:
         """Keeps the parameters of `layers`, and `note` (JSON).
 
@@ -93,7 +93,7 @@ class BlockFiles:
         except (OSError, SafetensorError) as error:
             raise StoreError(f"the checkpoint {path} cannot be written: {error}.") from error
 
-    def load(self, number: int, working: WorkingNetwork) -> dict[str, Any] | None:
+    def load(self, number: int, working: FakeQuantNetwork) -> dict[str, Any] | None:
         """Puts a block's parameters back and returns its note; None when there is none to use."""
         if self._folder is None:
             return None

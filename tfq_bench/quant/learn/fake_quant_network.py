@@ -1,6 +1,6 @@
 """A network under quantization: what learning methods change until they freeze it into a state.
 
-It is a copy of the full-precision network in which every quantizable layer is a `WorkingLayer`:
+It is a copy of the full-precision network in which every quantizable layer is a `FakeQuantLayer`:
 its weights may be float, soft (rounding is being learned) or hard (integers), its input float or
 quantized, each switched on its own.
 """
@@ -23,24 +23,24 @@ from tfq_bench.quant.layers import (
     replace_layer,
 )
 from tfq_bench.quant.learn.adaround import SoftRounding
-from tfq_bench.quant.learn.lsq import LearnedStep
+from tfq_bench.quant.learn.lsq import LSQFakeQuantize
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions
 from tfq_bench.quant.rtn import WeightMethod, round_weight
 from tfq_bench.quant.state.affine import dequantize, per_channel
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.types.networks import StepCursor
 
 if TYPE_CHECKING:
-    from tfq_bench.types.border import Layer, Scheme
+    from tfq_bench.types import Layer, Scheme
     from tfq_bench.types.networks import LoadedModel
 
 __all__ = [
     "ActivationMode",
+    "FakeQuantLayer",
+    "FakeQuantNetwork",
+    "FakeQuantPart",
     "WeightMode",
-    "WorkingLayer",
-    "WorkingNetwork",
-    "WorkingPart",
 ]
 
 INT8 = 8
@@ -49,11 +49,11 @@ WeightMode = Literal["float", "soft", "hard"]
 ActivationMode = Literal["float", "quantized"]
 
 
-class WorkingPart(nn.Module):
+class FakeQuantPart(nn.Module):
     """The input channels [start, stop) of a layer.
 
     `codes`, `scale` and `zero_point` are the weight's integers, from nearest rounding until
-    learning replaces the codes. `rounding` is there between `WorkingLayer.soften` and `.harden`.
+    learning replaces the codes. `rounding` is there between `FakeQuantLayer.begin_rounding` and `.finish_rounding`.
     """
 
     weight: Tensor
@@ -79,9 +79,9 @@ class WorkingPart(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", zero_point)
         self.rounding: SoftRounding | None = None
-        self.activation: LearnedStep | None = None
+        self.activation: LSQFakeQuantize | None = None
 
-    def kernel(self, mode: WeightMode) -> Tensor:
+    def effective_weight(self, mode: WeightMode) -> Tensor:
         """float32 weight of this part."""
         if mode == "float":
             return self.weight
@@ -95,7 +95,7 @@ class WorkingPart(nn.Module):
         )
 
 
-class WorkingLayer(nn.Module):
+class FakeQuantLayer(nn.Module):
     """A convolution or linear layer under quantization.
 
     Starts with hard weights (nearest rounding) and float activations.
@@ -122,7 +122,7 @@ class WorkingLayer(nn.Module):
         self.activations: ActivationMode = "float"
         whole = original.weight.detach().float()
         self.parts = nn.ModuleList(
-            WorkingPart(
+            FakeQuantPart(
                 whole if len(bounds) == 1 else whole[:, start:stop],
                 start=start,
                 stop=stop,
@@ -138,7 +138,7 @@ class WorkingLayer(nn.Module):
         self._channel_dim = 1 if layer.kind == "conv2d" else -1
 
     @property
-    def pieces(self) -> list[WorkingPart]:
+    def pieces(self) -> list[FakeQuantPart]:
         """The parts, typed."""
         return list(self.parts)  # type: ignore[arg-type]
 
@@ -151,19 +151,19 @@ class WorkingLayer(nn.Module):
             if self.activations == "quantized" and part.activation is not None:
                 piece = part.activation(piece, self._step.index)
             bias = original.bias if total is None else None
-            y = apply_layer(original, piece, part.kernel(self.weights), bias)
+            y = apply_layer(original, piece, part.effective_weight(self.weights), bias)
             total = y if total is None else total + y
         assert total is not None
         return total
 
-    def soften(self) -> list[nn.Parameter]:
+    def begin_rounding(self) -> list[nn.Parameter]:
         """Makes rounding learnable, from the full-precision weights on; the variables alpha."""
         self.weights = "soft"
         for part in self.pieces:
             part.rounding = SoftRounding(part.weight, part.scale, part.zero_point, part.bits)
         return [part.rounding.alpha for part in self.pieces if part.rounding is not None]
 
-    def harden(self) -> None:
+    def finish_rounding(self) -> None:
         """Ends learning: the learned codes become the layer's."""
         for part in self.pieces:
             if part.rounding is not None:
@@ -171,7 +171,7 @@ class WorkingLayer(nn.Module):
                 part.rounding = None
         self.weights = "hard"
 
-    def set_tables(self, tables: Sequence[ActivationTable | None]) -> None:
+    def set_tables(self, tables: Sequence[ActivationQParams | None]) -> None:
         """Activation parameters of each part; None leaves its input float.
 
         Raises:
@@ -183,7 +183,7 @@ class WorkingLayer(nn.Module):
                 f"activation tables, found {len(tables)}."
             )
         for part, table in zip(self.pieces, tables, strict=True):
-            part.activation = None if table is None else LearnedStep(table, part.weight.device)
+            part.activation = None if table is None else LSQFakeQuantize(table, part.weight.device)
 
     def shift_bias(self, delta: Tensor) -> None:
         """Adds `delta`, float32 `[C_out]`, to the bias; a layer without one gets one."""
@@ -214,8 +214,8 @@ class WorkingLayer(nn.Module):
         )
 
 
-class WorkingNetwork:
-    """A copy of the network with a `WorkingLayer` for every layer that the plan quantizes.
+class FakeQuantNetwork:
+    """A copy of the network with a `FakeQuantLayer` for every layer that the plan quantizes.
 
     Args:
         plan: bits or exemption by layer name, see `policy.resolve`.
@@ -248,14 +248,14 @@ class WorkingNetwork:
         self.loaded, self.plan = loaded, plan
         self.cursor = StepCursor(loaded.device)
         self.network = copy.deepcopy(loaded.network).requires_grad_(False)
-        self.layers: dict[str, WorkingLayer] = {}
+        self.layers: dict[str, FakeQuantLayer] = {}
         for layer in loaded.topology.layers:
             bits = plan[layer.name]
             if isinstance(bits, Exempt):
                 continue
             original = find_layer(self.network, layer.name)
             try:
-                working = WorkingLayer(
+                working = FakeQuantLayer(
                     original,
                     layer,
                     bits,
@@ -271,7 +271,7 @@ class WorkingNetwork:
             replace_layer(self.network, layer.name, working)
             self.layers[layer.name] = working
 
-    def layer(self, name: str) -> WorkingLayer:
+    def layer(self, name: str) -> FakeQuantLayer:
         """The working layer called `name`; KeyError when it is exempt or unknown."""
         return self.layers[name]
 
@@ -313,7 +313,9 @@ class WorkingNetwork:
             QuantizationError: learning of a layer has not ended.
         """
         if soft := [name for name, layer in self.layers.items() if layer.weights == "soft"]:
-            raise QuantizationError(f"layer '{soft[0]}' is still being learned; harden it first.")
+            raise QuantizationError(
+                f"layer '{soft[0]}' is still being learned; finish its rounding first."
+            )
         exempt, half = exemptions(
             {name: bits for name, bits in self.plan.items() if name not in dropped}
         )

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.quant.state.affine import fake_quantize, select_step
-from tfq_bench.quant.state.qparams import ActivationTable
+from tfq_bench.quant.state.qparams import ActivationQParams
 
-__all__ = ["LearnedStep", "straight_through"]
+__all__ = ["LSQFakeQuantize", "straight_through"]
 
 
-class LearnedStep(nn.Module):
+class LSQFakeQuantize(nn.Module):
     """Quantizes one input with an activation table whose scales may be learned.
 
     Args:
@@ -28,7 +28,7 @@ class LearnedStep(nn.Module):
     start: Tensor
     zero_point: Tensor
 
-    def __init__(self, table: ActivationTable, device: torch.device | str) -> None:
+    def __init__(self, table: ActivationQParams, device: torch.device | str) -> None:
         super().__init__()
         self.bits = table.bits
         self.register_buffer("start", table.scale.detach().to(device, copy=True))
@@ -49,9 +49,9 @@ class LearnedStep(nn.Module):
         """float32 `[1]` or `[T]`, differentiable in `log_ratio`."""
         return self.start * self.log_ratio.exp()
 
-    def table(self) -> ActivationTable:
+    def table(self) -> ActivationQParams:
         """The present parameters, on the CPU."""
-        return ActivationTable(
+        return ActivationQParams(
             bits=self.bits,
             scale=self.scale().detach().to("cpu", copy=True),
             zero_point=self.zero_point.to("cpu", torch.int32, copy=True),

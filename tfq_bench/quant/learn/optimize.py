@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["descend", "optimizer_for", "set_lr"]
+__all__ = ["optimize", "optimizer_for", "set_lr"]
 
 EAGER_STEPS = 3
 """Steps before the capture, which let libraries choose algorithms and allocate."""
 
 
-def descend(
+def optimize(
     step: Callable[[], None],
     count: int,
     *,

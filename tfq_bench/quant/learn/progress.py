@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["Pace"]
+__all__ = ["ProgressEstimator"]
 
 
-class Pace:
+class ProgressEstimator:
     """How far the work is, and how long the rest will take at the speed so far.
 
     Args:

@@ -21,15 +21,15 @@ from tfq_bench.quant.learn.activation_cache import Replay
 from tfq_bench.quant.learn.block import Phase, Reconstruction, learn_block, step_sizes
 from tfq_bench.quant.learn.block_data import Replays
 from tfq_bench.quant.learn.checkpoint import BlockFiles, identity
-from tfq_bench.quant.learn.progress import Pace
+from tfq_bench.quant.learn.progress import ProgressEstimator
 from tfq_bench.seeds import derive
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfq_bench.protocols import Progress
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
-    from tfq_bench.types.border import Block, CalibrationData
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.types import Block, CalibrationData
+    from tfq_bench.types.tasks import Progress
 
 __all__ = ["BlockReport", "reconstruct"]
 
@@ -60,7 +60,7 @@ class BlockReport:
 
 
 def reconstruct(
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     data: CalibrationData,
     *,
     skip: Collection[str] = (),
@@ -99,7 +99,7 @@ def reconstruct(
     )
     limit = options.memory_limit or _free_bytes(working.loaded.device) // 2
     replays = _replays(working, len(data.x), limit // 4)
-    pace = Pace(sum(cost for _, _, _, cost in work))
+    pace = ProgressEstimator(sum(cost for _, _, _, cost in work))
     reports: list[BlockReport] = []
     before: Phase = "weights"
     for number, (phase, block, names, cost) in enumerate(work):
@@ -147,7 +147,7 @@ def reconstruct(
     return tuple(reports)
 
 
-def _replays(working: WorkingNetwork, count: int, limit: int) -> Replays:
+def _replays(working: FakeQuantNetwork, count: int, limit: int) -> Replays:
     loaded = working.loaded
     names = [block.name for block in loaded.topology.blocks]
     return Replays(
@@ -166,7 +166,7 @@ def _free_bytes(device: str) -> int:
 
 
 def _work(
-    working: WorkingNetwork, skip: Collection[str], options: Reconstruction
+    working: FakeQuantNetwork, skip: Collection[str], options: Reconstruction
 ) -> list[tuple[Phase, Block, list[str], float]]:
     """Phase, block, its trainable layers and expected cost, in the order of work."""
     topology = working.loaded.topology

@@ -23,14 +23,14 @@ from tfq_bench.quant.calibrate.observers import (
     observe_inputs,
 )
 from tfq_bench.quant.state.affine import affine_from_range, fake_quantize, select_step
-from tfq_bench.quant.state.qparams import ActivationTable, AttentionTables
+from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.types.networks import KernelUse
 
 if TYPE_CHECKING:
-    from tfq_bench.protocols import Progress
     from tfq_bench.quant.policy import AttentionBits
-    from tfq_bench.types.border import CalibrationData
+    from tfq_bench.types import CalibrationData
     from tfq_bench.types.networks import LoadedModel, StepCursor
+    from tfq_bench.types.tasks import Progress
 
 __all__ = [
     "ATTENTION_KERNEL",
@@ -132,7 +132,7 @@ def calibrate_attention(
     batch: int = 16,
     generator: torch.Generator,
     progress: Progress | None = None,
-) -> dict[str, AttentionTables]:
+) -> dict[str, AttentionQParams]:
     """Static tables of every attention of the topology, from one pass over `data`.
 
     Nothing is run, and nothing returned, when `bits` is None or the model declares no attention.
@@ -171,15 +171,15 @@ def calibrate_attention(
             scale, zero_point = affine_from_range(
                 *ranges.range(f"{name}.{point}", width), bits=width
             )
-            found[point] = ActivationTable(
+            found[point] = ActivationQParams(
                 bits=width, scale=scale.cpu(), zero_point=zero_point.cpu()
             )
-        tables[name] = AttentionTables(name=name, **found)
+        tables[name] = AttentionQParams(name=name, **found)
     return tables
 
 
 def quantize_attention(
-    network: nn.Module, tables: AttentionTables, step: StepCursor, executed: dict[str, int]
+    network: nn.Module, tables: AttentionQParams, step: StepCursor, executed: dict[str, int]
 ) -> KernelUse:
     """How the attention called `tables.name` is executed, after its processor was exchanged.
 

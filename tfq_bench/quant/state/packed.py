@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfq_bench.quant.state.packing import pack, unpack
-from tfq_bench.quant.state.qparams import ActivationTable, AttentionTables
+from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 from tfq_bench.quant.state.temporal_cache import HALF, TemporalCache
 
@@ -70,7 +70,7 @@ def restore_layer(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Qu
         prefix = f"{name}/{number}"
         table = None
         if described["abits"] is not None:
-            table = ActivationTable(
+            table = ActivationQParams(
                 bits=described["abits"],
                 scale=tensors[f"{prefix}/activation_scale"],
                 zero_point=tensors[f"{prefix}/activation_zero_point"].to(torch.int32),
@@ -142,7 +142,7 @@ def restore_cache(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Te
     )
 
 
-def describe_attention(tables: AttentionTables, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def describe_attention(tables: AttentionQParams, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The manifest's entry of an attention; its tables are added to `tensors`."""
     for point, table in tables.by_point().items():
         prefix = f"{tables.name}/{point}"
@@ -152,15 +152,15 @@ def describe_attention(tables: AttentionTables, tensors: dict[str, Tensor]) -> d
     return {"name": tables.name, "bits": bits}
 
 
-def restore_attention(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttentionTables:
+def restore_attention(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttentionQParams:
     """The tables that `describe_attention` gave `entry` and `tensors` for."""
     name = entry["name"]
     points = {
-        point: ActivationTable(
+        point: ActivationQParams(
             bits=bits,
             scale=tensors[f"{name}/{point}_scale"],
             zero_point=tensors[f"{name}/{point}_zero_point"].to(torch.int32),
         )
         for point, bits in entry["bits"].items()
     }
-    return AttentionTables(name=name, **points)
+    return AttentionQParams(name=name, **points)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tfq_bench.errors import QuantizationError
 
-__all__ = ["ActivationTable", "AttentionTables", "check_bits", "check_parameters"]
+__all__ = ["ActivationQParams", "AttentionQParams", "check_bits", "check_parameters"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ActivationTable:
+class ActivationQParams:
     """Unsigned affine codes of a layer's input, one pair of parameters or one per sampler step.
 
     x^ = scale[k] * (q - zero_point[k]) with q in [0, 2^bits - 1]; k is the step index in execution
@@ -43,7 +43,7 @@ class ActivationTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AttentionTables:
+class AttentionQParams:
     """Codes of what the two products inside one attention multiply.
 
     Args:
@@ -56,10 +56,10 @@ class AttentionTables:
     """
 
     name: str
-    q: ActivationTable
-    k: ActivationTable
-    v: ActivationTable
-    softmax: ActivationTable
+    q: ActivationQParams
+    k: ActivationQParams
+    v: ActivationQParams
+    softmax: ActivationQParams
 
     def __post_init__(self) -> None:
         if bool(self.softmax.zero_point.any()):
@@ -68,7 +68,7 @@ class AttentionTables:
                 f"{int(self.softmax.zero_point.max())}."
             )
 
-    def by_point(self) -> dict[str, ActivationTable]:
+    def by_point(self) -> dict[str, ActivationQParams]:
         """The four tables by field name."""
         return {"q": self.q, "k": self.k, "v": self.v, "softmax": self.softmax}
 
@@ -89,7 +89,7 @@ def check_bits(bits: int, what: str) -> None:
 
 
 def check_parameters(scale: Tensor, zero_point: Tensor, bits: int, what: str) -> None:
-    """Nothing when scale and zero point (see `ActivationTable`) suit codes of `bits` bits.
+    """Nothing when scale and zero point (see `ActivationQParams`) suit codes of `bits` bits.
 
     Raises:
         QuantizationError: begins with `what`.

@@ -15,13 +15,13 @@ from torch import Tensor
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.state.packing import packed_size
 from tfq_bench.quant.state.qparams import (
-    ActivationTable,
-    AttentionTables,
+    ActivationQParams,
+    AttentionQParams,
     check_bits,
     check_parameters,
 )
 from tfq_bench.quant.state.temporal_cache import TemporalCache, unused_layers
-from tfq_bench.types.border import FULL_PRECISION, LayerKind, Scheme, Topology
+from tfq_bench.types import FULL_PRECISION, LayerKind, Scheme, Topology
 
 __all__ = [
     "LayerPart",
@@ -50,7 +50,7 @@ class LayerPart:
     weight: Tensor
     scale: Tensor
     zero_point: Tensor
-    activation: ActivationTable | None = None
+    activation: ActivationQParams | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,7 +173,7 @@ class QuantizedState:
     exempt: Mapping[str, str]
     cache: Mapping[str, TemporalCache] = field(default_factory=dict)
     half: tuple[str, ...] = ()
-    attention: Mapping[str, AttentionTables] = field(default_factory=dict)
+    attention: Mapping[str, AttentionQParams] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_layers()
@@ -203,7 +203,7 @@ class QuantizedState:
             for table in tables.by_point().values():
                 self._check_length(table, f"attention '{name}'")
 
-    def _check_length(self, table: ActivationTable, where: str) -> None:
+    def _check_length(self, table: ActivationQParams, where: str) -> None:
         if len(table.scale) not in (1, len(self.timesteps)):
             raise QuantizationError(
                 f"{where}: an activation table has 1 or {len(self.timesteps)} "

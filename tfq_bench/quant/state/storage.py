@@ -31,7 +31,7 @@ from tfq_bench.quant.state.packed import (
 )
 from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 from tfq_bench.quant.state.tensor_files import TensorFile, TensorReader, TensorWriter
-from tfq_bench.types.border import Scheme
+from tfq_bench.types import Scheme
 
 __all__ = ["LayerSpill", "load_state", "save_state"]
 

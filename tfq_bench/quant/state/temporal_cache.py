@@ -19,7 +19,7 @@ from tfq_bench.quant.state.affine import dequantize
 from tfq_bench.quant.state.packing import packed_size
 
 if TYPE_CHECKING:
-    from tfq_bench.types.border import Topology
+    from tfq_bench.types import Topology
     from tfq_bench.types.networks import StepCursor
 
 __all__ = ["CACHE_BITS", "CachedProjection", "SkippedLayer", "TemporalCache", "unused_layers"]

@@ -13,7 +13,7 @@ import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds, QuantizationError
 from tfq_bench.quant import (
-    ActivationTable,
+    ActivationQParams,
     Exempt,
     LayerBits,
     LayerPart,
@@ -241,7 +241,7 @@ def _quantize_layer(
     table = None
     if bits.abits != FULL_PRECISION:
         a_scale, a_zero = affine_from_range(*ranges.range(layer.name), bits.abits)
-        table = ActivationTable(bits=bits.abits, scale=a_scale.cpu(), zero_point=a_zero.cpu())
+        table = ActivationQParams(bits=bits.abits, scale=a_scale.cpu(), zero_point=a_zero.cpu())
     return QuantizedLayer(
         name=layer.name,
         kind=layer.kind,

@@ -9,10 +9,10 @@ import torch
 
 from tfq_bench.api import CalibrationError
 from tfq_bench.quant import attention_bits, calibrate_attention, find_policy, resolve
-from tfq_bench.quant.learn.activation_qparams import set_input_tables, take
+from tfq_bench.quant.learn.activation_qparams import set_activation_qparams, take
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
 from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.learn.reconstruct import reconstruct
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import POLICIES, settle
@@ -80,7 +80,7 @@ class QDiffusion:
         ours = self.settings
         policy = find_policy(self.scheme.policy, POLICIES)
         plan = resolve(policy, loaded.topology, self.scheme)
-        working = WorkingNetwork(
+        working = FakeQuantNetwork(
             loaded, plan, split=ours.split, weights=ours.weights, symmetric_weights=False
         )
         learning = Reconstruction(
@@ -104,7 +104,7 @@ class QDiffusion:
         following = ours.activations == "ema"
         order = torch.randperm(len(data.x), generator=generator)
         rows = order if following else order[: ours.start]
-        set_input_tables(
+        set_activation_qparams(
             working,
             data,
             working.layers,

@@ -25,7 +25,7 @@ from tfq_bench_tfmq.tiar import TiarReport, learn_rounding
 
 if TYPE_CHECKING:
     from tfq_bench.api import CalibrationData, LoadedModel, Progress, Topology
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 
 __all__ = ["behind_condition", "check_inputs", "learn_projections"]
 
@@ -81,7 +81,7 @@ def check_inputs(loaded: LoadedModel, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def learn_projections(
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     data: CalibrationData,
     names: Sequence[str],
     *,

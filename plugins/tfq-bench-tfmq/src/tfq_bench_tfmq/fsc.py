@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.api import FULL_PRECISION
-from tfq_bench.quant import ActivationTable, affine_from_range, fake_quantize
+from tfq_bench.quant import ActivationQParams, affine_from_range, fake_quantize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def calibrate_inputs(
     bits: Mapping[str, int],
     *,
     per_step: bool,
-) -> dict[str, ActivationTable]:
+) -> dict[str, ActivationQParams]:
     """A table for the input of each layer in `bits`; the others' inputs stay float.
 
     Layers are calibrated in execution order, each on what the quantized ones before it give.
@@ -39,14 +39,14 @@ def calibrate_inputs(
         bits: of the activations, by layer; 32 leaves an input float.
         per_step: a range for every step (FSC), else one that holds the values of all steps.
     """
-    tables: dict[str, ActivationTable] = {}
+    tables: dict[str, ActivationQParams] = {}
 
     def calibrate(name: str, x: Tensor) -> Tensor:
         if bits.get(name, FULL_PRECISION) == FULL_PRECISION:
             return x
         rows = x if per_step else x.reshape(1, -1)
         scale, zero_point = affine_from_range(rows.amin(dim=1), rows.amax(dim=1), bits[name])
-        tables[name] = ActivationTable(
+        tables[name] = ActivationQParams(
             bits=bits[name], scale=scale.cpu(), zero_point=zero_point.cpu()
         )
         return fake_quantize(x, scale[:, None], zero_point[:, None], bits[name])
@@ -55,7 +55,7 @@ def calibrate_inputs(
     return tables
 
 
-def with_tables(tables: Mapping[str, ActivationTable]) -> OnInput:
+def with_tables(tables: Mapping[str, ActivationQParams]) -> OnInput:
     """Quantizes the input of each layer that has a table, row k with the entry of step k."""
 
     def quantize(name: str, x: Tensor) -> Tensor:

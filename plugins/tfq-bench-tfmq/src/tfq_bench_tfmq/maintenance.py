@@ -19,7 +19,7 @@ from tfq_bench_tfmq.selection import disturbance, select_cache
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
     from tfq_bench_tfmq.block import TemporalBlock
     from tfq_bench_tfmq.presets import Settings
 
@@ -41,10 +41,12 @@ class TemporalFeatures:
     cache: Mapping[str, TemporalCache]
 
 
-def maintain(block: TemporalBlock, working: WorkingNetwork, settings: Settings) -> TemporalFeatures:
+def maintain(
+    block: TemporalBlock, working: FakeQuantNetwork, settings: Settings
+) -> TemporalFeatures:
     """Sets the block's activation tables, and makes what takes its place."""
     held = [name for name in block.layers if name in working.layers]
-    weights = {name: working.layer(name).pieces[0].kernel("hard") for name in held}
+    weights = {name: working.layer(name).pieces[0].effective_weight("hard") for name in held}
     bits = {name: working.layer(name).bits.abits for name in held}
     tables = calibrate_inputs(block, weights, bits, per_step=settings.fsc)
     for name, table in tables.items():
@@ -100,7 +102,7 @@ def _merge(
 
 
 @contextmanager
-def features_fixed(working: WorkingNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
+def features_fixed(working: FakeQuantNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
     """Projections give `features` `[T, C_i]` at the cursor's step while the context is open.
 
     So the blocks around them are learned on what the finished network will add, whatever mode the

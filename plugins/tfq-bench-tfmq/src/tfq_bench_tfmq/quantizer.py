@@ -16,10 +16,10 @@ import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
 from tfq_bench.quant import LayerBits, attention_bits, calibrate_attention, find_policy
-from tfq_bench.quant.learn.activation_qparams import by_step, set_input_tables, take
+from tfq_bench.quant.learn.activation_qparams import by_step, set_activation_qparams, take
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
 from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.learn.reconstruct import reconstruct
 from tfq_bench.quant.state.temporal_cache import unused_layers
 from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections
@@ -98,7 +98,7 @@ class Tfmq:
         block = find_temporal_block(loaded)
         behind = self._behind(loaded)
         check_inputs(loaded, behind)
-        working = WorkingNetwork(
+        working = FakeQuantNetwork(
             loaded,
             plan,
             split=ours.split,
@@ -204,7 +204,7 @@ class Tfmq:
 
     def _reconstruct(
         self,
-        working: WorkingNetwork,
+        working: FakeQuantNetwork,
         data: CalibrationData,
         options: Reconstruction,
         *,
@@ -227,7 +227,7 @@ class Tfmq:
 
     def _set_tables(
         self,
-        working: WorkingNetwork,
+        working: FakeQuantNetwork,
         data: CalibrationData,
         *,
         skip: tuple[str, ...],
@@ -242,7 +242,7 @@ class Tfmq:
             (together, [name for name in working.layers if name not in apart]),
             (by_step(data, len(working.loaded.sampler.timesteps)), apart),
         ):
-            set_input_tables(
+            set_activation_qparams(
                 working,
                 data,
                 [name for name in chosen if name not in skip],
@@ -254,7 +254,7 @@ class Tfmq:
                 progress=progress,
             )
 
-    def _inputs_per_step(self, working: WorkingNetwork) -> tuple[str, ...]:
+    def _inputs_per_step(self, working: FakeQuantNetwork) -> tuple[str, ...]:
         """Layers outside of the block whose inputs get a range for every step."""
         if self.settings.activations == "per-step-all":
             return tuple(working.layers)

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfq_bench.quant.learn.adaround import BETA_START, SoftRounding, anneal
-from tfq_bench.quant.learn.optimize import descend, optimizer_for
+from tfq_bench.quant.learn.optimize import optimize, optimizer_for
 
 if TYPE_CHECKING:
     from tfq_bench.api import Progress
-    from tfq_bench.quant.learn.fake_quant_network import WorkingNetwork
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
     from tfq_bench_tfmq.block import TemporalBlock
 
 __all__ = ["TiarReport", "learn_rounding"]
@@ -44,7 +44,7 @@ class TiarReport:
 
 def learn_rounding(
     block: TemporalBlock,
-    working: WorkingNetwork,
+    working: FakeQuantNetwork,
     *,
     iterations: int,
     lr: float,
@@ -90,7 +90,7 @@ def learn_rounding(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    descend(
+    optimize(
         step,
         iterations,
         before=before_step,
@@ -124,7 +124,7 @@ class _Stage:
     def soft(self) -> Tensor:
         return self.weight if self.rounding is None else self.rounding.soft()
 
-    def keep(self, working: WorkingNetwork) -> None:
+    def keep(self, working: FakeQuantNetwork) -> None:
         """Writes the learned codes into the working layers."""
         if self.rounding is None:
             return
@@ -134,7 +134,7 @@ class _Stage:
             part.codes.copy_(codes)
 
 
-def _stages(block: TemporalBlock, working: WorkingNetwork) -> list[_Stage]:
+def _stages(block: TemporalBlock, working: FakeQuantNetwork) -> list[_Stage]:
     """Layers together that read one input through one activation, at one width."""
     kinds: dict[tuple[str | None, str, int | None, bool, bool], list[str]] = {}
     for name in block.layers:
@@ -150,7 +150,7 @@ def _stages(block: TemporalBlock, working: WorkingNetwork) -> list[_Stage]:
     return [_stage(block, working, names) for names in kinds.values()]
 
 
-def _stage(block: TemporalBlock, working: WorkingNetwork, names: Sequence[str]) -> _Stage:
+def _stage(block: TemporalBlock, working: FakeQuantNetwork, names: Sequence[str]) -> _Stage:
     weight = torch.cat([block.weights[name] for name in names])
     biases = [bias for name in names if (bias := block.biases[name]) is not None]
     rounding = None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.stats.compare import delta
-from tfq_bench.types.border import Interval, MetricValue
+from tfq_bench.types import Interval, MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.view.types import DeltaView
 

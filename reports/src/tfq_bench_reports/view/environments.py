@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfq_bench.store.run import RunFolder
-from tfq_bench.types.border import Record
+from tfq_bench.types import Record
 from tfq_bench_reports.view.redact import redact
 from tfq_bench_reports.view.types import CellView, EnvironmentView
 

@@ -10,7 +10,7 @@ from tfq_bench.api import printable
 from tfq_bench.errors import StoreError
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
-from tfq_bench.types.border import MetricDefinition, MetricValue, Record
+from tfq_bench.types import MetricDefinition, MetricValue, Record
 from tfq_bench_reports.view.environments import environments_of, hardware_of
 from tfq_bench_reports.view.kernels import kernels_of
 from tfq_bench_reports.view.model_groups import model_groups
@@ -27,7 +27,7 @@ from tfq_bench_reports.view.types import (
 )
 
 if TYPE_CHECKING:
-    from tfq_bench.stats.facts import CellFacts
+    from tfq_bench.stats.facts import CellResults
 
 __all__ = ["SPEED_UNITS", "read_run"]
 
@@ -96,7 +96,7 @@ def _cells(
 def _cell(
     run: RunFolder,
     planned: Mapping[str, Any],
-    facts: CellFacts,
+    facts: CellResults,
     records: list[Record],
     names: Mapping[str, Name],
 ) -> CellView:

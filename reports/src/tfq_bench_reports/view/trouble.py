@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfq_bench.store.run import RunFolder
-from tfq_bench.types.border import Record
+from tfq_bench.types import Record
 from tfq_bench_reports.view.redact import redact
 from tfq_bench_reports.view.types import Outcome, Trouble
 
 if TYPE_CHECKING:
-    from tfq_bench.stats.facts import CellFacts
+    from tfq_bench.stats.facts import CellResults
 
 __all__ = ["LOG_LINES", "cut", "trouble_of"]
 
@@ -24,7 +24,7 @@ LOG_BYTES = 10_000_000
 
 
 def trouble_of(
-    run: RunFolder, planned: Mapping[str, Any], facts: CellFacts, records: list[Record]
+    run: RunFolder, planned: Mapping[str, Any], facts: CellResults, records: list[Record]
 ) -> Trouble | None:
     """Why a cell has no numbers, or not all of them; None when nothing is missing."""
     bad = [record for record in records if record.status != "ok"]

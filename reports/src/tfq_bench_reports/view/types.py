@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tfq_bench.providers import Execution
-from tfq_bench.types.border import MetricDefinition, MetricValue
+from tfq_bench.types import MetricDefinition, MetricValue
 from tfq_bench_reports.view.naming import Name
 
 __all__ = [
