@@ -53,7 +53,8 @@ class FakeQuantPart(nn.Module):
     """The input channels [start, stop) of a layer.
 
     `codes`, `scale` and `zero_point` are the weight's integers, from nearest rounding until
-    learning replaces the codes. `rounding` is there between `FakeQuantLayer.begin_rounding` and `.finish_rounding`.
+    learning replaces the codes. `rounding` is there between `FakeQuantLayer.begin_rounding` and
+    `.finish_rounding`.
     """
 
     weight: Tensor
