@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
 from tfq_bench.stats.compare import compare_runs
-from tfq_bench.stats.facts import CellResults, Measured, flaw
 from tfq_bench.stats.gate import judge
+from tfq_bench.stats.results import CellResults, Measured, flaw
 from tfq_bench.stats.rules import BUILT_IN, Rule
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder

@@ -15,8 +15,8 @@ from tfq_bench.metrics.paired import Paired
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.metrics.trajectory import Trajectory
 from tfq_bench.quant.lower.simulate import simulate
-from tfq_bench.stats.facts import CellResults, Measured
 from tfq_bench.stats.gate import judge
+from tfq_bench.stats.results import CellResults, Measured
 from tfq_bench.stats.rules import BUILT_IN
 from tfq_bench.types import MetricValue
 

@@ -8,7 +8,7 @@ import pytest
 
 from tfq_bench.errors import NotComparable, UsageError
 from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference, delta
-from tfq_bench.stats.facts import CellResults, Measured, find_cell
+from tfq_bench.stats.results import CellResults, Measured, find_cell
 from tfq_bench.types import Interval, MetricDefinition, MetricValue
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellResults, Measured
 from tfq_bench.stats.gate import judge
+from tfq_bench.stats.results import CellResults, Measured
 from tfq_bench.stats.rules import BUILT_IN, Rule
 from tfq_bench.types import Interval, MetricDefinition, MetricValue
 

@@ -14,7 +14,7 @@ from tfq_bench.foreign.text import printable
 
 if TYPE_CHECKING:
     from tfq_bench.stats.compare import Comparison
-    from tfq_bench.stats.facts import CellResults
+    from tfq_bench.stats.results import CellResults
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     """
     from tfq_bench.stats.arithmetic import arithmetic_notes, pairs_of
     from tfq_bench.stats.compare import compare_runs, compare_with_cell, compare_with_reference
-    from tfq_bench.stats.facts import find_cell, seeds_of
+    from tfq_bench.stats.results import find_cell, seeds_of
     from tfq_bench.store.baseline import run_facts
     from tfq_bench.store.run import RunFolder
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.stats.facts import CellResults
+from tfq_bench.stats.results import CellResults
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.run import RunFolder
 

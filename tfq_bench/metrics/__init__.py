@@ -4,6 +4,12 @@ A plugin imports from here and not from deeper: the networks whose features are 
 of statistics that a model's `reference(extractor)` returns, and values with intervals. The host's
 own metrics are reached through the providers of `tfq_bench.host.builtin`, which names them as text,
 and so what is listed fast never comes here.
+
+Here: the host's own metrics, one a file, and what metrics of plugins share with them: extractors,
+    statistics, bootstrap. The door for plugins is this package, not the modules in it.
+Not here: intervals and comparisons between cells (`stats`), and checks of what a metric returns
+    (`pipeline.values`).
+Imports: assets, errors, foreign, keys, providers, quant, quant.calibrate, seeds, stats, types.
 """
 
 from tfq_bench.metrics.assets import require_file

@@ -18,7 +18,7 @@ from tfq_bench.errors import LoweringError
 from tfq_bench.pipeline.agreement import DRIFT, Agreement, largest_difference
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.lower.parity import network_parity
-from tfq_bench.quant.lower.simulate import KERNEL
+from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL
 from tfq_bench.quant.lower.watched import watched_layers
 from tfq_bench.seeds import noise
 from tfq_bench.types.networks import Lowered, StepCursor, timestep_tensor
@@ -132,10 +132,14 @@ def _check_list(loaded: LoadedModel, state: QuantizedState, lowered: Lowered) ->
                 f"{layer.abits} for activations, the backend says {use.wbits} and {use.abits}.",
                 layer=use.layer,
             )
-        if lowered.execution == "lowered" and use.fallback is None and use.kernel == KERNEL:
+        if (
+            lowered.execution == "lowered"
+            and use.fallback is None
+            and use.kernel == SIMULATED_KERNEL
+        ):
             raise LoweringError(
-                f"layer '{use.layer}' is simulated ('{KERNEL}'), and the backend gives no reason "
-                "for that fallback.",
+                f"layer '{use.layer}' is simulated ('{SIMULATED_KERNEL}'), and the backend gives "
+                "no reason for that fallback.",
                 layer=use.layer,
             )
 

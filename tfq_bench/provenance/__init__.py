@@ -1,0 +1,8 @@
+"""What code and which machine gave a result.
+
+Here: versions of distributions, the code that runs for a provider and its identity, the
+    environment's description.
+Not here: keys that are made of it (`plan.stage_keys`), and who changed what while a run went on
+    (`pipeline.guard`).
+Imports: foreign, keys, version.
+"""

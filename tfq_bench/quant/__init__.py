@@ -3,10 +3,16 @@
 A quantizer resolves its policy, observes inputs, finds ranges, makes `QuantizedLayer`s and returns
 a `QuantizedState`; `rtn` is the shortest example. A backend swaps layers of a copied network and
 checks itself with `watched_layers`, as every run does.
+
+Here: the toolkit of quantizer and backend authors, whose door is this package; at its root what
+    more than one room needs: policies, topology, layers, guidance, sampling, `rtn` as the shortest
+    quantizer.
+Not here: stages (`pipeline`), methods of papers (plugins).
+Imports: errors, foreign, keys, seeds, store, types.
 """
 
 from tfq_bench.quant.bit_report import BitReport, bit_report
-from tfq_bench.quant.calibrate.observers import InputRanges, observe_inputs
+from tfq_bench.quant.calibrate.observers import InputRanges, RangeMethod, observe_inputs
 from tfq_bench.quant.calibrate.ranges import EmaRange, minmax, mse_range, percentile
 from tfq_bench.quant.calibrate.temporal import (
     TemporalErrors,
@@ -23,10 +29,11 @@ from tfq_bench.quant.layers import (
     replace_layer,
 )
 from tfq_bench.quant.learn.activation_qparams import by_step, set_activation_qparams, take
-from tfq_bench.quant.learn.adaround import SoftRounding
+from tfq_bench.quant.learn.adaround import BETA_START, SoftRounding, anneal
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
 from tfq_bench.quant.learn.block import Reconstruction
 from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
+from tfq_bench.quant.learn.optimize import optimize, optimizer_for
 from tfq_bench.quant.learn.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.lower.attention import calibrate_attention, is_attention, quantize_attention
 from tfq_bench.quant.lower.lowering import (
@@ -37,7 +44,12 @@ from tfq_bench.quant.lower.lowering import (
     int8_weight,
 )
 from tfq_bench.quant.lower.parity import Parity, network_parity
-from tfq_bench.quant.lower.simulate import SimulateBackend, SimulatedLayer, simulate
+from tfq_bench.quant.lower.simulate import (
+    SIMULATED_KERNEL,
+    SimulateBackend,
+    SimulatedLayer,
+    simulate,
+)
 from tfq_bench.quant.lower.watched import LayerCheck, LayerWatch, watched_layers
 from tfq_bench.quant.policy import (
     POLICIES,
@@ -51,7 +63,7 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
-from tfq_bench.quant.rtn import RoundToNearest, activation_qparams, round_weight
+from tfq_bench.quant.rtn import RoundToNearest, WeightMethod, activation_qparams, round_weight
 from tfq_bench.quant.state.affine import (
     affine_from_range,
     dequantize,
@@ -67,7 +79,9 @@ from tfq_bench.quant.state.temporal_cache import CachedProjection, TemporalCache
 from tfq_bench.quant.topology import trace_topology
 
 __all__ = [
+    "BETA_START",
     "POLICIES",
+    "SIMULATED_KERNEL",
     "UNIFORM",
     "ActivationQParams",
     "AttentionBits",
@@ -88,6 +102,7 @@ __all__ = [
     "Policy",
     "QuantizedLayer",
     "QuantizedState",
+    "RangeMethod",
     "Reconstruction",
     "RoundToNearest",
     "SimulateBackend",
@@ -95,9 +110,11 @@ __all__ = [
     "SoftRounding",
     "TemporalCache",
     "TemporalErrors",
+    "WeightMethod",
     "WeightedLayer",
     "activation_qparams",
     "affine_from_range",
+    "anneal",
     "apply_layer",
     "attention_bits",
     "bit_report",
@@ -123,6 +140,8 @@ __all__ = [
     "mse_range",
     "network_parity",
     "observe_inputs",
+    "optimize",
+    "optimizer_for",
     "pack",
     "per_channel",
     "percentile",

@@ -1,5 +1,7 @@
-"""JSON schemas of the files that users write and read, for editors and for other tools.
+"""JSON schemas of the files that the tool reads and writes, for editors and for other tools.
 
-`python -m tfq_bench.schemas` writes those anew that are derived from the code. Those of rules are
-written by hand.
+Here: the files, and `python -m tfq_bench.schemas`, which makes those that are derived from code
+    again.
+Not here: the declarations they are made from (`types.records`, `stats.rules`, `plan.suite`).
+Imports: plan, store.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tfq_bench.stats.facts import CellResults, Measured, by_identity
+from tfq_bench.stats.results import CellResults, Measured, by_identity
 
 __all__ = ["arithmetic_notes", "pairs_of"]
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.facts import CellResults, Measured, by_identity, flaw
 from tfq_bench.stats.intervals import LEVEL
+from tfq_bench.stats.results import CellResults, Measured, by_identity, flaw
 from tfq_bench.types import Interval, MeasuredBy, MetricDefinition, MetricValue
 
 __all__ = [

@@ -12,8 +12,8 @@ from typing import Any
 from tfq_bench.errors import NotComparable, nearest
 from tfq_bench.stats.arithmetic import arithmetic_notes
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.facts import CellResults, Measured, by_identity, flaw, seeds_of
 from tfq_bench.stats.limits import check_hardware, held
+from tfq_bench.stats.results import CellResults, Measured, by_identity, flaw, seeds_of
 from tfq_bench.stats.rules import Rule
 from tfq_bench.stats.verdicts import OUTCOMES, GateResult, Outcome, Verdict
 

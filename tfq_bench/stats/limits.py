@@ -11,7 +11,7 @@ import math
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.stats.compare import Delta
-from tfq_bench.stats.facts import Measured
+from tfq_bench.stats.results import Measured
 from tfq_bench.stats.rules import Rule
 from tfq_bench.stats.verdicts import Outcome
 

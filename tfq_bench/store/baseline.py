@@ -16,7 +16,7 @@ from typing import Any
 from tfq_bench.errors import SuiteError
 from tfq_bench.keys import definition_id
 from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
-from tfq_bench.stats.facts import CellResults, Measured, cell_facts, flaw
+from tfq_bench.stats.results import CellResults, Measured, cell_facts, flaw
 from tfq_bench.store.disk import write_atomically
 from tfq_bench.store.record_json import DEFINITION, METRIC
 from tfq_bench.store.run import RunFolder

@@ -7,4 +7,10 @@
 * `by_hand`: quantized layers and states without a quantizer, for tests of backends.
 * `integers`: exact sums of a quantized layer, for tests of kernels.
 * `contracts`: test classes to subclass; they state what a plugin must keep to.
+
+Here: what plugin authors test with: contracts, a tiny model, a plugin host without installed
+    plugins, faults to inject.
+Not here: tests of the host itself (`tests/`).
+Imports: api, errors, host, host.discovery, keys, pipeline, protocols, quant, quant.lower,
+    quant.state, seeds, types.
 """

@@ -27,7 +27,7 @@ from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.values import checked_values
 from tfq_bench.protocols import NamesValues
-from tfq_bench.quant.lower.simulate import KERNEL, simulate
+from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, simulate
 from tfq_bench.quant.lower.watched import watched_layers
 from tfq_bench.quant.state.quantized_state import QuantizedState
 from tfq_bench.quant.state.storage import load_state, save_state
@@ -324,7 +324,9 @@ class BackendContract:
                 layer = state.layers[use.layer]
                 assert loaded.topology.layer(use.layer).macs == use.macs, use.layer
                 if use.fallback is None:
-                    assert lowered.execution != "lowered" or use.kernel != KERNEL, use.layer
+                    assert lowered.execution != "lowered" or use.kernel != SIMULATED_KERNEL, (
+                        use.layer
+                    )
                     assert (layer.wbits, layer.abits) == (use.wbits, use.abits), use.layer
 
     def test_kernels_that_are_listed_really_run(self) -> None:

@@ -1,4 +1,10 @@
-"""What crosses between host, plugins, store and report: plain data, without torch."""
+"""What crosses between host, plugins, store and report: plain data, without torch.
+
+Here: cells, topology, calibration data, records, tasks; models and networks have modules of their
+    own (`types.models`, `types.networks`).
+Not here: what plugins implement (`protocols`) and how they describe themselves (`providers`).
+Imports: providers.
+"""
 
 from tfq_bench.types.calibration import CalibrationData, CalibrationNeeds, Guidance
 from tfq_bench.types.cells import FULL_PRECISION, Cell, Component, Scheme

@@ -10,7 +10,7 @@ from torch import nn
 
 from tfq_bench.api import LoweringError
 from tfq_bench.quant.lower.lowering import int8_refusal
-from tfq_bench.quant.lower.simulate import KERNEL, simulate
+from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, simulate
 from tfq_bench.quant.state.storage import save_state
 from tfq_bench_cpu import kernels, machine
 from tfq_bench_cpu.backend import CpuBackend
@@ -88,8 +88,8 @@ def test_layer_without_a_kernel_is_simulated_and_says_why(loaded, images, make_s
     (use,) = [use for use in lowered.kernels if use.fallback is not None]
     assert (name, 32) == (use.layer, use.abits)
     assert "float activations" in use.fallback
-    assert use.kernel == KERNEL
-    assert lowered.executed[KERNEL] == 1
+    assert use.kernel == SIMULATED_KERNEL
+    assert lowered.executed[SIMULATED_KERNEL] == 1
     assert len(state.layers) == sum(lowered.executed.values())
 
 

@@ -13,7 +13,7 @@ from tfq_bench.api import LoweringError
 from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.quant.lower.lowering import int8_refusal
 from tfq_bench.quant.lower.parity import network_parity
-from tfq_bench.quant.lower.simulate import KERNEL, simulate
+from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, simulate
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
@@ -108,10 +108,10 @@ def test_layer_without_a_kernel_is_simulated_and_says_why(loaded, images, make_s
     lowered = backend().lower(loaded, state)
     loaded.model.predict(lowered.network, images, torch.full((2,), 500), {})
     (use,) = [use for use in lowered.kernels if use.fallback is not None]
-    assert (name, 32, KERNEL) == (use.layer, use.abits, use.kernel)
+    assert (name, 32, SIMULATED_KERNEL) == (use.layer, use.abits, use.kernel)
     assert "float activations" in use.fallback
     assert use.macs == loaded.topology.layer(name).macs
-    assert lowered.executed[KERNEL] == 1
+    assert lowered.executed[SIMULATED_KERNEL] == 1
     assert len(state.layers) == sum(lowered.executed.values())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tfq_bench.types import Interval
+from tfq_bench.api import Interval
 
 __all__ = [
     "MINUS",

@@ -12,8 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from tfq_bench.api import harmless
-from tfq_bench.store.disk import write_atomically
-from tfq_bench.store.run import RunFolder
+from tfq_bench.store import RunFolder, write_atomically
 from tfq_bench_reports.charts.curves import CurveFigures, curves
 from tfq_bench_reports.charts.heatmaps import HeatMaps, heat_maps
 from tfq_bench_reports.charts.image_grid import SHOWN, GridView, grids

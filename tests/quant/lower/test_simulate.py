@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tfq_bench.errors import LoweringError, QuantizationError
 from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.lower.lowering import copy_network
-from tfq_bench.quant.lower.simulate import KERNEL, SimulatedLayer, simulate
+from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, SimulatedLayer, simulate
 from tfq_bench.quant.rtn import round_weight
 from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
@@ -88,7 +88,7 @@ def test_every_layer_is_listed_and_counted(loaded, round_to_nearest, inputs):
     lowered = simulate(loaded, round_to_nearest(4, 8))
     loaded.model.predict(lowered.network, *inputs, {})
     assert [layer.name for layer in loaded.topology.layers] == [u.layer for u in lowered.kernels]
-    assert {KERNEL: len(lowered.kernels)} == lowered.executed
+    assert {SIMULATED_KERNEL: len(lowered.kernels)} == lowered.executed
     assert {(4, 8), (8, 8)} == {(use.wbits, use.abits) for use in lowered.kernels}
     assert lowered.execution == "simulated"
 

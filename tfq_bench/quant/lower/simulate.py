@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
     from tfq_bench.types.networks import LoadedModel
 
-__all__ = ["KERNEL", "SimulateBackend", "SimulatedLayer", "simulate"]
+__all__ = ["SIMULATED_KERNEL", "SimulateBackend", "SimulatedLayer", "simulate"]
 
-KERNEL = "fp32 on dequantized integers"
+SIMULATED_KERNEL = "fp32 on dequantized integers"
 
 
 class SimulatedLayer(nn.Module):
@@ -43,7 +43,7 @@ class SimulatedLayer(nn.Module):
     Args:
         original: the layer it stands for; gives stride, padding, dilation, groups and device.
         step: where per-step tables are read, see `StepCursor`.
-        executed: its entry `KERNEL` is incremented at each call, when given.
+        executed: its entry `SIMULATED_KERNEL` is incremented at each call, when given.
 
     Raises:
         LoweringError: `layer` does not fit `original`.
@@ -94,7 +94,7 @@ class SimulatedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for x; computed in float32, returned in x's dtype."""
         if self._executed is not None:
-            self._executed[KERNEL] = self._executed.get(KERNEL, 0) + 1
+            self._executed[SIMULATED_KERNEL] = self._executed.get(SIMULATED_KERNEL, 0) + 1
         if len(self._bits) == 1:
             return self._part(x, 0).to(x.dtype)
         pieces = torch.split(x, self._widths, dim=self._channel_dim)
@@ -154,7 +154,7 @@ def simulate(loaded: LoadedModel, state: QuantizedState | None) -> Lowered:
         uses.append(
             KernelUse(
                 layer=name,
-                kernel=KERNEL,
+                kernel=SIMULATED_KERNEL,
                 wbits=layer.wbits,
                 abits=layer.abits,
                 macs=loaded.topology.layer(name).macs,

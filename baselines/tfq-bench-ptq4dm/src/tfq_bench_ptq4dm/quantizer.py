@@ -20,6 +20,7 @@ from tfq_bench.quant import (
     QuantizedLayer,
     QuantizedState,
     affine_from_range,
+    exemptions,
     find_layer,
     find_policy,
     guided_prediction,
@@ -28,7 +29,6 @@ from tfq_bench.quant import (
     quantize,
     resolve,
 )
-from tfq_bench.quant.policy import exemptions
 from tfq_bench_ptq4dm.presets import POLICIES, PRESETS
 from tfq_bench_ptq4dm.ranges import ClipRanges, clip_range
 from tfq_bench_ptq4dm.sampling import Sample, Sampling, draw_samples

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.api import CalibrationError
-from tfq_bench.quant import attention_bits, calibrate_attention, find_policy, resolve
-from tfq_bench.quant.learn.activation_qparams import set_activation_qparams, take
-from tfq_bench.quant.learn.bias_correction import correct_output_bias
-from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
-from tfq_bench.quant.learn.reconstruct import reconstruct
+from tfq_bench.quant import (
+    FakeQuantNetwork,
+    Reconstruction,
+    attention_bits,
+    calibrate_attention,
+    correct_output_bias,
+    find_policy,
+    reconstruct,
+    resolve,
+    set_activation_qparams,
+    take,
+)
 from tfq_bench_qdiffusion.calibration import uniform_needs
 from tfq_bench_qdiffusion.presets import POLICIES, settle
 

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
-from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lower.lowering import check_state, copy_network, finish_lowering, int8_refusal
-from tfq_bench.quant.lower.simulate import KERNEL, SimulatedLayer
+from tfq_bench.quant import (
+    SIMULATED_KERNEL,
+    SimulatedLayer,
+    WeightedLayer,
+    check_state,
+    copy_network,
+    find_layer,
+    finish_lowering,
+    int8_refusal,
+    replace_layer,
+)
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.machine import check_machine
 from tfq_bench_cpu.onednn import Geometry
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
+    from tfq_bench.quant import QuantizedLayer, QuantizedState
 
 __all__ = ["CpuBackend"]
 
@@ -53,7 +61,7 @@ class CpuBackend:
             module: nn.Module
             if reason is not None:
                 _log.warning("layer '%s' falls back to float32: %s", name, reason)
-                module, kernel = SimulatedLayer(layer, original, step, executed), KERNEL
+                module, kernel = SimulatedLayer(layer, original, step, executed), SIMULATED_KERNEL
             elif isinstance(original, nn.Conv2d):
                 module = Int8Conv2d(layer, _geometry(original), step, executed)
                 kernel = module.kernel

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tfq_bench.api import StepCursor
-from tfq_bench.quant.lower.lowering import int8_weight
+from tfq_bench.quant import int8_weight
 from tfq_bench_cpu import kernels, onednn
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
+    from tfq_bench.quant import LayerPart, QuantizedLayer
 
 __all__ = ["CONV2D", "HALVES", "LINEAR", "Int8Conv2d", "Int8Linear"]
 

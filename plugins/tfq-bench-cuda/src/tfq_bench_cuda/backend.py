@@ -9,9 +9,17 @@ import torch
 from torch import nn
 
 from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
-from tfq_bench.quant.layers import WeightedLayer, find_layer, replace_layer
-from tfq_bench.quant.lower.lowering import check_state, copy_network, finish_lowering, int8_refusal
-from tfq_bench.quant.lower.simulate import KERNEL, SimulatedLayer
+from tfq_bench.quant import (
+    SIMULATED_KERNEL,
+    SimulatedLayer,
+    WeightedLayer,
+    check_state,
+    copy_network,
+    find_layer,
+    finish_lowering,
+    int8_refusal,
+    replace_layer,
+)
 from tfq_bench_cuda.borders import Geometry
 from tfq_bench_cuda.kernels import Kernels
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
@@ -20,7 +28,7 @@ from tfq_bench_cuda.specs import Tile, padded
 from tfq_bench_cuda.tiles import choose_tile
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
+    from tfq_bench.quant import QuantizedLayer, QuantizedState
 
 __all__ = ["CudaBackend"]
 
@@ -88,7 +96,7 @@ class CudaBackend:
             uses.append(
                 KernelUse(
                     layer=name,
-                    kernel=layers[name].kernel if name in layers else KERNEL,
+                    kernel=layers[name].kernel if name in layers else SIMULATED_KERNEL,
                     wbits=layer.wbits,
                     abits=layer.abits,
                     macs=loaded.topology.layer(name).macs,

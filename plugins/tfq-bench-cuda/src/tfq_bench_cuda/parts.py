@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec, Tile
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.state.quantized_state import LayerPart
+    from tfq_bench.quant import LayerPart
     from tfq_bench_cuda.borders import Geometry
 
 __all__ = ["Part", "chained", "conv_specs", "dtype_name", "linear_specs"]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from tfq_bench.api import QuantizationError
-from tfq_bench.quant import affine_from_range, dequantize, quantize
-from tfq_bench.quant.state.temporal_cache import TemporalCache
+from tfq_bench.quant import TemporalCache, affine_from_range, dequantize, quantize
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,7 +25,7 @@ from tfq_bench_tfmq.tiar import TiarReport, learn_rounding
 
 if TYPE_CHECKING:
     from tfq_bench.api import CalibrationData, LoadedModel, Progress, Topology
-    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.quant import FakeQuantNetwork
 
 __all__ = ["behind_condition", "check_inputs", "learn_projections"]
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tfq_bench.quant import exemptions
-from tfq_bench.quant.state.temporal_cache import TemporalCache
+from tfq_bench.quant import TemporalCache, exemptions
 from tfq_bench_tfmq.cache import quantize_feature
 from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
 from tfq_bench_tfmq.selection import disturbance, select_cache
@@ -19,7 +18,7 @@ from tfq_bench_tfmq.selection import disturbance, select_cache
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.quant import FakeQuantNetwork
     from tfq_bench_tfmq.block import TemporalBlock
     from tfq_bench_tfmq.presets import Settings
 

@@ -21,8 +21,7 @@ from tfq_bench_tfmq.conditional_projections import behind_condition
 
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel, OptionValue, Scheme
-    from tfq_bench.quant.calibrate.observers import RangeMethod
-    from tfq_bench.quant.rtn import WeightMethod
+    from tfq_bench.quant import RangeMethod, WeightMethod
     from tfq_bench_tfmq.cache import Granularity
     from tfq_bench_tfmq.selection import ErrorMeasure, Scope
 

@@ -15,13 +15,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from tfq_bench.api import FULL_PRECISION, CalibrationData, CalibrationNeeds
-from tfq_bench.quant import LayerBits, attention_bits, calibrate_attention, find_policy
-from tfq_bench.quant.learn.activation_qparams import by_step, set_activation_qparams, take
-from tfq_bench.quant.learn.bias_correction import correct_output_bias
-from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
-from tfq_bench.quant.learn.reconstruct import reconstruct
-from tfq_bench.quant.state.temporal_cache import unused_layers
+from tfq_bench.quant import (
+    FakeQuantNetwork,
+    LayerBits,
+    Reconstruction,
+    attention_bits,
+    by_step,
+    calibrate_attention,
+    correct_output_bias,
+    find_policy,
+    reconstruct,
+    set_activation_qparams,
+    take,
+    unused_layers,
+)
 from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections
 from tfq_bench_tfmq.find_block import find_temporal_block
 from tfq_bench_tfmq.maintenance import features_fixed, maintain

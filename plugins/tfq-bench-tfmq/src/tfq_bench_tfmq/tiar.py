@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfq_bench.quant.learn.adaround import BETA_START, SoftRounding, anneal
-from tfq_bench.quant.learn.optimize import optimize, optimizer_for
+from tfq_bench.quant import BETA_START, SoftRounding, anneal, optimize, optimizer_for
 
 if TYPE_CHECKING:
     from tfq_bench.api import Progress
-    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
+    from tfq_bench.quant import FakeQuantNetwork
     from tfq_bench_tfmq.block import TemporalBlock
 
 __all__ = ["TiarReport", "learn_rounding"]

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tfq_bench.types import MetricValue
+from tfq_bench.api import MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.charts.line_svg import COLOURS, DASHES, Curve, line_chart, logarithmic
 from tfq_bench_reports.view.dedupe import merged

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tfq_bench.types import MetricValue
+from tfq_bench.api import MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.charts.heatmap_svg import COLUMNS, EDGES, heat_map
 from tfq_bench_reports.view.dedupe import merged

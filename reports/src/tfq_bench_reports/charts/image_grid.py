@@ -18,7 +18,7 @@ from tfq_bench_reports.view.dedupe import Merged, merged, point
 from tfq_bench_reports.view.types import CellView, RunView
 
 if TYPE_CHECKING:
-    from tfq_bench.store.run import RunFolder
+    from tfq_bench.store import RunFolder
 
 __all__ = ["GridRow", "GridView", "LeftOut", "Picture", "chosen_rows", "grids"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tfq_bench.types import Interval, MetricValue
+from tfq_bench.api import Interval, MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.charts.scatter_svg import Dot, scatter_chart
 from tfq_bench_reports.view.key_metrics import key_metrics

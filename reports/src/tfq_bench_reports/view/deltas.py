@@ -6,9 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from tfq_bench.errors import NotComparable
-from tfq_bench.stats.compare import delta
-from tfq_bench.types import Interval, MetricValue
+from tfq_bench.api import Interval, MetricValue, NotComparable
+from tfq_bench.stats import delta
 from tfq_bench_reports import formatting
 from tfq_bench_reports.view.types import DeltaView
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfq_bench.store.run import RunFolder
-from tfq_bench.types import Record
+from tfq_bench.api import Record
+from tfq_bench.store import RunFolder
 from tfq_bench_reports.view.redact import redact
 from tfq_bench_reports.view.types import CellView, EnvironmentView
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tfq_bench.types import MetricValue
+from tfq_bench.api import MetricValue
 from tfq_bench_reports.view.tables import family
 from tfq_bench_reports.view.types import CellView
 

@@ -6,11 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.api import printable
-from tfq_bench.errors import StoreError
-from tfq_bench.store.baseline import run_facts
-from tfq_bench.store.run import RunFolder
-from tfq_bench.types import MetricDefinition, MetricValue, Record
+from tfq_bench.api import MetricDefinition, MetricValue, Record, StoreError, printable
+from tfq_bench.store import RunFolder, run_facts
 from tfq_bench_reports.view.environments import environments_of, hardware_of
 from tfq_bench_reports.view.kernels import kernels_of
 from tfq_bench_reports.view.model_groups import model_groups
@@ -27,7 +24,7 @@ from tfq_bench_reports.view.types import (
 )
 
 if TYPE_CHECKING:
-    from tfq_bench.stats.facts import CellResults
+    from tfq_bench.stats import CellResults
 
 __all__ = ["SPEED_UNITS", "read_run"]
 

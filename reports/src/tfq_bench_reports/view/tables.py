@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tfq_bench.types import MetricValue
+from tfq_bench.api import MetricValue
 from tfq_bench_reports import formatting
 from tfq_bench_reports.view.rows import each_seed, rows_of
 from tfq_bench_reports.view.types import CellView, Column, Table

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.store.run import RunFolder
-from tfq_bench.types import Record
+from tfq_bench.api import Record
+from tfq_bench.store import RunFolder
 from tfq_bench_reports.view.redact import redact
 from tfq_bench_reports.view.types import Outcome, Trouble
 
 if TYPE_CHECKING:
-    from tfq_bench.stats.facts import CellResults
+    from tfq_bench.stats import CellResults
 
 __all__ = ["LOG_LINES", "cut", "trouble_of"]
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tfq_bench.providers import Execution
-from tfq_bench.types import MetricDefinition, MetricValue
+from tfq_bench.api import Execution, MetricDefinition, MetricValue
 from tfq_bench_reports.view.naming import Name
 
 __all__ = [
