@@ -88,7 +88,7 @@ def test_what_an_answer_depends_on_makes_it_another(marked, change):
 
 
 ENTRY = {"name": "marked", "distribution": "marked", "version": "1.0", "module": "marked_module"}
-ANSWER = {"offers": [], "faults": [], "observers": [], "files": {}, "disturbances": []}
+ANSWER = {"offers": [], "faults": [], "files": {}, "disturbances": []}
 
 
 @pytest.fixture
@@ -323,42 +323,6 @@ def test_a_killed_command_leaves_no_child(machine):
             return  # dead, and not yet collected by whoever adopted it
         time.sleep(0.05)
     raise AssertionError("the child is still there")
-
-
-OBSERVER = """
-from tfq_bench import api
-
-@api.hookimpl
-def tfq_cell_started(cell):
-    {body}
-
-@api.hookimpl
-def tfq_cell_finished(cell):
-    open({path!r}, "a").write("finished\\n")
-"""
-
-
-def test_observers_cost_nobody_anything(machine, suite_text):
-    """Whatever they raise, the run goes on, the others are told, and a line says who failed."""
-    path = machine.cwd / "told"
-    bodies = {
-        "calm": "pass",
-        "exits": "raise SystemExit(0)",
-        "interrupts": "raise KeyboardInterrupt",
-        "cancels": "import asyncio; raise asyncio.CancelledError",
-        "generator": "raise GeneratorExit",
-        "odd": "raise BaseException('a\\\\n::error::b\\\\x1b[31m')",
-    }
-    for name, body in bodies.items():
-        machine.plugin(name, OBSERVER.format(body=body, path=str(path)))
-    (machine.cwd / "suite.toml").write_text(suite_text)
-    done = machine.run("run", "suite.toml", "--run", "here", "--no-report")
-    assert 0 == done.returncode, done.stderr
-    assert 2 * len(bodies) == path.read_text().count("\n")
-    for name in set(bodies) - {"calm"}:
-        assert f"observer tfq_cell_started of plugin {name}:{name} failed" in done.stderr
-    assert "\n::error::" not in done.stderr
-    assert "\x1b" not in done.stderr
 
 
 def test_hostile_plugins_cost_a_run_nothing(machine, suite_text):

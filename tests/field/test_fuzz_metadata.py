@@ -86,9 +86,7 @@ ANSWERS = st.recursive(
         st.lists(inner, max_size=4),
         st.dictionaries(
             st.one_of(
-                st.sampled_from(
-                    ["offers", "faults", "observers", "kind", "name", "options", "api", "factory"]
-                ),
+                st.sampled_from(["offers", "faults", "kind", "name", "options", "api", "factory"]),
                 st.text(max_size=5),
             ),
             inner,
@@ -103,7 +101,7 @@ ANSWERS = st.recursive(
 @given(
     st.one_of(
         ANSWERS,
-        st.fixed_dictionaries({"offers": ANSWERS, "faults": ANSWERS, "observers": ANSWERS}),
+        st.fixed_dictionaries({"offers": ANSWERS, "faults": ANSWERS}),
     )
 )
 def test_fuzz_answers(answer):
@@ -112,4 +110,4 @@ def test_fuzz_answers(answer):
     try:
         draft.take(answer)
     except ValueError:
-        assert ([], [], ()) == (draft.offers, draft.faults, draft.observers)
+        assert ([], []) == (draft.offers, draft.faults)

@@ -159,7 +159,7 @@ ENDLESS = [
 ]
 OFFERS = [
     ("no-marker", "def tfq_metrics(): return ()", "not marked with @api.hookimpl"),
-    ("wrong-argument", "from tfq_bench import api\n@api.hookimpl\ndef tfq_cell_started(sell): pass",
+    ("wrong-argument", "from tfq_bench import api\n@api.hookimpl\ndef tfq_metrics(sell): pass",
      "sell"),
     ("wrapper", "from tfq_bench import api\n@api.hookimpl(wrapper=True)\n"
      "def tfq_metrics(): return (yield)", "is a hook wrapper"),

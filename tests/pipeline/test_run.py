@@ -7,23 +7,6 @@ from tfq_bench.executors.inline import InlineExecutor
 from tfq_bench.pipeline.run import execute_plan, execute_task
 from tfq_bench.pipeline.tasks import tasks_of
 
-OBSERVER = """
-from tfq_bench.api import hookimpl
-
-seen = []
-
-@hookimpl
-def tfq_cell_started(cell):
-    seen.append(("started", cell.label))
-
-@hookimpl
-def tfq_cell_finished(cell, records):
-    seen.append(("finished", cell.label, len(records)))
-
-@hookimpl
-def tfq_cell_failed(cell, reason):
-    seen.append(("failed", cell.label, reason))
-"""
 FULL, W8, W4 = "tiny / fp FP / eager", "tiny / rtn W8A8 / simulate", "tiny / rtn W4A8 / simulate"
 
 
@@ -106,20 +89,6 @@ def test_nothing_is_appended_twice(project):
     before = found.folder.records_path.read_bytes()
     carry(found)
     assert before == found.folder.records_path.read_bytes()
-
-
-def test_observers_hear_of_each_cell(plugin_host, project):
-    """Started once, then finished with its records."""
-    import importlib
-
-    module = plugin_host.install("observer", OBSERVER)
-    found = project(metrics=("bits",))
-    carry(found)
-    seen = importlib.import_module(module).seen
-    assert [("started", FULL), ("finished", FULL), ("started", W8), ("finished", W8)] == [
-        event[:2] for event in seen
-    ]
-    assert all(event[2] > 0 for event in seen if event[0] == "finished")
 
 
 def test_a_failed_cell_leaves_the_others_alone(project, monkeypatch):

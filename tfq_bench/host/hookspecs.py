@@ -1,15 +1,13 @@
 """The hooks that the host calls, typed, each with an example.
 
 A plugin is a module named by an entry point of the group ``tfq_bench``. It implements any of these
-functions, marked with ``@api.hookimpl``. Registration hooks return providers: descriptions that
-cost nothing to import. Observer hooks are told what happens in a run; they may take fewer
-arguments than are listed here, and what they raise is logged, never fatal.
+functions, marked with ``@api.hookimpl``. Each returns providers: descriptions that cost nothing to
+import.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -23,16 +21,9 @@ from tfq_bench.providers import (
     RendererProvider,
 )
 
-if TYPE_CHECKING:
-    from tfq_bench.types import Cell, Record
-
 __all__ = [
-    "OBSERVERS",
     "REGISTRATIONS",
     "tfq_backends",
-    "tfq_cell_failed",
-    "tfq_cell_finished",
-    "tfq_cell_started",
     "tfq_executors",
     "tfq_metrics",
     "tfq_models",
@@ -137,44 +128,6 @@ def tfq_renderers() -> Iterable[RendererProvider]:  # type: ignore[empty-body]
     """
 
 
-@_hookspec
-def tfq_cell_started(cell: Cell) -> None:
-    """The first task of a cell starts.
-
-    Example::
-
-        @api.hookimpl
-        def tfq_cell_started(cell):
-            print("started", cell.label)
-    """
-
-
-@_hookspec
-def tfq_cell_finished(cell: Cell, records: tuple[Record, ...]) -> None:
-    """Every task of a cell is done; `records` are those of its metrics, see `Record`.
-
-    Example::
-
-        @api.hookimpl
-        def tfq_cell_finished(cell, records):
-            for record in records:
-                if record.metric is not None:
-                    print(cell.label, record.metric.definition.name, record.metric.value)
-    """
-
-
-@_hookspec
-def tfq_cell_failed(cell: Cell, reason: str) -> None:
-    """A task of a cell failed; `reason` is the sentence that the record holds.
-
-    Example::
-
-        @api.hookimpl
-        def tfq_cell_failed(cell, reason):
-            print(cell.label, "failed:", reason)
-    """
-
-
 REGISTRATIONS: dict[str, type[Provider]] = {
     "tfq_models": ModelProvider,
     "tfq_quantizers": QuantizerProvider,
@@ -183,7 +136,4 @@ REGISTRATIONS: dict[str, type[Provider]] = {
     "tfq_executors": ExecutorProvider,
     "tfq_renderers": RendererProvider,
 }
-"""Registration hooks and the type that each must return."""
-
-OBSERVERS = ("tfq_cell_started", "tfq_cell_finished", "tfq_cell_failed")
-"""Hooks that `PluginTable.notify` calls."""
+"""The hooks, and the type of what each must return."""

@@ -18,7 +18,7 @@ from tfq_bench.errors import TfqError, nearest
 from tfq_bench.foreign import interrupts
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.described import copied, from_data, option_fault, shown, to_data
-from tfq_bench.host.hookspecs import OBSERVERS, REGISTRATIONS
+from tfq_bench.host.hookspecs import REGISTRATIONS
 from tfq_bench.providers import API, Provider
 
 __all__ = [
@@ -96,12 +96,11 @@ class Offer:
 
 @dataclass(slots=True)
 class Draft:
-    """A plugin while it is being looked at; `observers` are the observer hooks it implements."""
+    """A plugin while it is being looked at."""
 
     info: PluginInfo
     offers: list[Offer] = field(default_factory=list)
     faults: list[tuple[PluginStatus, str]] = field(default_factory=list)
-    observers: tuple[str, ...] = ()
 
     def offer(self, provider: Provider, reason: str = "") -> None:
         """Adds a provider."""
@@ -115,7 +114,6 @@ class Draft:
         """Makes the plugin broken for what it did, and all that it offers unusable."""
         self.fault("broken", reason)
         self.offers = [replace(one, reason=one.reason or reason) for one in self.offers]
-        self.observers = ()
 
     def finish(self) -> PluginInfo:
         """The plugin with its status, every reason and what is usable."""
@@ -132,7 +130,6 @@ class Draft:
         return {
             "offers": [[to_data(one.provider), one.reason] for one in self.offers],
             "faults": [list(fault) for fault in self.faults],
-            "observers": list(self.observers),
         }
 
     def take(self, answer: Mapping[str, Any]) -> None:
@@ -146,13 +143,11 @@ class Draft:
             faults = [
                 (_SEVERITY[_SEVERITY.index(s)], printable(reason)) for s, reason in answer["faults"]
             ]
-            observers = tuple(OBSERVERS[OBSERVERS.index(name)] for name in answer["observers"])
         except (TfqError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not an answer of a plugin: {cause(error)}") from None
         for provider, reason in offers:
             self.offer(provider, reason)
         self.faults += faults
-        self.observers = observers
 
 
 def inspect(draft: Draft, manager: pluggy.PluginManager) -> None:
@@ -181,7 +176,6 @@ def _examine(draft: Draft, module: ModuleType, manager: pluggy.PluginManager) ->
     except (pluggy.PluginValidationError, ValueError) as error:
         draft.fault("broken", f"Its hooks do not fit: {printable(error)}.")
         return
-    observers = []
     for caller in manager.get_hookcallers(module) or []:
         for impl in caller.get_hookimpls():
             if impl.plugin is not module:
@@ -192,13 +186,10 @@ def _examine(draft: Draft, module: ModuleType, manager: pluggy.PluginManager) ->
                 return
             if caller.name in REGISTRATIONS:
                 _collect(draft, caller.name, impl.function)
-            elif caller.name in OBSERVERS:
-                observers.append(caller.name)
-    draft.observers = tuple(observers)
 
 
 def _report_unknown_hooks(draft: Draft, module: ModuleType, manager: pluggy.PluginManager) -> None:
-    known = (*REGISTRATIONS, *OBSERVERS)
+    known = REGISTRATIONS
     for name, value in sorted(vars(module).items()):
         marked = manager.parse_hookimpl_opts(module, name)
         if marked is None:
@@ -206,7 +197,7 @@ def _report_unknown_hooks(draft: Draft, module: ModuleType, manager: pluggy.Plug
                 draft.fault(
                     "broken", f"{name} is not marked with @api.hookimpl, so it would never run."
                 )
-        elif (marked.get("specname") or name) not in known and not marked.get("optionalhook"):
+        elif not marked.get("optionalhook") and (marked.get("specname") or name) not in known:
             draft.fault("unknown-hook", f"There is no hook '{name}'; {nearest(name, known)}")
 
 

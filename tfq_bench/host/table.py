@@ -24,7 +24,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -47,7 +46,7 @@ from tfq_bench.host.answers import held_to_protocol
 from tfq_bench.host.described import shown
 from tfq_bench.host.discovery.asking import ask
 from tfq_bench.host.discovery.installed import GROUP, installed, normal
-from tfq_bench.host.hookspecs import OBSERVERS, REGISTRATIONS
+from tfq_bench.host.hookspecs import REGISTRATIONS
 from tfq_bench.host.inspection import (
     HOST,
     Draft,
@@ -97,14 +96,10 @@ class PluginTable:
         complete: whether what is installed was looked at.
     """
 
-    def __init__(
-        self, drafts: Iterable[Draft], manager: pluggy.PluginManager, *, complete: bool = True
-    ) -> None:
+    def __init__(self, drafts: Iterable[Draft], *, complete: bool = True) -> None:
         drafts = list(drafts)
         self._complete = complete
-        self._manager = manager
         self._offers = [offer for draft in drafts for offer in draft.offers]
-        self._observers = [draft for draft in drafts if draft.observers]
         self.plugins: tuple[PluginInfo, ...] = tuple(draft.finish() for draft in drafts)
 
     @property
@@ -195,38 +190,14 @@ class PluginTable:
             )
         return found
 
-    def notify(self, hook: str, **arguments: Any) -> None:
-        """Tells every observer; what one raises is logged and keeps nobody from being told."""
-        assert hook in OBSERVERS
-        for draft in self._observers:
-            if hook not in draft.observers:
-                continue
-            try:
-                module = self._entered(draft.info)
-                for impl in getattr(self._manager.hook, hook).get_hookimpls():
-                    if impl.plugin is module:
-                        impl.function(*(arguments[name] for name in impl.argnames))
-            except BaseException as error:
-                if interrupts.asked_for(error):
-                    raise
-                who = f"{draft.info.distribution}:{draft.info.name}"
-                log.error("observer %s of plugin %s failed: %s", hook, who, cause(error))
-                log.debug("observer %s", hook, exc_info=True)
-
-    def _entered(self, plugin: PluginInfo) -> ModuleType:
-        """The plugin's own module, imported and registered."""
-        module = importlib.import_module(plugin.import_name)
-        if not self._manager.is_registered(module):
-            self._manager.register(module, name=f"{plugin.distribution}:{plugin.name}")
-        return module
-
     def _call(self, provider: Provider, target: str, /, *positional: Any, **named: Any) -> Any:
         """What ``"module:function"`` of the provider's plugin returns."""
         where = self.where(provider)
         module_name, _, attribute = target.partition(":")
         try:
             with contextlib.redirect_stdout(sys.stderr):  # where results are read by scripts
-                self._entered(self._plugin_of(provider))  # what it prepares, its factories rely on
+                # What the plugin's own module prepares, its factories rely on.
+                importlib.import_module(self._plugin_of(provider).import_name)
                 module = importlib.import_module(module_name)
                 function = getattr(module, attribute, None)
             public = [name for name in vars(module) if not name.startswith("_")]
@@ -312,7 +283,7 @@ def discover(
             log.warning(
                 "nothing to block is called '%s'; %s", printable(name, 80), nearest(name, known)
             )
-    table = PluginTable(drafts, manager, complete=ALL not in blocked)
+    table = PluginTable(drafts, complete=ALL not in blocked)
     if os.environ.get("TFQ_BENCH_STRICT_PLUGINS") == "1":
         _refuse_faults(table)
     return table

@@ -1,4 +1,4 @@
-"""What becomes of the cells while their tasks end: records, and word to observers."""
+"""What becomes of the cells while their tasks end: their records."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from tfq_bench.pipeline.outcome import (
 )
 from tfq_bench.pipeline.tasks import tasks_of, tasks_of_cell, unfinished
 from tfq_bench.store.records import append, put_aside_damaged, read
-from tfq_bench.types.tasks import Outcome, Task
+from tfq_bench.types.tasks import Outcome
 
 if TYPE_CHECKING:
-    from tfq_bench.host.table import PluginTable
     from tfq_bench.plan.plan import Plan, PlannedCell
     from tfq_bench.store.run import RunFolder
     from tfq_bench.types import Record
@@ -40,12 +39,11 @@ class CellRecords:
         failed: cells by key.
     """
 
-    def __init__(self, plan: Plan, table: PluginTable, folder: RunFolder, environment: str) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, environment: str) -> None:
         everything = tasks_of(plan)
         self.todo = unfinished(everything, folder.artefacts)
         self.finished = len(everything) - len(self.todo)
         self._plan = plan
-        self._table = table
         self._folder = folder
         self._environment = environment
         self._cells = {planned.cell.key: planned for planned in plan.runnable()}
@@ -59,7 +57,6 @@ class CellRecords:
         for key, tasks in self._open.items():
             for task in tasks:
                 self._waiting.setdefault(task, []).append(key)
-        self._started: set[str] = set()
         put_aside_damaged(folder.records_path)
         self._known: dict[str, set[bytes]] = {}
         self._measured_at: dict[bytes, str] = {}
@@ -76,24 +73,15 @@ class CellRecords:
             elif not self._open[planned.cell.key]:
                 self._append([self._where_it_was(record) for record in self._metrics(planned)])
 
-    def start(self, task: Task) -> None:
-        """Tells observers of the cells of which this is the first task."""
-        for key in self._waiting.get(task.id, ()):
-            if key not in self._started:
-                self._started.add(key)
-                self._table.notify("tfq_cell_started", cell=self._cells[key].cell)
-
     def done(self, outcome: Outcome) -> None:
-        """Records what a task's end means for the cells that waited for it, and tells observers."""
+        """Records what a task's end means for the cells that waited for it."""
         for key in self._waiting.pop(outcome.task.id, ()):
             planned = self._cells[key]
             self._open[key].discard(outcome.task.id)
             if outcome.reason is not None:
                 self._fail(planned, outcome)
             elif not self._open[key] and key not in self.failed:
-                records = self._metrics(planned)
-                self._append(records)
-                self._table.notify("tfq_cell_finished", cell=planned.cell, records=records)
+                self._append(self._metrics(planned))
 
     def _fail(self, planned: PlannedCell, outcome: Outcome) -> None:
         if planned.cell.key in self.failed:
@@ -102,7 +90,6 @@ class CellRecords:
         assert outcome.reason is not None
         if outcome.metrics:
             self._append([*self._metrics(planned), *self._failed_metrics(planned, outcome)])
-            self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
             return
         cause = outcome.blocked or outcome.task  # of another cell when work is shared
         reason, repeat = outcome.reason, planned.cell.key
@@ -118,7 +105,6 @@ class CellRecords:
             **self._traces(cause.cell, repeat),
         )
         self._append([*self._metrics(planned), record])
-        self._table.notify("tfq_cell_failed", cell=planned.cell, reason=outcome.reason)
 
     def _failed_metrics(self, planned: PlannedCell, outcome: Outcome) -> list[Record]:
         """A record for each metric without numbers; it is tried again by the next run."""

@@ -108,7 +108,7 @@ def execute_plan(
     removed: set[tuple[str, str]] = set()
     while True:
         try:
-            cells = CellRecords(plan, table, folder, environment)
+            cells = CellRecords(plan, folder, environment)
             watcher.begin(cells.todo, cells.finished)
             cells.settle()
             if cells.todo:
@@ -142,10 +142,6 @@ def _execute(
     def work(task: Task) -> Outcome:
         return ledger.premature(task) or worker(task)
 
-    def start(task: Task) -> None:
-        cells.start(task)
-        watcher.start(task)
-
     def done(outcome: Outcome) -> None:
         entered = ledger.entered(outcome)
         if entered is not None:
@@ -154,7 +150,7 @@ def _execute(
 
     raised = ""
     try:
-        executor.run(cells.todo, work, start=start, done=done)
+        executor.run(cells.todo, work, start=watcher.start, done=done)
     except TfqError:
         raise
     except BaseException as error:

@@ -116,7 +116,7 @@ def checking() -> Work:
     def work(entry: dict[str, Any]) -> dict[str, Any]:
         provider = from_data(entry["provider"])
         faults = [["broken", fault] for fault in factory_faults(provider, entry["module"])]
-        return {"offers": [], "faults": faults, "observers": []}
+        return {"offers": [], "faults": faults}
 
     return work
 

@@ -86,7 +86,6 @@ def _refused(module: str, fault: str) -> Answer:
     return {
         "offers": [],
         "faults": [],
-        "observers": [],
         "files": _sources(module),
         "disturbances": [fault],
     }
