@@ -74,7 +74,7 @@ def _load(name, steps):
     import torch
 
     from tfq_bench.api import LoadedModel
-    from tfq_bench.host.table import discover
+    from tfq_bench.host.plugins import discover
 
     table = discover()
     model = table.create(table.get("model", name))

@@ -80,7 +80,7 @@ def networks(name: str, batch: int, rounds: int) -> None:
     import torch
 
     from tfq_bench.api import LoadedModel
-    from tfq_bench.host.table import discover
+    from tfq_bench.host.plugins import discover
 
     table = discover()
     model = table.create(table.get("model", name))

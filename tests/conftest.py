@@ -178,7 +178,7 @@ def tiny_suite(plugin_host, tmp_path):
 @pytest.fixture
 def project(tiny_suite, tmp_path):
     """A function that plans a tiny suite: its plan, plugin table, run folder and workbench."""
-    from tfq_bench.host.table import discover
+    from tfq_bench.host.plugins import discover
     from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.plan.planner import make_plan
     from tfq_bench.plan.suite import load_suite

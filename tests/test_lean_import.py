@@ -13,7 +13,7 @@ HEAVY = ("torch", "pandas", "numpy", "scipy", "safetensors", "diffusers")
     "statement",
     [
         "import tfq_bench, tfq_bench.api",
-        "import tfq_bench.host.table; tfq_bench.host.table.discover(block=['*'])",
+        "import tfq_bench.host.plugins; tfq_bench.host.plugins.discover(block=['*'])",
         "import tfq_bench.plan.suite, tfq_bench.plan.plan, tfq_bench.keys",
         "import tfq_bench.testing.tiny_plugin",
         "from tfq_bench.cli import main; main(['--no-plugins', 'plugins', 'list'])",

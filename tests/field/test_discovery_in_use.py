@@ -254,7 +254,7 @@ def test_listing_what_is_remembered_imports_nothing_heavy(machine):
     machine.plugin("heavy", "import torch\n" + MARK.format(path=os.devnull, name="heavy"))
     assert "heavy" in names(machine)
     script = (
-        "import sys; from tfq_bench.host.table import discover; found = discover(); "
+        "import sys; from tfq_bench.host.plugins import discover; found = discover(); "
         "print('heavy' in found.names('metric'), [m for m in ('torch', 'numpy', 'heavy_module', "
         "'subprocess') if m in sys.modules])"
     )

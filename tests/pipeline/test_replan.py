@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tfq_bench.errors import SuiteError
-from tfq_bench.host.table import PluginTable, discover
+from tfq_bench.host.plugins import discover
+from tfq_bench.host.table import PluginTable
 from tfq_bench.pipeline.replan import plan_again
 from tfq_bench.pipeline.tasks import tasks_of_cell
 from tfq_bench.plan.plan import Plan

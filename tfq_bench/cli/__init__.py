@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except SystemExit as stop:  # --help and --version end here
                 return stop.code if isinstance(stop.code, int) else 0
             if args.block:
-                from tfq_bench.host.table import refuse_unknown
+                from tfq_bench.host.plugins import refuse_unknown
 
                 refuse_unknown(args.block)
             stack.enter_context(_blocking(args))

@@ -15,7 +15,8 @@ from typing import Any
 
 from tfq_bench.assets.declared import Asset, asset_fault, readable_size, sha256_of
 from tfq_bench.errors import AssetError, UsageError, nearest
-from tfq_bench.host.table import PluginTable, discover
+from tfq_bench.host.plugins import discover
+from tfq_bench.host.table import PluginTable
 from tfq_bench.plan.inventory import Inventory, describe, known_assets, suite_assets
 from tfq_bench.plan.suite import load_suite
 

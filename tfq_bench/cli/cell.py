@@ -27,7 +27,8 @@ from tfq_bench.errors import (
     nearest,
 )
 from tfq_bench.host.inspection import cause, out_of_memory
-from tfq_bench.host.table import PluginTable, discover
+from tfq_bench.host.plugins import discover
+from tfq_bench.host.table import PluginTable
 from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfq_bench.foreign.text import printable
-from tfq_bench.host.table import discover
+from tfq_bench.host.plugins import discover
 from tfq_bench.plan.planner import make_plan
 from tfq_bench.plan.suite import load_suite
 

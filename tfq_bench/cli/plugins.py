@@ -8,7 +8,9 @@ from typing import Any
 
 from tfq_bench.errors import UsageError, nearest
 from tfq_bench.foreign.text import printable
-from tfq_bench.host.table import PluginInfo, PluginTable, discover
+from tfq_bench.host.inspection import PluginInfo
+from tfq_bench.host.plugins import discover
+from tfq_bench.host.table import PluginTable
 from tfq_bench.providers import Provider
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from tfq_bench.errors import NothingToDo, UsageError
-from tfq_bench.host.table import PluginTable, discover
+from tfq_bench.host.plugins import discover
+from tfq_bench.host.table import PluginTable
 from tfq_bench.output.rendering import write_report
 from tfq_bench.providers import RendererProvider
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.errors import SuiteError, TfqError, UsageError
 from tfq_bench.foreign.text import printable
-from tfq_bench.host.table import PluginTable, discover
+from tfq_bench.host.plugins import discover
+from tfq_bench.host.table import PluginTable
 from tfq_bench.output.rendering import write_report
 from tfq_bench.plan.planner import make_plan
 from tfq_bench.plan.suite import load_suite

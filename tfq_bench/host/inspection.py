@@ -22,6 +22,7 @@ from tfq_bench.host.hookspecs import REGISTRATIONS
 from tfq_bench.providers import API, Provider
 
 __all__ = [
+    "BUILTIN",
     "HOST",
     "Draft",
     "Offer",
@@ -36,6 +37,9 @@ log = logging.getLogger("tfq_bench.host")
 
 HOST = "tfq-bench"
 """Distribution of the host."""
+
+BUILTIN = "tfq_bench.host.builtin"
+"""Module of the host's own plugin."""
 
 MAX_PROVIDERS = 1000
 """Of one hook."""

@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
-from tfq_bench.host import table as host
+from tfq_bench.host import plugins
 from tfq_bench.host.discovery import child, installed, kept, trial
+from tfq_bench.host.table import PluginTable
 
 __all__ = ["PluginHost", "plugin_host"]
 
@@ -57,15 +58,17 @@ class PluginHost:
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", "utf-8"
         )
         points = info / "entry_points.txt"
-        before = points.read_text("utf-8").splitlines() if points.exists() else [f"[{host.GROUP}]"]
+        before = (
+            points.read_text("utf-8").splitlines() if points.exists() else [f"[{installed.GROUP}]"]
+        )
         others = [line for line in before if not line.startswith(f"{name} = ")]
         points.write_text("\n".join([*others, f"{name} = {module}", ""]), "utf-8")
         importlib.invalidate_caches()
         return module
 
-    def discover(self, **arguments: Any) -> host.PluginTable:
-        """The host's own plugin and those installed here; takes what `host.discover` takes."""
-        return host.discover(**arguments)
+    def discover(self, **arguments: Any) -> PluginTable:
+        """The host's own plugin and those installed here; takes what `plugins.discover` takes."""
+        return plugins.discover(**arguments)
 
     def forget(self) -> None:
         """Drops the modules that were written here from `sys.modules`."""

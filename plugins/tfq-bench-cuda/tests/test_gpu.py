@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tfq_bench.api import LoadedModel, Scheme, timestep_tensor
-from tfq_bench.host.table import discover
+from tfq_bench.host.plugins import discover
 from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.quant.calibrate.temporal import temporal_features
 from tfq_bench.quant.lower.parity import network_parity

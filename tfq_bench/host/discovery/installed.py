@@ -18,7 +18,7 @@ from tfq_bench.host.discovery.reading import read_small
 from tfq_bench.host.inspection import Draft, PluginInfo
 from tfq_bench.provenance.code_version import code_version, is_editable
 
-__all__ = ["GROUP", "installed", "normal"]
+__all__ = ["GROUP", "installed", "normal", "same"]
 
 GROUP = "tfq_bench"
 """Entry-point group that plugins declare."""
@@ -54,6 +54,11 @@ def installed() -> list[Draft]:
 def normal(name: str) -> str:
     """A distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names are those of one distribution or entry point."""
+    return normal(one) == normal(other)
 
 
 @dataclass(frozen=True, slots=True)
