@@ -261,16 +261,16 @@ def test_direct_requirements_count(project, keys, plugin_host):
 
 def test_torch_counts_everywhere(project, keys, monkeypatch):
     """Another torch computes other numbers, in full precision too."""
-    from tfq_bench.provenance import running_code
+    from tfq_bench.provenance import import_walk
 
-    version = running_code._version
+    version = import_walk.version_of
     before = keys()
 
     def newer(one):
         name, found = version(one)
         return name, "9.9" if name == "torch" else found
 
-    monkeypatch.setattr(running_code, "_version", newer)
+    monkeypatch.setattr(import_walk, "version_of", newer)
     assert moved(before, keys()) == ALL
 
 
@@ -404,19 +404,19 @@ def test_an_edit_reaches_the_gate(project, tmp_path, capsys, file):
 
 def test_an_upgrade_of_a_library_computes_again_and_says_so(project, tmp_path, capsys, monkeypatch):
     """A library that only one method uses: its cells, by name and versions, and no others."""
-    from tfq_bench.provenance import running_code
+    from tfq_bench.provenance import import_walk
 
     (project / "ranges.py").write_text("import scipy\nSTEPS = 1\n")
     (tmp_path / "field.toml").write_text(SUITE)
     arguments = [str(tmp_path / "field.toml"), "--run", str(tmp_path / "run")]
     assert 0 == main(["run", *arguments, "--no-report"])
-    version = running_code._version
+    version = import_walk.version_of
 
     def newer(one):
         name, found = version(one)
         return name, "9.9" if name == "scipy" else found
 
-    monkeypatch.setattr(running_code, "_version", newer)
+    monkeypatch.setattr(import_walk, "version_of", newer)
     capsys.readouterr()
     assert 0 == main(["plan", *arguments])
     out = capsys.readouterr().out

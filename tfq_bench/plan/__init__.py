@@ -3,6 +3,5 @@
 Here: the TOML file (`suite`), its components and grid, the ingredients of keys (`stage_keys`), the
     plan and how it is made, and what it says before any work.
 Not here: anything that runs a stage (`pipeline`) or reads results (`store`).
-Imports: assets, errors, foreign, host, host.discovery, keys, protocols, provenance, providers,
-    types.
+Imports: assets, errors, foreign, host, keys, protocols, provenance, providers, types.
 """

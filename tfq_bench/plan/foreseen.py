@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tfq_bench.errors import BrokenPlugin, MetricError, SuiteError, TfqError
 from tfq_bench.foreign import interrupts
 from tfq_bench.foreign.text import printable
-from tfq_bench.host.discovery.installed import normal
 from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.protocols import ChecksImages, NamesValues
+from tfq_bench.provenance.libraries import canonical_name
 from tfq_bench.types import Component, MeasuredBy
 from tfq_bench.types.models import Remarks
 
@@ -50,7 +50,7 @@ class Asked:
     @property
     def measured_by(self) -> MeasuredBy:
         """What of the metric belongs to the meaning of its numbers."""
-        distribution = normal(self.distribution.partition("==")[0])
+        distribution = canonical_name(self.distribution.partition("==")[0])
         given = self.component.options
         return MeasuredBy(
             metric=f"{distribution}:{self.provider.name}",

@@ -1,6 +1,6 @@
 """What one Python file says of itself without being run: imports, files beside it, settings.
 
-`running_code` follows the imports. What is behind `if TYPE_CHECKING` never runs and does not count;
+`import_walk` follows the imports. What is behind `if TYPE_CHECKING` never runs and does not count;
 what stands in functions does.
 """
 

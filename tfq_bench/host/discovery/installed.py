@@ -17,8 +17,9 @@ from tfq_bench.foreign.text import printable
 from tfq_bench.host.discovery.reading import read_small
 from tfq_bench.host.inspection import Draft, PluginInfo
 from tfq_bench.provenance.code_version import code_version, is_editable
+from tfq_bench.provenance.libraries import canonical_name
 
-__all__ = ["GROUP", "installed", "normal", "same"]
+__all__ = ["GROUP", "installed", "same"]
 
 GROUP = "tfq_bench"
 """Entry-point group that plugins declare."""
@@ -48,17 +49,12 @@ class _Damaged(Exception):
 def installed() -> list[Draft]:
     """One draft per entry point, sorted by distribution and name; damaged ones with their fault."""
     drafts = [draft for found in _distributions() for draft in _drafts(found)]
-    return sorted(drafts, key=lambda draft: (normal(draft.info.distribution), draft.info.name))
-
-
-def normal(name: str) -> str:
-    """A distribution's name as PEP 503 compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return sorted(drafts, key=lambda one: (canonical_name(one.info.distribution), one.info.name))
 
 
 def same(one: str, other: str) -> bool:
     """Whether two names are those of one distribution or entry point."""
-    return normal(one) == normal(other)
+    return canonical_name(one) == canonical_name(other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,8 @@ def _distributions() -> Iterator[_Found]:
         try:
             for distribution in importlib.metadata.distributions(path=[folder]):
                 stem = _stem(distribution)
-                here.setdefault(normal(stem.partition("-")[0]), []).append((stem, distribution))
+                name = canonical_name(stem.partition("-")[0])
+                here.setdefault(name, []).append((stem, distribution))
         except Exception:
             continue
         for name, found in here.items():
@@ -194,7 +191,7 @@ def _may_be_ours(found: _Found) -> bool:
     """Whether a file that cannot be read as text names the group, or cannot be read at all."""
     folder = getattr(found.distribution, "_path", None)
     if not isinstance(folder, Path):
-        return GROUP in normal(found.stem).replace("-", "_")
+        return GROUP in canonical_name(found.stem).replace("-", "_")
     path = folder / "entry_points.txt"
     try:
         if not path.is_file():
@@ -230,7 +227,7 @@ def _identity(found: _Found) -> tuple[str, str]:
             raise _Damaged(f"Its {filename}: {key} should be {form}, found '{shown}'.")
         values.append(lines[0])
     name, version = values
-    if not normal(found.stem).startswith(normal(name)):
+    if not canonical_name(found.stem).startswith(canonical_name(name)):
         raise _Damaged(
             f"Its {filename} is that of '{name}', its folder that of '{_shown(found)[0]}'. "
             "Reinstall it."
