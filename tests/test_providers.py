@@ -3,7 +3,7 @@
 import pytest
 
 from tfq_bench import api
-from tfq_bench.providers import parse_options
+from tfq_bench.types import parse_options
 
 OPTIONS = (
     api.Option(name="mode", kind="str", default="fast", choices=("fast", "exact"), help="Mode."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tfq_bench.assets.declared import Asset, fetched_file
-from tfq_bench.providers import OptionValue
+from tfq_bench.types import OptionValue
 
 __all__ = ["INCEPTION_FILE", "INCEPTION_SHA256", "inception_assets"]
 

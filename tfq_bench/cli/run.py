@@ -14,9 +14,10 @@ from tfq_bench.host.table import PluginTable
 from tfq_bench.output.rendering import write_report
 from tfq_bench.plan.planner import make_plan
 from tfq_bench.plan.suite import load_suite
-from tfq_bench.providers import OptionValue, Provider, parse_options
+from tfq_bench.providers import Provider
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch
+from tfq_bench.types import OptionValue, parse_options
 
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan, PlannedCell

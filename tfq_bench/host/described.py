@@ -15,7 +15,8 @@ from typing import Any, get_args, get_type_hints
 from tfq_bench.errors import BrokenPlugin, SuiteError
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.hookspecs import REGISTRATIONS
-from tfq_bench.providers import Option, Provider
+from tfq_bench.providers import Provider
+from tfq_bench.types import Option
 
 __all__ = ["RESERVED", "copied", "from_data", "option_fault", "shown", "to_data"]
 

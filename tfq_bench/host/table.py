@@ -24,7 +24,8 @@ from tfq_bench.host.described import shown
 from tfq_bench.host.discovery.installed import same
 from tfq_bench.host.hookspecs import REGISTRATIONS
 from tfq_bench.host.inspection import BUILTIN, Draft, Offer, PluginInfo, cause, out_of_memory
-from tfq_bench.providers import API, OptionValue, Provider
+from tfq_bench.providers import API, Provider
+from tfq_bench.types import OptionValue
 
 __all__ = ["PluginTable"]
 

@@ -9,7 +9,7 @@ Here: the host's own metrics, one a file, and what metrics of plugins share with
     statistics, bootstrap. The door for plugins is this package, not the modules in it.
 Not here: intervals and comparisons between cells (`stats`), and checks of what a metric returns
     (`pipeline.values`).
-Imports: assets, errors, foreign, keys, providers, quant, quant.calibrate, seeds, stats, types.
+Imports: assets, errors, foreign, keys, quant, quant.calibrate, seeds, stats, types.
 """
 
 from tfq_bench.metrics.assets import require_file

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.providers import Direction
 from tfq_bench.stats.intervals import median_interval
-from tfq_bench.types import MetricDefinition, MetricValue
+from tfq_bench.types import Direction, MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs

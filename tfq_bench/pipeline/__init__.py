@@ -4,6 +4,6 @@ Here: one stage a file, the cell that runs them in order (`cell`), the plan that
     and what becomes of them (`outcome`, `cell_records`).
 Not here: what is asked for (`plan`), how weights are quantized (`quant`), files (`store`), and how
     foreign code is held to its word (`pipeline.guard`).
-Imports: errors, foreign, host, keys, plan, protocols, provenance, providers, quant, quant.lower,
+Imports: errors, foreign, host, keys, plan, protocols, provenance, quant, quant.lower,
     quant.state, seeds, store, types.
 """

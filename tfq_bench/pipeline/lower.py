@@ -24,8 +24,8 @@ from tfq_bench.seeds import noise
 from tfq_bench.types.networks import Lowered, StepCursor, timestep_tensor
 
 if TYPE_CHECKING:
-    from tfq_bench.providers import Execution
     from tfq_bench.quant.state.quantized_state import QuantizedState
+    from tfq_bench.types import Execution
     from tfq_bench.types.networks import LoadedModel
 
 __all__ = ["lowering_facts"]

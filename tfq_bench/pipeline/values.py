@@ -25,8 +25,7 @@ from tfq_bench.pipeline.plain import (
     plain_text,
     shown,
 )
-from tfq_bench.providers import Direction
-from tfq_bench.types import Interval, MetricDefinition, MetricValue
+from tfq_bench.types import Direction, Interval, MetricDefinition, MetricValue
 
 __all__ = ["checked_values"]
 

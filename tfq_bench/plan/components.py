@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.errors import SuiteError, locating
 from tfq_bench.foreign.text import printable
-from tfq_bench.providers import OptionValue, Provider, parse_options
-from tfq_bench.types import Component
+from tfq_bench.providers import Provider
+from tfq_bench.types import Component, OptionValue, parse_options
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

@@ -11,8 +11,8 @@ from typing import Any
 from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.foreign.text import printable
 from tfq_bench.plan.suite import Entry, Exclude, SuiteSpec
-from tfq_bench.providers import BackendProvider, OptionValue, QuantizerProvider, quoted
-from tfq_bench.types import FULL_PRECISION, Cell, Scheme
+from tfq_bench.providers import BackendProvider, QuantizerProvider
+from tfq_bench.types import FULL_PRECISION, Cell, OptionValue, Scheme, quoted
 
 __all__ = ["matches", "refuse_absurd", "schemes", "unsupported", "variants"]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tfq_bench.assets.declared import Asset, file_fault, identity, readable_size
 from tfq_bench.errors import AssetError, TfqError
 from tfq_bench.plan.components import component_of
-from tfq_bench.providers import OptionValue, Provider, parse_options
+from tfq_bench.providers import Provider
+from tfq_bench.types import OptionValue, parse_options
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

@@ -17,13 +17,12 @@ from tfq_bench.plan.stage_keys import KeyMaker, Made
 from tfq_bench.plan.suite import Entry, SuiteSpec
 from tfq_bench.providers import (
     BackendProvider,
-    Execution,
     MetricProvider,
     ModelProvider,
     Provider,
     QuantizerProvider,
 )
-from tfq_bench.types import Cell, Component, Scheme
+from tfq_bench.types import Cell, Component, Execution, Scheme
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.plan.suite_format import CALIBRATION, TIMING
 from tfq_bench.provenance.environment import gpu_names
-from tfq_bench.providers import Option, OptionValue
+from tfq_bench.types import Option, OptionValue
 
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import PlannedCell

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tfq_bench.errors import StoreError, SuiteError
 from tfq_bench.keys import canonical
 from tfq_bench.provenance.running_code import RunningCode
-from tfq_bench.providers import Execution
-from tfq_bench.types import Cell, Component, MeasuredBy
+from tfq_bench.types import Cell, Component, Execution, MeasuredBy
 
 if TYPE_CHECKING:
     from tfq_bench.plan.suite import SuiteSpec

@@ -25,8 +25,7 @@ from tfq_bench.plan.notes import plan_notes
 from tfq_bench.plan.plan import Plan, PlannedCell
 from tfq_bench.plan.stage_keys import KeyMaker
 from tfq_bench.plan.suite import Entry, SuiteSpec
-from tfq_bench.providers import OptionValue
-from tfq_bench.types import SANITY, Cell, Component
+from tfq_bench.types import SANITY, Cell, Component, OptionValue
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

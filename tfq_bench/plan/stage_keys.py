@@ -33,14 +33,8 @@ from tfq_bench.plan.inventory import asset_identities
 from tfq_bench.plan.plan import EAGER
 from tfq_bench.provenance.environment import arithmetic_facts, speed_facts
 from tfq_bench.provenance.running_code import RunningCode
-from tfq_bench.providers import (
-    BackendProvider,
-    Execution,
-    ModelProvider,
-    Provider,
-    QuantizerProvider,
-)
-from tfq_bench.types import Component, Scheme
+from tfq_bench.providers import BackendProvider, ModelProvider, Provider, QuantizerProvider
+from tfq_bench.types import Component, Execution, Scheme
 
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable

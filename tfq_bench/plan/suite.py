@@ -27,7 +27,7 @@ from tfq_bench.plan.suite_format import (
     TOP,
     absurd,
 )
-from tfq_bench.providers import GivenValue, parse_options, quoted
+from tfq_bench.types import GivenValue, parse_options, quoted
 
 __all__ = ["Entry", "Exclude", "SuiteSpec", "load_suite", "packaged_suites", "parse_suite"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tfq_bench.providers import Option
+from tfq_bench.types import Option
 
 __all__ = [
     "AXES",

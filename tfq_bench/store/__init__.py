@@ -3,7 +3,7 @@
 Here: everything on disk: run folders, artefacts by content, records, baselines, and the pandas
     view.
 Not here: what the numbers mean (`stats`) and tensors' formats (`quant.state`).
-Imports: errors, foreign, keys, plan, provenance, providers, stats, types.
+Imports: errors, foreign, keys, plan, provenance, stats, types.
 """
 
 from tfq_bench.store.baseline import run_facts

@@ -10,7 +10,6 @@ from typing import Any, get_args
 from tfq_bench.errors import StoreError
 from tfq_bench.foreign.text import parse_json
 from tfq_bench.plan.plan import SCHEMA
-from tfq_bench.providers import Execution
 from tfq_bench.store.disk import store_error, write_atomically
 from tfq_bench.store.seals import FIELD, open_sealed, seal
 from tfq_bench.store.shapes import (
@@ -26,6 +25,7 @@ from tfq_bench.store.shapes import (
     one_of,
     optional,
 )
+from tfq_bench.types import Execution
 
 __all__ = ["read_plan", "refuse_later", "write_plan"]
 

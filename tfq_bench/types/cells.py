@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from tfq_bench.providers import OptionValue
+from tfq_bench.types.options import OptionValue
 
 __all__ = [
     "FULL_PRECISION",
     "Cell",
     "Component",
+    "Execution",
     "Scheme",
 ]
 
 FULL_PRECISION = 32
 """Bit width that stands for "not quantized"."""
+
+Execution = Literal["full-precision", "simulated", "lowered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tfq_bench.providers import Execution
+from tfq_bench.types.cells import Execution
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

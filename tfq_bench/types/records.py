@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tfq_bench.providers import Direction, Execution, OptionValue
+from tfq_bench.types.cells import Execution
+from tfq_bench.types.options import OptionValue
 
 __all__ = [
     "SANITY",
     "Count",
+    "Direction",
     "Interval",
     "Key",
     "MeasuredBy",
@@ -26,6 +28,8 @@ __all__ = [
 
 SANITY = "sanity"
 """The metric that every run has: it fails where a cell's images show nothing."""
+
+Direction = Literal["lower", "higher", "none"]
 
 Key = Annotated[str, "key"]
 """Text that may be a part of a path."""
