@@ -36,6 +36,7 @@ from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNe
 from tfq_bench.quant.learn.optimize import optimize, optimizer_for
 from tfq_bench.quant.learn.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.lower.attention import calibrate_attention, is_attention, quantize_attention
+from tfq_bench.quant.lower.exact_call import LayerCheck
 from tfq_bench.quant.lower.lowering import (
     check_state,
     copy_network,
@@ -50,7 +51,7 @@ from tfq_bench.quant.lower.simulate import (
     SimulatedLayer,
     simulate,
 )
-from tfq_bench.quant.lower.watched import LayerCheck, LayerWatch, watched_layers
+from tfq_bench.quant.lower.watched import LayerWatch, watched_layers
 from tfq_bench.quant.policy import (
     POLICIES,
     UNIFORM,

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from tfq_bench.errors import LoweringError
-from tfq_bench.quant.lower import watched
+from tfq_bench.quant.lower import exact_call
+from tfq_bench.quant.lower.exact_call import ExactCall
 from tfq_bench.quant.lower.simulate import SimulatedLayer, simulate
 from tfq_bench.quant.lower.watched import watched_layers
 from tfq_bench.quant.state.qparams import ActivationQParams
@@ -78,7 +79,7 @@ def test_large_layers_are_seen_on_some_channels(monkeypatch):
     """The budget bounds the work; what is looked at still must be right."""
     loaded = load_tiny()
     state = tiny_state(loaded, Scheme(wbits=8, abits=8))
-    monkeypatch.setattr(watched, "BUDGET", 2 * 64 * 9 * 16 * 4)
+    monkeypatch.setattr(exact_call, "BUDGET", 2 * 64 * 9 * 16 * 4)
     assert run(loaded, state, simulate(loaded, state)).worst.share < 0.1
     lowered = simulate(loaded, state)
     conv = lowered.network.first.conv1
@@ -119,10 +120,10 @@ def test_fallbacks_may_round_sums_that_float32_cannot_hold(groups):
     """40,000 products added in float pass as a fallback; a kernel must be exact."""
     layer, original, x = deep(40_000, groups)
     found = SimulatedLayer(layer, original, StepCursor("cpu"))(x)
-    call = watched._Call(layer, original, x, 0, kernel=False)
+    call = ExactCall(layer, original, x, 0, kernel=False)
     assert float(call.expected.abs().max() / 0.01) > 2**24
     assert call.compare(found).share <= 1
-    exact = watched._Call(layer, original, x, 0, kernel=True)
+    exact = ExactCall(layer, original, x, 0, kernel=True)
     assert exact.compare(exact.expected.float()).share < 1
     with pytest.raises(LoweringError, match=r"'deep' does not compute"):
         exact.compare(exact.expected.float() + 40)
@@ -132,8 +133,8 @@ def test_an_input_on_a_border_may_take_either_code():
     """Dividing by the scale and multiplying by its inverse round some values differently."""
     layer, original, x = deep(64)
     on_border = x + 0.5
-    call = watched._Call(layer, original, on_border, 0, kernel=True)
-    down = watched._Call(layer, original, x, 0, kernel=True).expected
+    call = ExactCall(layer, original, on_border, 0, kernel=True)
+    down = ExactCall(layer, original, x, 0, kernel=True).expected
     assert call.compare(down.float()).share <= 1
     with pytest.raises(LoweringError, match="does not compute"):
         call.compare((down * 1.2).float())
@@ -144,4 +145,4 @@ def test_another_shape(found):
     """It is a sentence, whatever came back."""
     layer, original, x = deep(64)
     with pytest.raises(LoweringError, match=r"'deep': expected shape \(2, 4, 4, 4\), found"):
-        watched._Call(layer, original, x, 0, kernel=True).compare(found)
+        ExactCall(layer, original, x, 0, kernel=True).compare(found)
