@@ -32,7 +32,8 @@ from tfq_bench.quant.learn.activation_qparams import by_step, set_activation_qpa
 from tfq_bench.quant.learn.adaround import BETA_START, SoftRounding, anneal
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
 from tfq_bench.quant.learn.block import Reconstruction
-from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
+from tfq_bench.quant.learn.fake_quant_layer import FakeQuantLayer
+from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.learn.optimize import optimize, optimizer_for
 from tfq_bench.quant.learn.reconstruct import BlockReport, reconstruct
 from tfq_bench.quant.lower.attention import calibrate_attention, is_attention, quantize_attention

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tfq_bench.quant.calibrate.observers import RangeMethod
-    from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
+    from tfq_bench.quant.learn.fake_quant_layer import FakeQuantLayer
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
     from tfq_bench.types.tasks import Progress
 
 __all__ = ["RELEASED_MOMENTUM", "by_step", "set_activation_qparams", "take"]

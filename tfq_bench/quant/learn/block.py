@@ -21,7 +21,8 @@ from tfq_bench.quant.learn.optimize import optimize, optimizer_for, set_lr
 from tfq_bench.quant.lower.precision import tf32
 
 if TYPE_CHECKING:
-    from tfq_bench.quant.learn.fake_quant_network import FakeQuantLayer, FakeQuantNetwork
+    from tfq_bench.quant.learn.fake_quant_layer import FakeQuantLayer
+    from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
     from tfq_bench.types import CalibrationData
 
 __all__ = ["Phase", "Reconstruction", "learn_block", "step_sizes"]
