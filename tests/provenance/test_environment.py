@@ -52,7 +52,7 @@ def test_damaged_metadata_of_a_library_is_an_unknown_version(
     if metadata is not None:
         (tmp_path / "numpy-1.0.dist-info" / "METADATA").write_bytes(metadata)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    versions = capture(plugin_host.discover())["versions"]
+    versions = capture(plugin_host.discover().plugins)["versions"]
     assert version == versions["numpy"]
     assert importlib.metadata.version("torch") == versions["torch"]
 
@@ -61,14 +61,14 @@ def test_capture_holds_no_environment_variables_but_thread_settings(plugin_host,
     """A token in the environment never reaches a run folder; a thread count does."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    environment = capture(plugin_host.discover())
+    environment = capture(plugin_host.discover().plugins)
     assert "hf_secret" not in json.dumps(environment)
     assert "3" == environment["threads"]["OMP_NUM_THREADS"]
 
 
 def test_fingerprint_goes_by_hardware_only(plugin_host):
     """Software changes the id but not the fingerprint; another processor changes both."""
-    environment = capture(plugin_host.discover())
+    environment = capture(plugin_host.discover().plugins)
     software = copy.deepcopy(environment)
     software["versions"]["torch"] = "0.0"
     assert environment_id(environment) != environment_id(software)
@@ -81,7 +81,7 @@ def test_fingerprint_goes_by_hardware_only(plugin_host):
 
 def test_fingerprint_ignores_a_few_bytes_of_memory(plugin_host):
     """A reboot that leaves the kernel another share of memory is the same hardware."""
-    environment = capture(plugin_host.discover())
+    environment = capture(plugin_host.discover().plugins)
     environment["hardware"]["memory_bytes"] = 8 * 2**30
     rebooted = copy.deepcopy(environment)
     rebooted["hardware"]["memory_bytes"] -= 4096
@@ -90,7 +90,7 @@ def test_fingerprint_ignores_a_few_bytes_of_memory(plugin_host):
 
 def test_arithmetic_is_read_of_what_is_stored(plugin_host):
     """All four facts of a capture; of what lacks them, or holds something else, what there is."""
-    found = stated_arithmetic(capture(plugin_host.discover()))
+    found = stated_arithmetic(capture(plugin_host.discover().plugins))
     assert {"threads", "torch", "instruction sets", "GPU"} == set(found)
     assert found["torch"] == importlib.metadata.version("torch")
     for strange in ({}, {"threads": 1, "versions": [], "hardware": None}, {"threads": {}}):
