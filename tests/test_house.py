@@ -2,13 +2,19 @@
 
 import ast
 import re
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from tfq_bench.cli import VERBS
+from tfq_bench.host import builtin
+
 ROOT = Path(__file__).parent.parent
 HOST = ROOT / "tfq_bench"
 REPORTS = ROOT / "reports" / "src" / "tfq_bench_reports"
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 ROOMS = sorted(file.parent for top in (HOST, REPORTS) for file in top.rglob("*/__init__.py"))
 
 
@@ -63,6 +69,50 @@ def run_imports(tree):
 def test_the_root_holds_at_most_ten_modules():
     """What is not in a room of its own can be read at a glance."""
     assert len(list(HOST.glob("*.py"))) <= 10
+
+
+def test_contributing_lists_every_room():
+    """The table of rooms names each folder of the host once, and no other."""
+    table = CONTRIBUTING.split("| room of `tfq_bench/` |")[1].split("\n\n")[0]
+    listed = re.findall(r"`([a-z/]+)/`", table)
+    assert sorted(listed) == [str(room.relative_to(HOST)) for room in ROOMS if HOST in room.parents]
+
+
+@pytest.mark.parametrize("factory", [p.factory for p in builtin.tfq_metrics()])
+def test_a_metric_is_known_to_its_provider_alone(factory):
+    """The walk "a metric": the class is named in its own file and by its provider."""
+    module, _, name = factory.partition(":")
+    own = ROOT / f"{module.replace('.', '/')}.py"
+    naming = [file for file in HOST.rglob("*.py") if re.search(rf"\b{name}\b", code(file))]
+    assert {own, HOST / "host" / "builtin.py"} == set(naming)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_command_is_a_file_and_a_line(verb):
+    """The walk "a command": the rest of the command line does not know it."""
+    assert {"NAME", "HELP", "add_arguments", "execute"} <= set(
+        dir(import_module(f"tfq_bench.cli.{verb}"))
+    )
+    assert 1 == code(HOST / "cli" / "__init__.py").count(f"'{verb}'")
+
+
+def test_a_distribution_is_a_folder_and_a_line():
+    """The walk "a quantizer": no tool's configuration names a distribution besides the host's."""
+    folders = [path.parent.name for path in ROOT.glob("*/*/pyproject.toml")]
+    for file in ("pyproject.toml", "tox.ini", "toxfile.py"):
+        text = (ROOT / file).read_text("utf-8")
+        assert [] == [name for name in folders if name in text or name.replace("-", "_") in text]
+
+
+@cache
+def code(file):
+    """A file's code without comments and docstrings."""
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            del body[0]
+    return ast.unparse(tree)
 
 
 def test_every_distribution_is_installed_by_the_requirements():

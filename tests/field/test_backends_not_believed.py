@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tfq_bench import api
-from tfq_bench.quant.lower import simulate
+from tfq_bench.quant import simulate
 from tfq_bench.quant.layers import find_layer, replace_layer
 from tfq_bench.quant.lower.lowering import copy_network, finish_lowering
 

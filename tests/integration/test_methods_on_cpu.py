@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import RoundToNearest, network_parity
-from tfq_bench.quant.lower import simulate
+from tfq_bench.quant import RoundToNearest, network_parity, simulate
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["RoundToNearest", "WeightMethod", "activation_qparams", "round_weight"]
 
 WeightMethod = Literal["minmax", "mse"]
-Temporal = Literal["layers", "cache16"]
+TemporalMode = Literal["layers", "cache16"]
 
 BATCH = 16
 """Calibration samples of 3x32x32 values per network call, fewer of larger ones; never a matter of
@@ -74,7 +74,7 @@ class RoundToNearest:
         symmetric_weights: bool = True,
         calibration_steps: int = 8,
         split: bool = False,
-        temporal: Temporal = "layers",
+        temporal: TemporalMode = "layers",
     ) -> None:
         self.scheme = scheme
         self.weights: WeightMethod = weights
@@ -82,7 +82,7 @@ class RoundToNearest:
         self.symmetric_weights = symmetric_weights
         self.calibration_steps = calibration_steps
         self.split = split
-        self.temporal: Temporal = temporal
+        self.temporal: TemporalMode = temporal
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """Every image at `calibration_steps` steps; nothing when activations stay float."""

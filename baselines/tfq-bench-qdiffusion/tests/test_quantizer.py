@@ -7,7 +7,7 @@ import torch
 
 from tfq_bench.api import CalibrationError, Scheme
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant.lower import simulate
+from tfq_bench.quant import simulate
 from tfq_bench.seeds import generator, noise
 from tfq_bench.testing.contracts import QuantizerContract
 from tfq_bench.testing.tiny import load_tiny

@@ -11,8 +11,7 @@ import torch
 from tfq_bench import api
 from tfq_bench.cli import main
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import network_parity, temporal_errors, temporal_features
-from tfq_bench.quant.lower import simulate
+from tfq_bench.quant import network_parity, simulate, temporal_errors, temporal_features
 from tfq_bench.seeds import generator
 from tfq_bench_cpu.backend import CpuBackend
 from tfq_bench_diffusers.model import DiffusersModel

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from tfq_bench.api import LoadedModel, QuantizationError, Scheme, Topology
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import temporal_features
-from tfq_bench.quant.lower import simulate
+from tfq_bench.quant import simulate, temporal_features
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.seeds import generator
 from tfq_bench.testing.fingerprint import Fingerprint

@@ -10,9 +10,8 @@ from torch import nn
 
 from tfq_bench.api import CalibrationError, CalibrationNeeds, LoadedModel, QuantizationError, Scheme
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import temporal_errors, temporal_features
+from tfq_bench.quant import simulate, temporal_errors, temporal_features
 from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
-from tfq_bench.quant.lower import simulate
 from tfq_bench.quant.rtn import RoundToNearest
 from tfq_bench.seeds import generator
 from tfq_bench_tfmq.conditional_projections import behind_condition, check_inputs, learn_projections

@@ -9,8 +9,7 @@ import torch
 
 from tfq_bench.api import QuantizationError, Scheme, Topology
 from tfq_bench.pipeline.calibrate import capture
-from tfq_bench.quant import temporal_errors, temporal_features
-from tfq_bench.quant.lower import simulate
+from tfq_bench.quant import simulate, temporal_errors, temporal_features
 from tfq_bench.seeds import generator
 from tfq_bench.testing.contracts import QuantizerContract
 from tfq_bench.testing.tiny import load_tiny

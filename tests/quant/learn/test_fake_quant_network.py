@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from tfq_bench.errors import QuantizationError
-from tfq_bench.quant import UNIFORM, ActivationQParams, Exempt, resolve
+from tfq_bench.quant import UNIFORM, ActivationQParams, Exempt, resolve, simulate
 from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
-from tfq_bench.quant.lower import simulate
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
 
