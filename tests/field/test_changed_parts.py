@@ -117,9 +117,9 @@ def psnr(loaded):
     import tfq_bench.metrics.paired as paired
     paired.psnr = lambda a, b: np.full(len(a), 99.0)
 def noise(loaded):
-    import tfq_bench.pipeline.sample as sample
-    old = sample.noise
-    sample.noise = lambda *a, **k: old(*a, **k) * 0.5
+    import tfq_bench.quant.sampling as sampling
+    old = sampling.noise
+    sampling.noise = lambda *a, **k: old(*a, **k) * 0.5
 def noise_of_seeds(loaded):
     import tfq_bench.seeds as seeds
     old = seeds.noise
@@ -165,7 +165,7 @@ TOLD = {
     **{"heads": "network.attention.heads)", "table": "sampler._table)"},
     **{"schedule": "sampler._schedule.clip)", "timesteps": "sampler.timesteps)"},
     **{"other_sampler": "loaded.sampler", "functional": "torch.nn.functional.silu by "},
-    **{"psnr": "tfq_bench.metrics.paired.psnr by ", "noise": "tfq_bench.pipeline.sample.noise by "},
+    **{"psnr": "tfq_bench.metrics.paired.psnr by ", "noise": "tfq_bench.quant.sampling.noise by "},
     "noise_of_seeds": "tfq_bench.seeds.noise by ",
 }
 """What the failed cell names, by fault."""
