@@ -8,7 +8,7 @@ import torch
 from tfq_bench.errors import CalibrationError, QuantizationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import find_layer
-from tfq_bench.quant.calibrate import observers as observe
+from tfq_bench.quant.calibrate import observers
 from tfq_bench.quant.calibrate.temporal import float16_caches, temporal_errors, temporal_features
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.rtn import RoundToNearest
@@ -140,8 +140,8 @@ def test_asymmetric_weights_have_zero_points_of_their_own(round_to_nearest):
 
 def test_sample_stays_bounded_however_much_is_observed(generator, monkeypatch):
     """A layer that is run more often than announced does not fill the memory."""
-    monkeypatch.setattr(observe, "SAMPLE_LIMIT", 100)
-    ranges = observe.InputRanges("percentile", batches=4, generator=generator)
+    monkeypatch.setattr(observers, "SAMPLE_LIMIT", 100)
+    ranges = observers.InputRanges("percentile", batches=4, generator=generator)
     for _ in range(50):
         ranges.update("layer", torch.randn(1000, generator=generator))
     assert sum(map(len, ranges._samples["layer"])) == 100

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from tfq_bench.errors import StoreError
 from tfq_bench.store.artefacts import ArtefactStore
+from tfq_bench.store.run import RunFolder
 
 
 def write(store, key="k0", content='{"a": 1}'):
@@ -167,3 +168,18 @@ def test_names_cannot_leave_the_root(tmp_path):
     """Keys come from files; a path in one of them is refused."""
     with pytest.raises(StoreError, match="must match"):
         ArtefactStore(tmp_path).path("lower", "../../etc")
+
+
+def test_the_store_is_not_left_open(tmp_path):
+    """What is raised before an artefact is sealed leaves none behind."""
+    folder = RunFolder.prepare(tmp_path / "run")
+    folder.write("", {"schema": 1, "cells": []})
+
+    def refuse():
+        raise StoreError("changed")
+
+    folder.artefacts.before_sealing = refuse
+    with pytest.raises(StoreError, match="changed"), folder.artefacts.create("lower", "k") as path:
+        (path / "x").write_text("x")
+    assert not folder.artefacts.has("lower", "k")
+    assert [] == [p for p in (tmp_path / "run" / "artefacts").rglob("*") if p.is_file()]

@@ -1,8 +1,7 @@
-"""Converted checkpoints compute what the original networks compute."""
+"""Converted checkpoints compute what the original networks compute, and keep their classes."""
 
 from __future__ import annotations
 
-import pickle
 from typing import ClassVar
 
 import diffusers
@@ -11,34 +10,12 @@ import torch
 
 from tfq_bench import api
 from tfq_bench.testing.contracts import ModelContract
-from tfq_bench_diffusers.convert import FAMILIES, convert
-from tfq_bench_diffusers.convert.__main__ import main
+from tfq_bench_diffusers.convert import FAMILIES
 from tfq_bench_diffusers.families import PRESETS
 from tfq_bench_diffusers.heads import without_heads
 from tfq_bench_diffusers.model import DiffusersModel
 
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    """Normal numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def converted(original, folder, tensors=None, suffix=".safetensors"):
-    """The folder that a checkpoint of `tensors` becomes."""
-    checkpoint = original.save(folder / f"model{suffix}", tensors)
-    convert(checkpoint, original.family, folder / "out")
-    return folder / "out"
-
-
-def with_average(tensors, factor):
-    """The checkpoint with a moving average of the U-Net's weights: `factor` times the weights."""
-    network = [name for name in tensors if name.startswith("model.diffusion_model.")]
-    flat = {"model_ema." + name[6:].replace(".", ""): factor * tensors[name] for name in network}
-    counters = {
-        "model_ema.decay": torch.tensor(0.9999),
-        "model_ema.num_updates": torch.tensor(5, dtype=torch.int32),
-    }
-    return {**tensors, **flat, **counters}
+from .checkpoints import converted, draw, with_average
 
 
 def test_network_computes_what_the_original_computes(original, tmp_path):
@@ -133,175 +110,12 @@ def test_every_weight_is_written_once(original, tmp_path):
     assert torch.equal(expected, found)
 
 
-U = "model.diffusion_model."
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "match"),
-    [
-        ("ldm4-bedroom", {"teacher.weight": torch.ones(1)}, "not known: 'teacher.weight'"),
-        (
-            "ldm4-bedroom",
-            {"cond_stage_model.embedding.weight": torch.ones(5, 6)},
-            "expected 0 classes.*found 5",
-        ),
-        (
-            "ldm4-bedroom",
-            {U + "input_blocks.4.2.conv.weight": torch.ones(3)},
-            "no place in it: 'model.diffusion_model.input_blocks.4.2.conv.weight'",
-        ),
-        (
-            "ldm4-imagenet",
-            {U + "label_emb.weight": torch.ones(3)},
-            "no place in it: 'model.diffusion_model.label_emb.weight'",
-        ),
-        (
-            "ldm4-bedroom",
-            {"first_stage_model.colorize": torch.ones(3)},
-            "no place in it: 'first_stage_model.colorize'",
-        ),
-        (
-            "ldm4-bedroom",
-            {U + "input_blocks.1.0.more.weight": torch.ones(3)},
-            "'down_blocks.0.resnets.0.more.weight' besides",
-        ),
-        (
-            "ldm4-bedroom",
-            {U + "out.2.bias": None},
-            "tensors of this family's UNet2DModel.*no 'conv_out.bias'",
-        ),
-        (
-            "ldm4-bedroom",
-            {"first_stage_model.quantize.embedding.weight": None},
-            "family's VQModel.*no 'quantize.embedding.weight'",
-        ),
-        (
-            "ldm4-bedroom",
-            {U + "out.2.bias": torch.ones(7)},
-            r"other shapes: 'conv_out.bias \(7,\), not \(3,\)'",
-        ),
-        ("ldm4-bedroom", {"betas": torch.linspace(1e-4, 0.02, 1000)}, "from 0.0015 to 0.0195"),
-        ("ldm8-church", {"scale_factor": None}, "expected 'scale_factor'"),
-        ("ldm4-imagenet", {"cond_stage_model.embedding.weight": None}, "expected 5 classes"),
-    ],
-)
-def test_tensors_that_do_not_fit_are_named(originals, tmp_path, name, change, match):
-    """Unknown, missing and misshapen ones; nothing is written then."""
-    original = originals[name]
-    tensors = {**original.tensors, **change}
-    tensors = {key: value for key, value in tensors.items() if value is not None}
-    with pytest.raises(api.AssetError, match=match):
-        converted(original, tmp_path, tensors)
-    assert ["model.safetensors"] == [path.name for path in tmp_path.iterdir()]
-
-
-def test_average_must_cover_every_weight(originals, tmp_path):
-    """A mixture of averages and last weights would be no model that anybody trained."""
-    original = originals["ldm4-bedroom"]
-    tensors = with_average(original.tensors, 1.0)
-    del tensors["model_ema.diffusion_modelout2bias"]
-    with pytest.raises(api.AssetError, match=r"none of 'model_ema\.diffusion_modelout2bias'"):
-        converted(original, tmp_path, tensors)
-    surplus = {**with_average(original.tensors, 1.0), "model_ema.other": torch.ones(1)}
-    with pytest.raises(api.AssetError, match=r"not known: 'model_ema\.other'"):
-        converted(original, tmp_path, surplus)
-
-
 def test_training_tensors_of_the_decoder_are_left_out(originals, tmp_path):
     """Its discriminator is no part of a model that samples."""
     original = originals["ldm4-bedroom"]
     loss = {"first_stage_model.loss.discriminator.main.0.weight": torch.ones(2)}
     folder = converted(original, tmp_path, {**original.tensors, **loss})
     assert (folder / "model_index.json").is_file()
-
-
-class Callback:
-    """Stands for what trainers put into their checkpoints."""
-
-
-def test_files_that_run_code_are_not_read(originals, tmp_path):
-    """A pickle of other objects is refused with a way out."""
-    path = tmp_path / "model.ckpt"
-    torch.save({"state_dict": originals["ldm4-bedroom"].tensors, "callbacks": Callback()}, path)
-    with pytest.raises(api.AssetError, match=r"other Python objects.*Callback.*save its tensors"):
-        convert(path, originals["ldm4-bedroom"].family, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "match"),
-    [
-        ("a.ckpt", None, "found no file"),
-        ("a.ckpt", b"no archive", "expected a"),
-        ("a.safetensors", b"no tensors", "expected a safetensors file"),
-        ("a.ckpt", pickle.dumps({"state_dict": 3}, protocol=2), "expected a"),
-    ],
-)
-def test_files_of_other_kinds_are_refused(originals, tmp_path, name, content, match):
-    """In the terms of the tool, without a traceback of torch."""
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(api.AssetError, match=match):
-        convert(tmp_path / name, originals["ldm4-bedroom"].family, tmp_path / "out")
-
-
-def test_nothing_is_written_over(originals, tmp_path):
-    """A folder that is there stays as it is."""
-    (tmp_path / "out").mkdir()
-    with pytest.raises(api.UsageError, match="not there yet"):
-        converted(originals["ldm4-bedroom"], tmp_path)
-
-
-def test_command_tells_errors_without_a_traceback(originals, tmp_path, capsys):
-    """Exit code and one line; a small model is not the published family."""
-    path = originals["ldm4-bedroom"].save(tmp_path / "model.safetensors")
-    arguments = ["--checkpoint", str(path), "--family", "ldm4-bedroom", "--to", str(tmp_path / "o")]
-    assert 2 == main(arguments)
-    assert "other shapes" in capsys.readouterr().err
-
-
-def test_command_writes_the_folder(originals, tmp_path, monkeypatch, capsys):
-    """What `source` of a model can name."""
-    original = originals["ldm4-imagenet"]
-    path = original.save(tmp_path / "model.ckpt")
-    monkeypatch.setattr("tfq_bench_diffusers.convert.__main__.FAMILIES", {"small": original.family})
-    target = tmp_path / "deep" / "o"
-    assert 0 == main(["--checkpoint", str(path), "--family", "small", "--to", str(target)])
-    assert str(target) in capsys.readouterr().out
-    assert (3, 16, 16) == DiffusersModel(source=str(target)).latent_shape
-
-
-def test_classes_follow_the_image_index(originals, tmp_path):
-    """One token each; the last row is no class, and guidance leads away from it."""
-    original = originals["ldm4-imagenet"]
-    model = DiffusersModel(source=str(converted(original, tmp_path)), guidance=3.0)
-    told = model.conditions(range(5), device="cpu")["text"]
-    expected = original.classes().float()
-    assert (5, 1, 6) == tuple(told.shape)
-    assert torch.equal(expected[[0, 1, 2, 3, 0]], told[:, 0])
-    guidance = model.guidance(device="cpu")
-    assert guidance is not None
-    assert torch.equal(expected[4:], guidance.condition["text"][0])
-    assert model.prompts([0]) is None
-
-
-def test_classes_belong_to_the_digest(originals, tmp_path):
-    """Other embeddings are another model."""
-    original = originals["ldm4-imagenet"]
-    digests = set()
-    for factor in (1.0, 2.0):
-        (tmp_path / str(factor)).mkdir()
-        name = "cond_stage_model.embedding.weight"
-        tensors = {**original.tensors, name: factor * original.tensors[name]}
-        folder = converted(original, tmp_path / str(factor), tensors)
-        digests.add(DiffusersModel(source=str(folder)).digest)
-    assert 2 == len(digests)
-
-
-def test_random_weights_have_the_same_condition(originals, tmp_path):
-    """One token, so that speed and memory are those of the real model."""
-    folder = converted(originals["ldm4-imagenet"], tmp_path)
-    model = DiffusersModel(source=str(folder), weights="random")
-    assert (2, 1, 6) == tuple(model.conditions([0, 1], device="cpu")["text"].shape)
 
 
 def test_heads_of_several_sizes_are_not_lost_in_silence(originals, tmp_path):
@@ -353,3 +167,37 @@ class TestContract(ModelContract):
     def make(self) -> api.Model:
         """The model of a converted folder."""
         return DiffusersModel(source=self._source, guidance=self._scale)
+
+
+def test_classes_follow_the_image_index(originals, tmp_path):
+    """One token each; the last row is no class, and guidance leads away from it."""
+    original = originals["ldm4-imagenet"]
+    model = DiffusersModel(source=str(converted(original, tmp_path)), guidance=3.0)
+    told = model.conditions(range(5), device="cpu")["text"]
+    expected = original.classes().float()
+    assert (5, 1, 6) == tuple(told.shape)
+    assert torch.equal(expected[[0, 1, 2, 3, 0]], told[:, 0])
+    guidance = model.guidance(device="cpu")
+    assert guidance is not None
+    assert torch.equal(expected[4:], guidance.condition["text"][0])
+    assert model.prompts([0]) is None
+
+
+def test_classes_belong_to_the_digest(originals, tmp_path):
+    """Other embeddings are another model."""
+    original = originals["ldm4-imagenet"]
+    digests = set()
+    for factor in (1.0, 2.0):
+        (tmp_path / str(factor)).mkdir()
+        name = "cond_stage_model.embedding.weight"
+        tensors = {**original.tensors, name: factor * original.tensors[name]}
+        folder = converted(original, tmp_path / str(factor), tensors)
+        digests.add(DiffusersModel(source=str(folder)).digest)
+    assert 2 == len(digests)
+
+
+def test_random_weights_have_the_same_condition(originals, tmp_path):
+    """One token, so that speed and memory are those of the real model."""
+    folder = converted(originals["ldm4-imagenet"], tmp_path)
+    model = DiffusersModel(source=str(folder), weights="random")
+    assert (2, 1, 6) == tuple(model.conditions([0, 1], device="cpu")["text"].shape)
