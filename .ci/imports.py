@@ -37,10 +37,27 @@ def main() -> int:
         file.write(contracts(folders))
         file.flush()
         broken |= lint_imports(config_filename=file.name, no_cache=True)
-    for circle in circles(tuple(folders)):
+    graph = grimp.build_graph(*folders, cache_dir=None)
+    ahead = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    found = circles(ahead)
+    for circle in found:
         print(f"files that import each other: {', '.join(circle)}")
-        broken = 1
-    return broken
+    print(f"{len(ahead)} files, {rooms_and_arrows(ahead)}, {len(found)} circles")
+    return broken or int(bool(found))
+
+
+def rooms_and_arrows(ahead: dict[str, set[str]]) -> str:
+    """How many folders and lone modules the distributions have, and what imports between them."""
+    room = {
+        name: name if any(other.startswith(f"{name}.") for other in ahead) else parent
+        for name in ahead
+        if (parent := name.rpartition(".")[0] or name)
+    }
+    lone = {name for name in ahead if room[name] == HOST}
+    room |= {name: name for name in lone}
+    arrows = {(room[a], room[b]) for a, others in ahead.items() for b in others}
+    between = sum(a != b for a, b in arrows)
+    return f"{len(set(room.values()))} rooms (lone modules of the host too), {between} arrows"
 
 
 def package(folder: Path) -> str:
@@ -99,11 +116,9 @@ ignore_imports = {doors}
 """
 
 
-def circles(packages: tuple[str, ...]) -> list[list[str]]:
+def circles(ahead: dict[str, set[str]]) -> list[list[str]]:
     """Groups of files each of which leads back to itself through the others, by their names."""
-    graph = grimp.build_graph(*packages, cache_dir=None)
-    ahead = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
-    found = []
+    ahead, found = dict(ahead), []
     # What imports nothing, or is imported by nothing, is in no circle; peeled until none is left.
     while loose := [name for name, others in ahead.items() if not others & ahead.keys()]:
         for name in loose:
