@@ -8,8 +8,6 @@ are in `tfq_bench.testing`.
 
 from __future__ import annotations
 
-import pluggy
-
 from tfq_bench.assets.declared import *  # noqa: F403  (re-exported, see __all__)
 from tfq_bench.assets.declared import __all__ as _assets
 from tfq_bench.errors import *  # noqa: F403
@@ -28,9 +26,6 @@ from tfq_bench.types.networks import *  # noqa: F403
 from tfq_bench.types.networks import __all__ as _networks
 from tfq_bench.types.tasks import Done, Outcome, Progress, Start, Task, Work
 
-hookimpl = pluggy.HookimplMarker("tfq_bench")
-"""Marks a function of a plugin's entry-point module as a hook implementation."""
-
 __all__ = [
     "Done",
     "Outcome",
@@ -41,7 +36,6 @@ __all__ = [
     "digest",
     "file_digest",
     "harmless",
-    "hookimpl",
     "parse_json",
     "printable",
     *_assets,

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import pluggy
+
 from tfq_bench.errors import BrokenPlugin
 from tfq_bench.types.cells import Execution
 from tfq_bench.types.options import Option
@@ -23,7 +25,11 @@ __all__ = [
     "Provider",
     "QuantizerProvider",
     "RendererProvider",
+    "hookimpl",
 ]
+
+hookimpl = pluggy.HookimplMarker("tfq_bench")
+"""Marks a function of a plugin's entry-point module as a hook implementation."""
 
 API = 1
 """Version of the plugin API; a provider states the one it was written for."""

@@ -1,22 +1,30 @@
 """The host's own plugin: what is there without installing anything else.
 
 It uses the same hooks as every other plugin and has no privilege but one: blocking all plugins
-(``--no-plugins``) leaves it in place.
+(``--no-plugins``) leaves it in place. What it imports is imported by every command: not `api`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfq_bench import api
+from tfq_bench.providers import (
+    BackendProvider,
+    ExecutorProvider,
+    MetricProvider,
+    QuantizerProvider,
+    hookimpl,
+)
+from tfq_bench.types.cells import FULL_PRECISION
+from tfq_bench.types.options import Option
 
 __all__: list[str] = []
 
 _BITS = (2, 3, 4, 5, 6, 7, 8)
-_FULL = (api.FULL_PRECISION,)
+_FULL = (FULL_PRECISION,)
 
 _EXTRACTOR = (
-    api.Option(
+    Option(
         name="extractor",
         kind="str",
         default="efficientnet-lite0",
@@ -24,14 +32,14 @@ _EXTRACTOR = (
         help="Network whose features are compared.",
         in_definition=True,
     ),
-    api.Option(
+    Option(
         name="inception_weights",
         kind="path",
         default="",
         help="File with the Inception weights; empty for the fetched one ('tfq-bench assets').",
         in_definition=True,
     ),
-    api.Option(
+    Option(
         name="inception_sha256",
         kind="str",
         default="",
@@ -39,14 +47,14 @@ _EXTRACTOR = (
         in_definition=True,
     ),
 )
-_REFERENCE = api.Option(
+_REFERENCE = Option(
     name="reference",
     kind="path",
     default="",
     help="File with reference statistics; empty for the one that ships with the model.",
     in_definition=True,
 )
-_REPLICATES = api.Option(
+_REPLICATES = Option(
     name="replicates",
     kind="int",
     default=200,
@@ -56,17 +64,17 @@ _REPLICATES = api.Option(
 )
 
 
-@api.hookimpl
-def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
+@hookimpl
+def tfq_quantizers() -> Iterator[QuantizerProvider]:
     """Full precision and round to nearest."""
-    yield api.QuantizerProvider(
+    yield QuantizerProvider(
         name="fp",
         summary="Full precision: nothing is quantized; the reference of every comparison.",
         factory="tfq_bench.pipeline.quantize:full_precision",
         wbits=_FULL,
         abits=_FULL,
     )
-    yield api.QuantizerProvider(
+    yield QuantizerProvider(
         name="rtn",
         summary="Round to nearest, with static ranges from calibration data.",
         factory="tfq_bench.quant.rtn:RoundToNearest",
@@ -74,40 +82,40 @@ def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
         abits=(4, 5, 6, 7, 8, *_FULL),
         policies=("uniform", "uniform-temporal16", "uniform-io16"),
         options=(
-            api.Option(
+            Option(
                 name="weights",
                 kind="str",
                 default="minmax",
                 choices=("minmax", "mse"),
                 help="How the range of each output channel's weights is found.",
             ),
-            api.Option(
+            Option(
                 name="activations",
                 kind="str",
                 default="minmax",
                 choices=("minmax", "mse", "percentile", "ema"),
                 help="How the range of each layer's input is found.",
             ),
-            api.Option(
+            Option(
                 name="symmetric_weights",
                 kind="bool",
                 default=True,
                 help="Whether weight codes are symmetric around zero.",
             ),
-            api.Option(
+            Option(
                 name="calibration_steps",
                 kind="int",
                 default=8,
                 minimum=1,
                 help="Sampler steps, evenly spread, whose inputs are looked at.",
             ),
-            api.Option(
+            Option(
                 name="split",
                 kind="bool",
                 default=False,
                 help="Whether shortcuts quantize both halves of a concatenation apart.",
             ),
-            api.Option(
+            Option(
                 name="temporal",
                 kind="str",
                 default="layers",
@@ -119,10 +127,10 @@ def tfq_quantizers() -> Iterator[api.QuantizerProvider]:
     )
 
 
-@api.hookimpl
-def tfq_backends() -> Iterator[api.BackendProvider]:
+@hookimpl
+def tfq_backends() -> Iterator[BackendProvider]:
     """Simulation in floating point."""
-    yield api.BackendProvider(
+    yield BackendProvider(
         name="simulate",
         summary="Float arithmetic on dequantized integers: accuracy without the speed.",
         factory="tfq_bench.quant.lower.simulate:SimulateBackend",
@@ -133,20 +141,20 @@ def tfq_backends() -> Iterator[api.BackendProvider]:
     )
 
 
-@api.hookimpl
-def tfq_executors() -> Iterator[api.ExecutorProvider]:
+@hookimpl
+def tfq_executors() -> Iterator[ExecutorProvider]:
     """In this process, or each task in its own."""
-    yield api.ExecutorProvider(
+    yield ExecutorProvider(
         name="inline",
         summary="Every task in this process, one after another.",
         factory="tfq_bench.executors.inline:InlineExecutor",
     )
-    yield api.ExecutorProvider(
+    yield ExecutorProvider(
         name="process",
         summary="Each task in a fresh process.",
         factory="tfq_bench.executors.process:ProcessExecutor",
         options=(
-            api.Option(
+            Option(
                 name="slots",
                 kind="int",
                 default=1,
@@ -157,31 +165,31 @@ def tfq_executors() -> Iterator[api.ExecutorProvider]:
     )
 
 
-@api.hookimpl
-def tfq_metrics() -> Iterator[api.MetricProvider]:
+@hookimpl
+def tfq_metrics() -> Iterator[MetricProvider]:
     """Image quality, distance to full precision, temporal features, cost, size, kernels, speed."""
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="frechet",
         summary="Fréchet distance between features of the images and of the reference set.",
         factory="tfq_bench.metrics.frechet:Frechet",
         assets="tfq_bench.assets.published:inception_assets",
         options=(*_EXTRACTOR, _REFERENCE, _REPLICATES),
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="kernel-distance",
         summary="Unbiased polynomial-kernel distance between the same features.",
         factory="tfq_bench.metrics.kernel_distance:KernelDistance",
         assets="tfq_bench.assets.published:inception_assets",
         options=(*_EXTRACTOR, _REFERENCE),
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="inception-score",
         summary="Diversity and confidence of the extractor's class predictions.",
         factory="tfq_bench.metrics.inception_score:InceptionScore",
         assets="tfq_bench.assets.published:inception_assets",
         options=_EXTRACTOR,
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="precision-recall",
         summary="Share of images near the reference set's features, and the reverse.",
         factory="tfq_bench.metrics.precision_recall:PrecisionRecall",
@@ -189,7 +197,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
         options=(
             *_EXTRACTOR,
             _REFERENCE,
-            api.Option(
+            Option(
                 name="k",
                 kind="int",
                 default=3,
@@ -199,22 +207,22 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
             ),
         ),
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="paired",
         summary="PSNR, SSIM and error against the full-precision image of the same noise.",
         factory="tfq_bench.metrics.paired:Paired",
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="temporal",
         summary="Error of the temporal features, per sampler step and block.",
         factory="tfq_bench.metrics.temporal:Temporal",
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="trajectory",
         summary="How far sampling departs from full precision at the same noise, per step.",
         factory="tfq_bench.metrics.trajectory:Trajectory",
         options=(
-            api.Option(
+            Option(
                 name="images",
                 kind="int",
                 default=16,
@@ -224,27 +232,27 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
             ),
         ),
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="cost",
         summary="What the method took: seconds, peak memory and network calls of calibration.",
         factory="tfq_bench.metrics.cost:Cost",
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="bits",
         summary="Mean bits per weight, bytes by role, exempt layers.",
         factory="tfq_bench.metrics.bits:Bits",
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="kernels",
         summary="Which kernels ran, share of work at low bits, fallbacks.",
         factory="tfq_bench.metrics.kernel_usage:KernelUsage",
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="sanity",
         summary="Fails where images are black, plain, alike or points; every run has it.",
         factory="tfq_bench.metrics.sanity:Sanity",
         options=(
-            api.Option(
+            Option(
                 name="saturated",
                 kind="float",
                 default=0.95,
@@ -254,7 +262,7 @@ def tfq_metrics() -> Iterator[api.MetricProvider]:
             ),
         ),
     )
-    yield api.MetricProvider(
+    yield MetricProvider(
         name="timing",
         summary="Latency of a network call, against full precision on the same machine.",
         factory="tfq_bench.metrics.timing:Timing",
