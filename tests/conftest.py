@@ -177,7 +177,7 @@ def tiny_suite(plugin_host, tmp_path):
 
 @pytest.fixture
 def project(tiny_suite, tmp_path):
-    """A function that plans a tiny suite: its plan, plugin table, run folder and workbench."""
+    """A function that plans a tiny suite: its plan, plugin table, run folder and context."""
     from tfq_bench.host.plugins import discover
     from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.plan.planner import make_plan

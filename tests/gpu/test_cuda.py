@@ -84,9 +84,9 @@ def _reconstructed(device):
         samples=tuple((step, image) for step in range(4) for image in range(8))
     )
     data = capture(loaded, needs, seed=1, batch=8, progress=ignore)
-    working = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), split=True)
+    fake_quant = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), split=True)
     return reconstruct(
-        working,
+        fake_quant,
         data,
         options=Reconstruction(iterations=300, batch=8, lr=1e-2),
         generator=generator(0, "test"),

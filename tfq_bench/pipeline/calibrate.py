@@ -54,35 +54,37 @@ def capture(
     images = sorted({image for _, image in wanted})
     needed = set(wanted)
     last = max((step for step, _ in wanted), default=-1)
-    kept: dict[tuple[int, int], Tensor] = {}
-    told: dict[int, list[Mapping[str, Tensor]]] = {}
+    states: dict[tuple[int, int], Tensor] = {}
+    conditions: dict[int, list[Mapping[str, Tensor]]] = {}
     for start in range(0, len(images), batch):
         chosen = images[start : start + batch]
         sampled = SampledBatch(loaded, chosen, seed=seed, purpose="calibration")
-        held = branches(loaded.model, sampled.condition, device=loaded.device)
+        guided = branches(loaded.model, sampled.condition, device=loaded.device)
         for row, image in enumerate(chosen):
-            told[image] = [{name: value[row] for name, value in one.items()} for one in held]
+            conditions[image] = [
+                {name: value[row] for name, value in branch.items()} for branch in guided
+            ]
         for step in range(last + 1):
             x = sampled.network_input()
             for row, image in enumerate(chosen):
                 if (step, image) in needed:
-                    kept[step, image] = x[row].clone()
+                    states[step, image] = x[row].clone()
             if step == last:
                 break
             sampled.advance(sampled.predict(loaded.network, x))
             progress((start + len(chosen) * (step + 1) / (last + 1)) / len(images), "calibrating")
-    return _assemble(loaded, wanted, kept, told)
+    return _assemble(loaded, wanted, states, conditions)
 
 
 def _assemble(
     loaded: LoadedModel,
     wanted: Sequence[tuple[int, int]],
-    kept: Mapping[tuple[int, int], Tensor],
-    told: Mapping[int, Sequence[Mapping[str, Tensor]]],
+    states: Mapping[tuple[int, int], Tensor],
+    conditions: Mapping[int, Sequence[Mapping[str, Tensor]]],
 ) -> CalibrationData:
-    rows = [(pair, branch) for pair in wanted for branch in told[pair[1]]]
+    rows = [(pair, branch) for pair in wanted for branch in conditions[pair[1]]]
     if rows:
-        x = torch.stack([kept[pair] for pair, _ in rows])
+        x = torch.stack([states[pair] for pair, _ in rows])
     else:
         x = torch.empty((0, *loaded.model.latent_shape), device=loaded.device)
     if not torch.isfinite(x).all():

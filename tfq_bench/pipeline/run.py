@@ -125,7 +125,7 @@ def execute_plan(
 def _worker(
     plan: Plan, table: PluginTable, folder: RunFolder, watcher: Watcher
 ) -> Callable[[Task], Outcome]:
-    """What runs a task in this process; all tasks share a workbench."""
+    """What runs a task in this process; all tasks share a context."""
     context = cache(partial(CellContext, plan, table, folder.artefacts))
     return lambda task: execute_task(context(), task, folder, partial(watcher.progress, task))
 

@@ -1,7 +1,7 @@
 """What the key of every stage is made of: all that its result depends on, and nothing else.
 
     what is computed   the suite's numbers, options, files by their bytes, the model's digest
-    by which code      each provider's factory and all that it imports, see `running_code`: files by
+    by which code      each provider's factory and all that it imports, see `provenance`: files by
                        their bytes, libraries (torch among them) and Python by their versions
     by which kernels   vendor and instruction sets of the processor, name of the GPU, and settings
                        that make libraries take other kernels, see `environment.arithmetic_facts`

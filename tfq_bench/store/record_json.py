@@ -1,6 +1,6 @@
 """Records and metric values as JSON data, and what of it is believed when it is read.
 
-Their fields are declared in `border`: a new one is a line in its class.
+Their fields are declared in `types.records`: a new one is a line in its class.
 """
 
 from __future__ import annotations

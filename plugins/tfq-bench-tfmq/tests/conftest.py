@@ -32,7 +32,7 @@ def block(loaded) -> TemporalBlock:
 
 
 @pytest.fixture
-def working(loaded) -> FakeQuantNetwork:
+def fake_quant(loaded) -> FakeQuantNetwork:
     """Weights rounded to nearest at 4 bits."""
     return FakeQuantNetwork(loaded, layer_plan(loaded, Scheme(wbits=4, abits=8)), weights="mse")
 

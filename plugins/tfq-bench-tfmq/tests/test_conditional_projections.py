@@ -166,12 +166,12 @@ def test_projections_make_up_for_the_features_error(load_family):
     data = capture(loaded, needs, seed=1, batch=4, progress=ignore)
     losses = []
     for factor in (1.0, 1.5):
-        working = FakeQuantNetwork(loaded, layer_plan(loaded, Scheme(wbits=8, abits=8)))
-        working.network.get_submodule(loaded.topology.time_features[0]).register_forward_hook(
+        fake_quant = FakeQuantNetwork(loaded, layer_plan(loaded, Scheme(wbits=8, abits=8)))
+        fake_quant.network.get_submodule(loaded.topology.time_features[0]).register_forward_hook(
             lambda _, __, output, factor=factor: factor * output
         )
         report = learn_projections(
-            working,
+            fake_quant,
             data,
             behind_condition(loaded.topology),
             iterations=200,
@@ -297,7 +297,7 @@ def test_a_projection_that_reads_tokens_is_refused(load_family):
 def test_no_samples_are_an_error(load_family):
     """Unless nothing is to be learned."""
     loaded = load_family("dit")
-    working = FakeQuantNetwork(loaded, layer_plan(loaded, W4A8))
+    fake_quant = FakeQuantNetwork(loaded, layer_plan(loaded, W4A8))
     empty = capture(
         loaded,
         Tfmq(scheme=W4A8).calibration_needs(loaded, images=0),
@@ -309,7 +309,7 @@ def test_no_samples_are_an_error(load_family):
 
     def learn(iterations):
         return learn_projections(
-            working,
+            fake_quant,
             empty,
             names,
             iterations=iterations,

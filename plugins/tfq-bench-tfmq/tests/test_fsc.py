@@ -10,9 +10,11 @@ from tfq_bench_tfmq.fsc import calibrate_inputs, with_tables
 
 
 @pytest.fixture
-def weights(block, working):
+def weights(block, fake_quant):
     """Nearest-rounded weights of the block."""
-    return {name: working.layer(name).pieces[0].effective_weight("hard") for name in block.layers}
+    return {
+        name: fake_quant.layer(name).pieces[0].effective_weight("hard") for name in block.layers
+    }
 
 
 def _inputs(block, weights):

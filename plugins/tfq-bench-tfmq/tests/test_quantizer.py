@@ -197,13 +197,13 @@ def test_surroundings_are_learned_on_the_final_features():
     loaded = load_tiny(steps=4)
     seen = {}
 
-    def spy(working, data, **rest):
+    def spy(fake_quant, data, **rest):
         name = loaded.topology.time_projections[0]
-        held = working.layer(name)
+        held = fake_quant.layer(name)
         handle = held.register_forward_hook(lambda _, __, output: seen.update(rows=output.clone()))
-        working.predict(data.x[:2], data.timestep[:2], {}, torch.tensor([3, 1]))
+        fake_quant.predict(data.x[:2], data.timestep[:2], {}, torch.tensor([3, 1]))
         handle.remove()
-        working.set(weights="hard")
+        fake_quant.set(weights="hard")
 
     original = module.reconstruct
     module.reconstruct = spy

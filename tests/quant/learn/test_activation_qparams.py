@@ -1,4 +1,4 @@
-"""Tables of a working network's inputs: per part, per group of samples, of what is really seen."""
+"""Parameters of a network's inputs: per part, per group of samples, of what is really seen."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def _tables(
     names=None,
 ):
     """Activation tables of each layer's parts."""
-    working = _working(loaded, split=split, scheme=scheme)
+    fake_quant = _working(loaded, split=split, scheme=scheme)
     set_activation_qparams(
-        working,
+        fake_quant,
         data,
-        working.layers if names is None else names,
+        fake_quant.layers if names is None else names,
         groups=[torch.arange(len(data.x))] if groups is None else groups,
         method=method,
         symmetric=symmetric,
@@ -64,7 +64,7 @@ def _tables(
         generator=generator(0, "test"),
         progress=ignore,
     )
-    layers = working.freeze("test", scheme).layers
+    layers = fake_quant.freeze("test", scheme).layers
     return {name: [part.activation for part in layer.parts] for name, layer in layers.items()}
 
 
@@ -118,7 +118,7 @@ def test_only_the_named_layers_are_touched(loaded, data):
 
 
 def test_inputs_are_those_behind_quantized_weights(loaded, data):
-    """Ranges follow the working network's weights, not the full-precision ones'."""
+    """Ranges follow the fake-quantized network's weights, not the full-precision ones'."""
     (fine,) = _tables(loaded, data, scheme=Scheme(wbits=8, abits=8))["conv_out"]
     (coarse,) = _tables(loaded, data, scheme=Scheme(wbits=2, abits=8))["conv_out"]
     assert not torch.equal(fine.scale, coarse.scale)

@@ -39,7 +39,7 @@ def data(loaded):
 
 
 @pytest.fixture
-def working(loaded, data):
+def fake_quant(loaded, data):
     """Nearest rounding with static ranges: everything that correction expects."""
     network = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, SCHEME))
     set_activation_qparams(
@@ -65,37 +65,37 @@ def _mean_shift(loaded, data, state):
     return (found - exact).double().mean(dim=(0, 2, 3))
 
 
-def test_the_mean_prediction_becomes_the_full_precision_one(loaded, data, working):
+def test_the_mean_prediction_becomes_the_full_precision_one(loaded, data, fake_quant):
     """In the simulated network, on the data of the correction."""
-    before = _mean_shift(loaded, data, working.freeze("test", SCHEME))
-    shifts = correct_output_bias(working, data)
-    after = _mean_shift(loaded, data, working.freeze("test", SCHEME))
+    before = _mean_shift(loaded, data, fake_quant.freeze("test", SCHEME))
+    shifts = correct_output_bias(fake_quant, data)
+    after = _mean_shift(loaded, data, fake_quant.freeze("test", SCHEME))
     assert torch.allclose(before, shifts["conv_out"].double(), atol=1e-6)
     assert float(before.abs().max()) > 1e-3
     assert float(after.abs().max()) < 1e-6
 
 
-def test_only_the_output_layers_bias_changes(data, working):
+def test_only_the_output_layers_bias_changes(data, fake_quant):
     """Weights, ranges and all other layers stay."""
-    before = working.freeze("test", SCHEME).layers
-    correct_output_bias(working, data)
-    after = working.freeze("test", SCHEME).layers
+    before = fake_quant.freeze("test", SCHEME).layers
+    correct_output_bias(fake_quant, data)
+    after = fake_quant.freeze("test", SCHEME).layers
     changed = [name for name in before if not torch.equal(before[name].bias, after[name].bias)]
     assert ["conv_out"] == changed
     for name, layer in before.items():
         assert torch.equal(layer.parts[0].weight, after[name].parts[0].weight)
 
 
-def test_the_model_stays_as_it_is(loaded, data, working):
+def test_the_model_stays_as_it_is(loaded, data, fake_quant):
     """The bias that moves is the copy's."""
     before = loaded.network.conv_out.bias.detach().clone()
-    correct_output_bias(working, data)
+    correct_output_bias(fake_quant, data)
     assert torch.equal(before, loaded.network.conv_out.bias)
 
 
-def test_a_layer_without_bias_gets_one(working):
+def test_a_layer_without_bias_gets_one(fake_quant):
     """Otherwise there would be nothing to correct."""
-    layer = working.layer("conv_out")
+    layer = fake_quant.layer("conv_out")
     layer._geometry[0].bias = None
     layer.shift_bias(torch.tensor([1.0, 2.0, 3.0]))
     assert torch.equal(torch.tensor([1.0, 2.0, 3.0]), layer.frozen().bias)
@@ -108,9 +108,9 @@ def test_a_float_output_layer_is_said_and_left(loaded, data, caplog):
     assert "leaves the output layer float" in caplog.text
 
 
-def test_nothing_happens_without_samples(data, working):
+def test_nothing_happens_without_samples(data, fake_quant):
     """A method that calibrates without data may still call it."""
-    assert {} == correct_output_bias(working, take(data, torch.arange(0)))
+    assert {} == correct_output_bias(fake_quant, take(data, torch.arange(0)))
 
 
 class Told(type(load_tiny().model)):

@@ -34,16 +34,16 @@ def data(loaded):
 def _learn(loaded, data, folder=None, progress=lambda *_: None):
     """Codes of all layers, one after the other."""
     plan = resolve(UNIFORM, loaded.topology, Scheme(wbits=3, abits=32))
-    working = FakeQuantNetwork(loaded, plan)
+    fake_quant = FakeQuantNetwork(loaded, plan)
     reconstruct(
-        working,
+        fake_quant,
         data,
         options=SHORT,
         generator=generator(0, "test"),
         progress=progress,
         checkpoint=folder,
     )
-    return torch.cat([p.codes.flatten() for la in working.layers.values() for p in la.pieces])
+    return torch.cat([p.codes.flatten() for la in fake_quant.layers.values() for p in la.pieces])
 
 
 def _with_x(data, x):

@@ -1,4 +1,4 @@
-"""The working network: its modes, its parts, and the state it freezes into."""
+"""The fake-quantized network: its modes, its parts, and the state it freezes into."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _working(loaded, **options):
     return FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W4A8), **options)
 
 
-def _tables(working, steps):
-    for number, layer in enumerate(working.layers.values()):
+def _tables(fake_quant, steps):
+    for number, layer in enumerate(fake_quant.layers.values()):
         table = ActivationQParams(
             bits=8,
             scale=0.02 + 0.001 * number + 0.002 * torch.arange(steps, dtype=torch.float32),
@@ -44,11 +44,11 @@ def _tables(working, steps):
 def test_in_float_it_is_the_full_precision_network(loaded):
     """Float weights and activations change nothing, and the model itself is untouched."""
     before = {name: value.clone() for name, value in loaded.network.state_dict().items()}
-    working = _working(loaded, split=True)
-    working.set(weights="float")
+    fake_quant = _working(loaded, split=True)
+    fake_quant.set(weights="float")
     x, t = _inputs(loaded)
     expected = loaded.model.predict(loaded.network, x, t, {})
-    torch.testing.assert_close(expected, working.predict(x, t, {}, STEPS), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(expected, fake_quant.predict(x, t, {}, STEPS), atol=1e-5, rtol=1e-5)
     after = loaded.network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -58,12 +58,12 @@ def test_in_float_it_is_the_full_precision_network(loaded):
 @pytest.mark.parametrize("steps", [1, 4])
 def test_frozen_it_predicts_what_it_predicted(loaded, split, steps):
     """The simulated state agrees with the hard network, static tables and per-step ones."""
-    working = _working(loaded, split=split)
-    _tables(working, steps)
-    working.set(weights="hard", activations="quantized")
+    fake_quant = _working(loaded, split=split)
+    _tables(fake_quant, steps)
+    fake_quant.set(weights="hard", activations="quantized")
     x, t = _inputs(loaded)
-    mixed = working.predict(x, t, {}, STEPS)
-    lowered = simulate(loaded, working.freeze("test", W4A8))
+    mixed = fake_quant.predict(x, t, {}, STEPS)
+    lowered = simulate(loaded, fake_quant.freeze("test", W4A8))
     for step in range(4):
         lowered.step.set(step)
         row = slice(step, step + 1)
@@ -73,34 +73,34 @@ def test_frozen_it_predicts_what_it_predicted(loaded, split, steps):
 
 
 def test_exempt_layers_stay_as_they_are(loaded):
-    """What the policy exempts is no working layer and is exempt in the state."""
+    """What the policy exempts is no fake-quantized layer and is exempt in the state."""
     plan = resolve(UNIFORM, loaded.topology, W4A8)
     name = loaded.topology.layers[0].name
     plan[name] = Exempt(reason="first")
-    working = FakeQuantNetwork(loaded, plan)
-    state = working.freeze("test", W4A8)
-    assert name not in working.layers
+    fake_quant = FakeQuantNetwork(loaded, plan)
+    state = fake_quant.freeze("test", W4A8)
+    assert name not in fake_quant.layers
     assert {name: "first"} == dict(state.exempt)
 
 
 def test_learning_must_end_before_freezing(loaded):
     """A soft layer cannot be written down, and the message names it."""
-    working = _working(loaded)
-    name = next(iter(working.layers))
-    working.layer(name).begin_rounding()
+    fake_quant = _working(loaded)
+    name = next(iter(fake_quant.layers))
+    fake_quant.layer(name).begin_rounding()
     with pytest.raises(QuantizationError, match=f"'{name}' is still being learned"):
-        working.freeze("test", W4A8)
+        fake_quant.freeze("test", W4A8)
 
 
 def test_hardened_codes_are_the_learned_ones(loaded):
     """What alpha says ends in the codes, and in the state."""
-    working = _working(loaded)
-    name, layer = next(iter(working.layers.items()))
+    fake_quant = _working(loaded)
+    name, layer = next(iter(fake_quant.layers.items()))
     before = layer.pieces[0].codes.clone()
     (alpha,) = layer.begin_rounding()
     alpha.data.fill_(9.0)
     layer.finish_rounding()
-    codes = working.freeze("test", W4A8).layers[name].parts[0].weight
+    codes = fake_quant.freeze("test", W4A8).layers[name].parts[0].weight
     assert torch.equal(layer.pieces[0].codes, codes)
     assert bool((codes >= before).all())
     assert not torch.equal(before, codes)

@@ -44,9 +44,9 @@ def data(loaded):
 
 
 def _run(loaded, data, *, options=QUICK, tables=0, **extra):
-    working = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
+    fake_quant = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
     if tables:
-        for layer in working.layers.values():
+        for layer in fake_quant.layers.values():
             table = ActivationQParams(
                 bits=4,
                 scale=torch.full((tables,), 0.1),
@@ -54,13 +54,13 @@ def _run(loaded, data, *, options=QUICK, tables=0, **extra):
             )
             layer.set_tables([table] * len(layer.pieces))
     reports = reconstruct(
-        working, data, options=options, generator=generator(0, "test"), progress=ignore, **extra
+        fake_quant, data, options=options, generator=generator(0, "test"), progress=ignore, **extra
     )
-    return working, reports
+    return fake_quant, reports
 
 
-def _bytes(working, folder):
-    save_state(working.freeze("test", W3), folder)
+def _bytes(fake_quant, folder):
+    save_state(fake_quant.freeze("test", W3), folder)
     return (folder / "tensors-0001.safetensors").read_bytes()
 
 
@@ -74,18 +74,22 @@ def test_learned_rounding_beats_nearest(loaded, data):
 def test_learned_steps_lower_the_error(loaded, data):
     """With steps far off, the second phase brings every block closer."""
     options = Reconstruction(iterations=0, activation_iterations=100, batch=8, activation_lr=3e-2)
-    working, reports = _run(loaded, data, options=options, tables=1)
+    fake_quant, reports = _run(loaded, data, options=options, tables=1)
     assert {"activations"} == {report.phase for report in reports}
     assert sum(r.after for r in reports) < 0.8 * sum(r.before for r in reports)
-    scales = [p.activation.table().scale for layer in working.layers.values() for p in layer.pieces]
+    scales = [
+        p.activation.table().scale for layer in fake_quant.layers.values() for p in layer.pieces
+    ]
     assert any(abs(float(scale) - 0.1) > 0.01 for scale in scales)
 
 
 def test_steps_of_the_sampler_learn_apart(loaded, data):
     """With a table per step, steps get different scales from the same start."""
     options = Reconstruction(iterations=0, activation_iterations=40, batch=8, activation_lr=3e-2)
-    working, _ = _run(loaded, data, options=options, tables=4)
-    scales = [p.activation.table().scale for layer in working.layers.values() for p in layer.pieces]
+    fake_quant, _ = _run(loaded, data, options=options, tables=4)
+    scales = [
+        p.activation.table().scale for layer in fake_quant.layers.values() for p in layer.pieces
+    ]
     assert any(len(scale.unique()) == 4 for scale in scales)
 
 
@@ -93,17 +97,17 @@ def test_skipped_layers_keep_their_codes(loaded, data):
     """Layers that are learned elsewhere are not touched."""
     skip = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
     untouched = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3), split=True)
-    working, _ = _run(loaded, data, skip=skip)
+    fake_quant, _ = _run(loaded, data, skip=skip)
     same = {
         name
-        for name, layer in working.layers.items()
+        for name, layer in fake_quant.layers.items()
         if all(
             torch.equal(a.codes, b.codes)
             for a, b in zip(layer.pieces, untouched.layer(name).pieces, strict=True)
         )
     }
     assert skip <= same
-    assert len(same) < len(working.layers)
+    assert len(same) < len(fake_quant.layers)
 
 
 @pytest.fixture(scope="module")
@@ -147,21 +151,21 @@ def test_what_exceeds_the_limit_goes_to_disk(loaded, data, plain, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("kept", [0, 2**30])
 def test_captured_inputs_and_targets_are_the_block_s_own(loaded, data, kept):
-    """Float working network: the block on its captured inputs gives its captured targets."""
-    working = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3))
-    working.set(weights="float")
+    """Float fake-quantized network: the block on its captured inputs gives its captured targets."""
+    fake_quant = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, W3))
+    fake_quant.set(weights="float")
     names = [block.name for block in loaded.topology.blocks]
     replays = Replays(
-        working=Replay(working.network, names, count=len(data.x), limit=kept),
+        fake_quant=Replay(fake_quant.network, names, count=len(data.x), limit=kept),
         full=Replay(loaded.network, names, count=len(data.x), limit=kept),
     )
     for block in loaded.topology.blocks:
         with capture_block(
-            working, data, block.name, limit=2**30, batch=5, replays=replays
+            fake_quant, data, block.name, limit=2**30, batch=5, replays=replays
         ) as captured:
             assert len(data.x) == len(captured.targets)
             args, kwargs = captured.arguments(captured.inputs)
-            found = working.network.get_submodule(block.name)(*args, **kwargs)
+            found = fake_quant.network.get_submodule(block.name)(*args, **kwargs)
             torch.testing.assert_close(captured.targets, found, atol=1e-5, rtol=1e-5)
 
 

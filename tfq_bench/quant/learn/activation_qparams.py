@@ -1,4 +1,4 @@
-"""Activation tables of a working network, from the inputs that its layers get.
+"""Activation tables of a fake-quantized network, from the inputs that its layers get.
 
 Inputs are those of the network with its present weights and float activations. A layer whose input
 has parts (see `layers.input_parts`) gets a table for each.
@@ -34,7 +34,7 @@ RELEASED_MOMENTUM = 0.95
 
 @torch.no_grad()
 def set_activation_qparams(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     data: CalibrationData,
     names: Collection[str],
     *,
@@ -63,12 +63,12 @@ def set_activation_qparams(
     """
     layers = [
         layer
-        for name, layer in working.layers.items()
+        for name, layer in fake_quant.layers.items()
         if name in names and layer.bits.abits != FULL_PRECISION
     ]
     if not layers:
         return
-    working.set(activations="float")
+    fake_quant.set(activations="float")
     entries: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for number, rows in enumerate(groups):
         if len(rows) == 0:
@@ -82,7 +82,7 @@ def set_activation_qparams(
             method, batches=len(batches), generator=generator, momentum=RELEASED_MOMENTUM
         )
         for count, chosen in enumerate(batches, start=1):
-            _observe(working, take(data, chosen), layers, ranges)
+            _observe(fake_quant, take(data, chosen), layers, ranges)
             progress((number + count / len(batches)) / len(groups), "observing inputs")
         for layer in layers:
             for key, _, _ in _parts(layer):
@@ -113,14 +113,14 @@ def take(data: CalibrationData, rows: Tensor) -> CalibrationData:
 
 
 def _observe(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     data: CalibrationData,
     layers: Sequence[FakeQuantLayer],
     ranges: InputRanges,
 ) -> None:
     handles = [layer.register_forward_pre_hook(_watch(layer, ranges)) for layer in layers]
     try:
-        working.predict(data.x, data.timestep, data.condition, data.step)
+        fake_quant.predict(data.x, data.timestep, data.condition, data.step)
     finally:
         for handle in handles:
             handle.remove()

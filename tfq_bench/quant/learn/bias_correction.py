@@ -38,7 +38,7 @@ BATCH = 64
 
 
 @torch.no_grad()
-def correct_output_bias(working: FakeQuantNetwork, data: CalibrationData) -> dict[str, Tensor]:
+def correct_output_bias(fake_quant: FakeQuantNetwork, data: CalibrationData) -> dict[str, Tensor]:
     """Corrects the bias of each quantized layer of role `output`, in place.
 
     Call it last: with weights that are learned and activation tables that are final.
@@ -54,20 +54,20 @@ def correct_output_bias(working: FakeQuantNetwork, data: CalibrationData) -> dic
     Raises:
         CalibrationError: guidance, and a (step, image) of which a branch is missing.
     """
-    names = [layer.name for layer in working.loaded.topology.layers if layer.role == "output"]
-    quantized = [name for name in names if name in working.layers]
+    names = [layer.name for layer in fake_quant.loaded.topology.layers if layer.role == "output"]
+    quantized = [name for name in names if name in fake_quant.layers]
     if len(quantized) < len(names):
         _log.warning("no bias correction: the policy leaves the output layer float")
     if not quantized or len(data.x) == 0:
         return {}
-    counted = branch_weights(working.loaded.model, data)
+    counted = branch_weights(fake_quant.loaded.model, data)
     now: list[Tensor | None] = [None]
-    working.set(activations="quantized")
+    fake_quant.set(activations="quantized")
     sums = {name: torch.zeros((), dtype=torch.float64) for name in quantized}
     counts = dict.fromkeys(quantized, 0)
 
     def add(name: str, sign: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        channel_dim = 1 if working.layer(name).spec.kind == "conv2d" else -1
+        channel_dim = 1 if fake_quant.layer(name).spec.kind == "conv2d" else -1
 
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             rows = output.movedim(channel_dim, -1).flatten(0, -2).double()
@@ -79,23 +79,23 @@ def correct_output_bias(working: FakeQuantNetwork, data: CalibrationData) -> dic
 
         return hook
 
-    loaded = working.loaded
+    loaded = fake_quant.loaded
     handles = [
         network.get_submodule(name).register_forward_hook(add(name, sign))
-        for network, sign in ((working.network, 1), (loaded.network, -1))
+        for network, sign in ((fake_quant.network, 1), (loaded.network, -1))
         for name in quantized
     ]
     try:
         for rows in torch.split(torch.arange(len(data.x)), BATCH):
             part = take(data, rows)
             now[0] = None if counted is None else counted[rows]
-            working.predict(part.x, part.timestep, part.condition, part.step)
+            fake_quant.predict(part.x, part.timestep, part.condition, part.step)
             loaded.model.predict(loaded.network, part.x, part.timestep, part.condition)
     finally:
         for handle in handles:
             handle.remove()
-    working.set(activations="float")
+    fake_quant.set(activations="float")
     shifts = {name: (sums[name] / counts[name]).float() for name in quantized}
     for name, shift in shifts.items():
-        working.layer(name).shift_bias(-shift)
+        fake_quant.layer(name).shift_bias(-shift)
     return shifts

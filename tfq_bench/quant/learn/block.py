@@ -64,7 +64,7 @@ class Reconstruction:
 
 
 def learn_block(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     data: CalibrationData,
     block: str,
     layers: list[FakeQuantLayer],
@@ -89,14 +89,14 @@ def learn_block(
         QuantizationError: learning diverged.
     """
     tell(0.0)
-    module = working.network.get_submodule(block)
+    module = fake_quant.network.get_submodule(block)
     with (
         tf32(),
         capture_block(
-            working, data, block, limit=limit, batch=options.capture_batch, replays=replays
+            fake_quant, data, block, limit=limit, batch=options.capture_batch, replays=replays
         ) as captured,
     ):
-        before = _error(working, module, captured, options.batch)
+        before = _error(fake_quant, module, captured, options.batch)
         if phase == "weights":
             parameters = [alpha for layer in layers for alpha in layer.begin_rounding()]
             count, rate = options.iterations, options.lr
@@ -106,7 +106,17 @@ def learn_block(
         for parameter in parameters:
             parameter.requires_grad_(True)
         _optimise(
-            working, module, captured, layers, parameters, phase, options, count, rate, seed, tell
+            fake_quant,
+            module,
+            captured,
+            layers,
+            parameters,
+            phase,
+            options,
+            count,
+            rate,
+            seed,
+            tell,
         )
         for parameter in parameters:
             parameter.requires_grad_(False).grad = None
@@ -117,12 +127,12 @@ def learn_block(
             )
         for layer in layers:
             layer.finish_rounding()
-        after = _error(working, module, captured, options.batch)
+        after = _error(fake_quant, module, captured, options.batch)
     return before, after
 
 
 def _optimise(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     module: nn.Module,
     captured: Captured,
     layers: list[FakeQuantLayer],
@@ -134,7 +144,7 @@ def _optimise(
     seed: int,
     tell: Callable[[float], None],
 ) -> None:
-    device = working.loaded.device
+    device = fake_quant.loaded.device
     sources = (*captured.inputs, captured.targets, captured.steps)
     # What a captured step reads stays in one place; each iteration writes its batch there.
     held = [
@@ -148,7 +158,7 @@ def _optimise(
     beta = torch.ones((), device=device)
     weight = torch.zeros((), device=device)
     optimizer = optimizer_for(parameters, rate, device)
-    working.cursor.index = held[-1]
+    fake_quant.cursor.index = held[-1]
 
     def before(number: int) -> None:
         for source, buffer in zip(sources, held, strict=True):
@@ -183,14 +193,16 @@ def _optimise(
 
 
 @torch.no_grad()
-def _error(working: FakeQuantNetwork, module: nn.Module, captured: Captured, batch: int) -> float:
+def _error(
+    fake_quant: FakeQuantNetwork, module: nn.Module, captured: Captured, batch: int
+) -> float:
     count = len(captured.targets)
     rows = torch.linspace(0, count - 1, min(count, SCORED)).round().long()
     total = 0.0
     for chunk in torch.split(rows, batch):
         index = chunk.to(captured.targets.device)
-        device = working.loaded.device
-        working.cursor.index = captured.steps[chunk.to(captured.steps.device)].to(device)
+        device = fake_quant.loaded.device
+        fake_quant.cursor.index = captured.steps[chunk.to(captured.steps.device)].to(device)
         args, kwargs = captured.arguments([held[index].to(device) for held in captured.inputs])
         error = _output(module(*args, **kwargs)) - captured.targets[index].to(device)
         total += float(_per_sample(error.square())) * len(chunk)

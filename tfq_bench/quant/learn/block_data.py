@@ -27,7 +27,7 @@ __all__ = ["Captured", "Replays", "capture_block"]
 class Replays:
     """What is known of the two networks, see `Replay`."""
 
-    working: Replay
+    fake_quant: Replay
     full: Replay
 
 
@@ -63,7 +63,7 @@ class _Stop(Exception):
 
 @contextmanager
 def capture_block(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     data: CalibrationData,
     name: str,
     *,
@@ -71,7 +71,7 @@ def capture_block(
     batch: int,
     replays: Replays,
 ) -> Iterator[Captured]:
-    """The block's inputs in the working network as it is, and its full-precision targets.
+    """The block's inputs in the fake-quantized network as it is, and its full-precision targets.
 
     Args:
         name: of the block's module.
@@ -91,10 +91,10 @@ def capture_block(
         spec: Any = None
         for start in range(0, count, batch):
             rows = slice(start, min(start + batch, count))
-            with replays.working.rows(rows):
-                args = _inputs(working, data, name, rows)
+            with replays.fake_quant.rows(rows):
+                args = _inputs(fake_quant, data, name, rows)
             with replays.full.rows(rows):
-                target = _target(working, data, name, rows)
+                target = _target(fake_quant, data, name, rows)
             leaves, spec = pytree.tree_flatten(args)
             size = rows.stop - rows.start
             slots = [
@@ -132,7 +132,7 @@ def _storage(tensors: list[Tensor], count: int, limit: int, folder: Path) -> lis
 
 
 def _inputs(
-    working: FakeQuantNetwork, data: CalibrationData, name: str, rows: slice
+    fake_quant: FakeQuantNetwork, data: CalibrationData, name: str, rows: slice
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -140,11 +140,11 @@ def _inputs(
         seen.append((args, kwargs))
         raise _Stop
 
-    module = working.network.get_submodule(name)
+    module = fake_quant.network.get_submodule(name)
     handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     _run(
         handle,
-        lambda: working.predict(
+        lambda: fake_quant.predict(
             data.x[rows], data.timestep[rows], _rows(data, rows), data.step[rows]
         ),
     )
@@ -152,14 +152,14 @@ def _inputs(
     return arguments
 
 
-def _target(working: FakeQuantNetwork, data: CalibrationData, name: str, rows: slice) -> Tensor:
+def _target(fake_quant: FakeQuantNetwork, data: CalibrationData, name: str, rows: slice) -> Tensor:
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         seen.append(output if isinstance(output, Tensor) else output[0])
         raise _Stop
 
-    loaded = working.loaded
+    loaded = fake_quant.loaded
     handle = loaded.network.get_submodule(name).register_forward_hook(keep)
     _run(
         handle,

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["BlockFiles", "identity"]
 
 
-def identity(working: FakeQuantNetwork, data: CalibrationData, settings: Mapping[str, Any]) -> str:
+def identity(
+    fake_quant: FakeQuantNetwork, data: CalibrationData, settings: Mapping[str, Any]
+) -> str:
     """Digest of everything that learning starts from, to the bit.
 
     Args:
         settings: what else the result depends on, as JSON.
     """
-    loaded = working.loaded
+    loaded = fake_quant.loaded
     told = {
         "model": loaded.model.digest,
         "timesteps": loaded.sampler.timesteps,
@@ -46,7 +48,7 @@ def identity(working: FakeQuantNetwork, data: CalibrationData, settings: Mapping
         add(field, held)
     for name, held in sorted(data.condition.items()):
         add(f"condition {name}", held)
-    for name, layer in working.layers.items():
+    for name, layer in fake_quant.layers.items():
         for index, part in enumerate(layer.pieces):
             add(f"{name}:{index}:codes", part.codes)
             add(f"{name}:{index}:scale", part.scale)
@@ -68,7 +70,7 @@ class BlockFiles:
         self._folder, self._identity = folder, identity
 
     def save(
-        self, number: int, working: FakeQuantNetwork, layers: list[str], note: dict[str, Any]
+        self, number: int, fake_quant: FakeQuantNetwork, layers: list[str], note: dict[str, Any]
     ) -> None:
         """Keeps the parameters of `layers`, and `note` (JSON).
 
@@ -79,7 +81,7 @@ class BlockFiles:
             return
         tensors: dict[str, torch.Tensor] = {}
         for name in layers:
-            for index, part in enumerate(working.layer(name).pieces):
+            for index, part in enumerate(fake_quant.layer(name).pieces):
                 tensors[f"{name}:{index}:codes"] = part.codes.cpu()
                 if part.activation is not None:
                     tensors[f"{name}:{index}:log_ratio"] = part.activation.log_ratio.detach().cpu()
@@ -93,7 +95,7 @@ class BlockFiles:
         except (OSError, SafetensorError) as error:
             raise StoreError(f"the checkpoint {path} cannot be written: {error}.") from error
 
-    def load(self, number: int, working: FakeQuantNetwork) -> dict[str, Any] | None:
+    def load(self, number: int, fake_quant: FakeQuantNetwork) -> dict[str, Any] | None:
         """Puts a block's parameters back and returns its note; None when there is none to use."""
         if self._folder is None:
             return None
@@ -104,7 +106,7 @@ class BlockFiles:
                     return None
                 for key in file.keys():  # noqa: SIM118
                     name, index, field = key.rsplit(":", 2)
-                    part = working.layer(name).pieces[int(index)]
+                    part = fake_quant.layer(name).pieces[int(index)]
                     if field == "codes":
                         part.codes.copy_(file.get_tensor(key))
                     elif part.activation is not None:

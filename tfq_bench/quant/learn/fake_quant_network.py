@@ -72,7 +72,7 @@ class FakeQuantNetwork:
                 continue
             original = find_layer(self.network, layer.name)
             try:
-                working = FakeQuantLayer(
+                fake_quant = FakeQuantLayer(
                     original,
                     layer,
                     bits,
@@ -85,11 +85,11 @@ class FakeQuantNetwork:
                 )
             except QuantizationError as error:
                 raise QuantizationError(f"weight of layer '{layer.name}': {error}") from error
-            replace_layer(self.network, layer.name, working)
-            self.layers[layer.name] = working
+            replace_layer(self.network, layer.name, fake_quant)
+            self.layers[layer.name] = fake_quant
 
     def layer(self, name: str) -> FakeQuantLayer:
-        """The working layer called `name`; KeyError when it is exempt or unknown."""
+        """The fake-quantized layer called `name`; KeyError when it is exempt or unknown."""
         return self.layers[name]
 
     def set(
@@ -108,7 +108,7 @@ class FakeQuantNetwork:
     def predict(
         self, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor], step: Tensor
     ) -> Tensor:
-        """The working network's prediction `[B, C, H, W]`.
+        """The fake-quantized network's prediction `[B, C, H, W]`.
 
         Args:
             step: int64 `[B]` or `[1]`, index of each sample's sampler step.

@@ -1,7 +1,7 @@
 """Block reconstruction: rounding and activation steps are learned block by block (BRECQ).
 
-Blocks go in execution order. A block's input comes from the working network, in which the blocks
-before it are quantized already; its target is what the full-precision block makes of the
+Blocks go in execution order. A block's input comes from the fake-quantized network, in which the
+blocks before it are quantized already; its target is what the full-precision block makes of the
 full-precision input. First every block learns its rounding (AdaRound, activations float); then,
 when asked, its activation step sizes (LSQ, everything else quantized).
 """
@@ -60,7 +60,7 @@ class BlockReport:
 
 
 def reconstruct(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     data: CalibrationData,
     *,
     skip: Collection[str] = (),
@@ -69,7 +69,7 @@ def reconstruct(
     progress: Progress,
     checkpoint: Path | None = None,
 ) -> tuple[BlockReport, ...]:
-    """Learns the working network's blocks in place; all weights are hard when it returns.
+    """Learns the fake-quantized network's blocks in place; all weights are hard when it returns.
 
     Args:
         skip: layers that keep their parameters, because they are learned elsewhere.
@@ -83,7 +83,7 @@ def reconstruct(
         StoreError: the checkpoint cannot be written.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    work = _work(working, skip, options)
+    work = _work(fake_quant, skip, options)
     if not work:
         return ()
     if len(data.x) == 0:
@@ -95,20 +95,24 @@ def reconstruct(
     del settings["memory_limit"]  # a run may go on where less memory is free
     files = BlockFiles(
         checkpoint,
-        identity=identity(working, data, {"skip": sorted(skip), "seed": seed, "options": settings}),
+        identity=identity(
+            fake_quant, data, {"skip": sorted(skip), "seed": seed, "options": settings}
+        ),
     )
-    limit = options.memory_limit or _free_bytes(working.loaded.device) // 2
-    replays = _replays(working, len(data.x), limit // 4)
+    limit = options.memory_limit or _free_bytes(fake_quant.loaded.device) // 2
+    replays = _replays(fake_quant, len(data.x), limit // 4)
     pace = ProgressEstimator(sum(cost for _, _, _, cost in work))
     reports: list[BlockReport] = []
     before: Phase = "weights"
     for number, (phase, block, names, cost) in enumerate(work):
-        working.set(weights="hard", activations="quantized" if phase == "activations" else "float")
+        fake_quant.set(
+            weights="hard", activations="quantized" if phase == "activations" else "float"
+        )
         if phase != before:
-            replays.working.forget()
+            replays.fake_quant.forget()
             before = phase
         text = f"block {number + 1}/{len(work)} {block.name} ({phase})"
-        note = files.load(number, working)
+        note = files.load(number, fake_quant)
         if note is not None:
             reports.append(BlockReport(**note))
             pace.skip(cost)
@@ -120,10 +124,10 @@ def reconstruct(
 
         begun = time.perf_counter()
         error = learn_block(
-            working,
+            fake_quant,
             data,
             block.name,
-            [working.layer(name) for name in names],
+            [fake_quant.layer(name) for name in names],
             phase,
             options,
             limit=limit // 2,
@@ -138,20 +142,20 @@ def reconstruct(
             after=error[1],
             seconds=time.perf_counter() - begun,
         )
-        files.save(number, working, names, asdict(report))
+        files.save(number, fake_quant, names, asdict(report))
         reports.append(report)
         pace.advance(cost)
         loss = f"loss {report.before:.3g} -> {report.after:.3g}"
         progress(pace.share(), f"{text}, {loss}, {pace.left()}")
-    working.set(activations="float")
+    fake_quant.set(activations="float")
     return tuple(reports)
 
 
-def _replays(working: FakeQuantNetwork, count: int, limit: int) -> Replays:
-    loaded = working.loaded
+def _replays(fake_quant: FakeQuantNetwork, count: int, limit: int) -> Replays:
+    loaded = fake_quant.loaded
     names = [block.name for block in loaded.topology.blocks]
     return Replays(
-        working=Replay(working.network, names, count=count, limit=limit),
+        fake_quant=Replay(fake_quant.network, names, count=count, limit=limit),
         full=Replay(loaded.network, names, count=count, limit=limit),
     )
 
@@ -166,10 +170,10 @@ def _free_bytes(device: str) -> int:
 
 
 def _work(
-    working: FakeQuantNetwork, skip: Collection[str], options: Reconstruction
+    fake_quant: FakeQuantNetwork, skip: Collection[str], options: Reconstruction
 ) -> list[tuple[Phase, Block, list[str], float]]:
     """Phase, block, its trainable layers and expected cost, in the order of work."""
-    topology = working.loaded.topology
+    topology = fake_quant.loaded.topology
     macs = {layer.name: layer.macs for layer in topology.layers}
     least = LEAST_SHARE * sum(macs.values())
     phases: list[tuple[Phase, int]] = [
@@ -182,9 +186,9 @@ def _work(
             names = [
                 name
                 for name in block.layers
-                if name in working.layers
+                if name in fake_quant.layers
                 and name not in skip
-                and (phase == "weights" or step_sizes(working.layer(name)))
+                and (phase == "weights" or step_sizes(fake_quant.layer(name)))
             ]
             if names:
                 cost = count * max(least, float(sum(macs[name] for name in block.layers)))

@@ -86,7 +86,7 @@ class QDiffusion:
         ours = self.settings
         policy = find_policy(self.scheme.policy, POLICIES)
         plan = resolve(policy, loaded.topology, self.scheme)
-        working = FakeQuantNetwork(
+        fake_quant = FakeQuantNetwork(
             loaded, plan, split=ours.split, weights=ours.weights, symmetric_weights=False
         )
         learning = Reconstruction(
@@ -100,7 +100,7 @@ class QDiffusion:
         # with quantized weights, and their steps are learned last.
         share = ours.iterations / max(1, ours.iterations + ours.activation_iterations)
         reconstruct(
-            working,
+            fake_quant,
             data,
             options=learning,
             generator=generator,
@@ -111,9 +111,9 @@ class QDiffusion:
         order = torch.randperm(len(data.x), generator=generator)
         rows = order if following else order[: ours.start]
         set_activation_qparams(
-            working,
+            fake_quant,
             data,
-            working.layers,
+            fake_quant.layers,
             groups=[rows],
             method=ours.activations,
             symmetric=ours.symmetric_activations,
@@ -122,7 +122,7 @@ class QDiffusion:
             progress=lambda _, text: progress(share, text),
         )
         reconstruct(
-            working,
+            fake_quant,
             data,
             options=replace(
                 learning, iterations=0, activation_iterations=ours.activation_iterations
@@ -132,7 +132,7 @@ class QDiffusion:
             checkpoint=checkpoint and checkpoint / "activations",
         )
         if ours.bias_correction:
-            correct_output_bias(working, data)
+            correct_output_bias(fake_quant, data)
         attention = calibrate_attention(
             loaded,
             take(data, rows),
@@ -140,4 +140,4 @@ class QDiffusion:
             method=ours.activations,
             generator=generator,
         )
-        return working.freeze("qdiffusion", self.scheme, attention=attention)
+        return fake_quant.freeze("qdiffusion", self.scheme, attention=attention)

@@ -81,7 +81,7 @@ def check_inputs(loaded: LoadedModel, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def learn_projections(
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     data: CalibrationData,
     names: Sequence[str],
     *,
@@ -92,7 +92,7 @@ def learn_projections(
 ) -> TiarReport:
     """Learns the rounding of the projections `names` in place, towards full-precision outputs.
 
-    They read what the working network gives them, with whatever it puts in place of the time
+    They read what the fake-quantized network gives them, with whatever it puts in place of the time
     features and else full-precision weights, and are compared with the full-precision network.
 
     Args:
@@ -117,7 +117,7 @@ def learn_projections(
     # Drawn rather than every n-th: rows alternate between the branches of guidance.
     rows = torch.randperm(len(data.x), generator=generator)[:ROWS].sort().values
     rows = rows.to(data.x.device)
-    loaded = working.loaded
+    loaded = fake_quant.loaded
     exact = _record(
         loaded.network,
         data,
@@ -125,9 +125,9 @@ def learn_projections(
         names,
         lambda x, t, condition, _: loaded.model.predict(loaded.network, x, t, condition),
     )
-    working.set(weights="float", activations="float")
-    found = _record(working.network, data, rows, names, working.predict)
-    working.set(weights="hard")
+    fake_quant.set(weights="float", activations="float")
+    found = _record(fake_quant.network, data, rows, names, fake_quant.predict)
+    fake_quant.set(weights="hard")
     groups = _groups(names, exact, found)
     before = after = 0.0
     for number, group in enumerate(groups):
@@ -137,7 +137,7 @@ def learn_projections(
 
         report = learn_rounding(
             _as_block(loaded, group, exact[group[0]]),
-            working,
+            fake_quant,
             inputs=found[group[0]],
             iterations=iterations,
             lr=lr,

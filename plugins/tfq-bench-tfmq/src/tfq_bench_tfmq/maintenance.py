@@ -41,16 +41,16 @@ class TemporalFeatures:
 
 
 def maintain(
-    block: TemporalBlock, working: FakeQuantNetwork, settings: Settings
+    block: TemporalBlock, fake_quant: FakeQuantNetwork, settings: Settings
 ) -> TemporalFeatures:
     """Sets the block's activation tables, and makes what takes its place."""
-    held = [name for name in block.layers if name in working.layers]
-    weights = {name: working.layer(name).pieces[0].effective_weight("hard") for name in held}
-    bits = {name: working.layer(name).bits.abits for name in held}
+    held = [name for name in block.layers if name in fake_quant.layers]
+    weights = {name: fake_quant.layer(name).pieces[0].effective_weight("hard") for name in held}
+    bits = {name: fake_quant.layer(name).bits.abits for name in held}
     tables = calibrate_inputs(block, weights, bits, per_step=settings.fsc)
     for name, table in tables.items():
-        working.layer(name).set_tables([table])
-    _, half = exemptions(working.plan)
+        fake_quant.layer(name).set_tables([table])
+    _, half = exemptions(fake_quant.plan)
     features = block.in_half(half).features(weights, with_tables(tables))
     if settings.maintenance == "block":
         return TemporalFeatures(features=features, cache={})
@@ -101,21 +101,21 @@ def _merge(
 
 
 @contextmanager
-def features_fixed(working: FakeQuantNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
+def features_fixed(fake_quant: FakeQuantNetwork, features: Mapping[str, Tensor]) -> Iterator[None]:
     """Projections give `features` `[T, C_i]` at the cursor's step while the context is open.
 
     So the blocks around them are learned on what the finished network will add, whatever mode the
-    working layers are in.
+    fake_quant layers are in.
     """
 
     def replace(rows: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return rows.index_select(0, working.cursor.index).to(output.dtype).expand_as(output)
+            return rows.index_select(0, fake_quant.cursor.index).to(output.dtype).expand_as(output)
 
         return hook
 
     handles = [
-        working.network.get_submodule(name).register_forward_hook(replace(rows))
+        fake_quant.network.get_submodule(name).register_forward_hook(replace(rows))
         for name, rows in features.items()
     ]
     try:

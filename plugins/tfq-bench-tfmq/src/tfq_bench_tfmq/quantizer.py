@@ -105,7 +105,7 @@ class Tfmq:
         block = find_temporal_block(loaded)
         behind = self._behind(loaded)
         check_inputs(loaded, behind)
-        working = FakeQuantNetwork(
+        fake_quant = FakeQuantNetwork(
             loaded,
             plan,
             split=ours.split,
@@ -117,18 +117,18 @@ class Tfmq:
             if ours.tiar and ours.maintenance != "cache":
                 report = learn_rounding(
                     block,
-                    working,
+                    fake_quant,
                     iterations=ours.tiar_iterations,
                     lr=ours.tiar_lr,
                     progress=_part(progress, 0.0, 0.1),
                 )
                 _log.info("TIAR: loss %.4g -> %.4g", report.before, report.after)
-            kept = maintain(block, working, ours) if apart else None
+            kept = maintain(block, fake_quant, ours) if apart else None
             if kept is not None:
-                stack.enter_context(features_fixed(working, kept.features))
+                stack.enter_context(features_fixed(fake_quant, kept.features))
             if ours.tiar:
                 report = learn_projections(
-                    working,
+                    fake_quant,
                     data,
                     behind,
                     iterations=ours.tiar_iterations,
@@ -141,7 +141,7 @@ class Tfmq:
             learned_on = take(data, self._learning_rows(loaded, data))
             weights = 0.2 + 0.7 * self._weights_share()
             self._reconstruct(
-                working,
+                fake_quant,
                 learned_on,
                 self._learning(activations=False),
                 skip=apart_layers if apart else (),
@@ -150,17 +150,17 @@ class Tfmq:
                 checkpoint=checkpoint and checkpoint / "weights",
             )
             if kept is None:
-                kept = maintain(block, working, ours)
-                stack.enter_context(features_fixed(working, kept.features))
+                kept = maintain(block, fake_quant, ours)
+                stack.enter_context(features_fixed(fake_quant, kept.features))
             self._set_tables(
-                working,
+                fake_quant,
                 data,
                 skip=block.layers,
                 generator=generator,
                 progress=_part(progress, weights, weights + 0.1),
             )
             self._reconstruct(
-                working,
+                fake_quant,
                 data,
                 self._learning(activations=True),
                 skip=block.layers,
@@ -169,7 +169,7 @@ class Tfmq:
                 checkpoint=checkpoint and checkpoint / "activations",
             )
             if ours.bias_correction:
-                correct_output_bias(working, learned_on)
+                correct_output_bias(fake_quant, learned_on)
         attention = calibrate_attention(
             loaded,
             data,
@@ -177,7 +177,7 @@ class Tfmq:
             method=ours.ranges,
             generator=generator,
         )
-        return working.freeze(
+        return fake_quant.freeze(
             "tfmq",
             self.scheme,
             attention=attention,
@@ -211,7 +211,7 @@ class Tfmq:
 
     def _reconstruct(
         self,
-        working: FakeQuantNetwork,
+        fake_quant: FakeQuantNetwork,
         data: CalibrationData,
         options: Reconstruction,
         *,
@@ -223,7 +223,7 @@ class Tfmq:
         if options.iterations == options.activation_iterations == 0:
             return
         reconstruct(
-            working,
+            fake_quant,
             data,
             skip=skip,
             options=options,
@@ -234,7 +234,7 @@ class Tfmq:
 
     def _set_tables(
         self,
-        working: FakeQuantNetwork,
+        fake_quant: FakeQuantNetwork,
         data: CalibrationData,
         *,
         skip: tuple[str, ...],
@@ -242,15 +242,15 @@ class Tfmq:
         progress: Progress,
     ) -> None:
         """Activation tables of all layers but `skip`."""
-        apart = self._inputs_per_step(working)
+        apart = self._inputs_per_step(fake_quant)
         # In random order, because a moving average forgets.
         together = [torch.randperm(len(data.x), generator=generator)]
         for groups, chosen in (
-            (together, [name for name in working.layers if name not in apart]),
-            (by_step(data, len(working.loaded.sampler.timesteps)), apart),
+            (together, [name for name in fake_quant.layers if name not in apart]),
+            (by_step(data, len(fake_quant.loaded.sampler.timesteps)), apart),
         ):
             set_activation_qparams(
-                working,
+                fake_quant,
                 data,
                 [name for name in chosen if name not in skip],
                 groups=groups,
@@ -261,11 +261,11 @@ class Tfmq:
                 progress=progress,
             )
 
-    def _inputs_per_step(self, working: FakeQuantNetwork) -> tuple[str, ...]:
+    def _inputs_per_step(self, fake_quant: FakeQuantNetwork) -> tuple[str, ...]:
         """Layers outside of the block whose inputs get a range for every step."""
         if self.settings.activations == "per-step-all":
-            return tuple(working.layers)
-        return self._behind(working.loaded) if self.settings.fsc else ()
+            return tuple(fake_quant.layers)
+        return self._behind(fake_quant.loaded) if self.settings.fsc else ()
 
     def _behind(self, loaded: LoadedModel) -> tuple[str, ...]:
         """The quantized projections that read a condition besides the timestep."""

@@ -43,14 +43,14 @@ class TiarReport:
 
 def learn_rounding(
     block: TemporalBlock,
-    working: FakeQuantNetwork,
+    fake_quant: FakeQuantNetwork,
     *,
     iterations: int,
     lr: float,
     progress: Progress,
     inputs: Tensor | None = None,
 ) -> TiarReport:
-    """Learns all weights of the block jointly; the working network then has the learned codes.
+    """Learns all weights of the block jointly; the network then has the learned codes.
 
     Layers that the plan leaves float keep their weights, and are in the loss.
 
@@ -61,7 +61,7 @@ def learn_rounding(
             something before them is quantized as well.
     """
     read = block.table if inputs is None else inputs
-    stages = _stages(block, working)
+    stages = _stages(block, fake_quant)
     with torch.no_grad():
         targets = _outputs(block, stages, lambda stage: stage.weight, block.table)
         before = _loss(_outputs(block, stages, _Stage.hard, read), targets).item()
@@ -101,7 +101,7 @@ def learn_rounding(
         if after >= before:
             return TiarReport(before=before, after=before)
         for stage in stages:
-            stage.keep(working)
+            stage.keep(fake_quant)
     return TiarReport(before=before, after=after)
 
 
@@ -123,21 +123,21 @@ class _Stage:
     def soft(self) -> Tensor:
         return self.weight if self.rounding is None else self.rounding.soft()
 
-    def keep(self, working: FakeQuantNetwork) -> None:
-        """Writes the learned codes into the working layers."""
+    def keep(self, fake_quant: FakeQuantNetwork) -> None:
+        """Writes the learned codes into the fake-quantized layers."""
         if self.rounding is None:
             return
-        parts = [working.layer(name).pieces[0] for name in self.names]
+        parts = [fake_quant.layer(name).pieces[0] for name in self.names]
         pieces = torch.split(self.rounding.codes(), [len(part.codes) for part in parts])
         for part, codes in zip(parts, pieces, strict=True):
             part.codes.copy_(codes)
 
 
-def _stages(block: TemporalBlock, working: FakeQuantNetwork) -> list[_Stage]:
+def _stages(block: TemporalBlock, fake_quant: FakeQuantNetwork) -> list[_Stage]:
     """Layers together that read one input through one activation, at one width."""
     kinds: dict[tuple[str | None, str, int | None, bool, bool], list[str]] = {}
     for name in block.layers:
-        bits = working.layer(name).bits.wbits if name in working.layers else None
+        bits = fake_quant.layer(name).bits.wbits if name in fake_quant.layers else None
         kind = (
             block.reads[name],
             block.before[name],
@@ -146,15 +146,15 @@ def _stages(block: TemporalBlock, working: FakeQuantNetwork) -> list[_Stage]:
             name in block.outputs,
         )
         kinds.setdefault(kind, []).append(name)
-    return [_stage(block, working, names) for names in kinds.values()]
+    return [_stage(block, fake_quant, names) for names in kinds.values()]
 
 
-def _stage(block: TemporalBlock, working: FakeQuantNetwork, names: Sequence[str]) -> _Stage:
+def _stage(block: TemporalBlock, fake_quant: FakeQuantNetwork, names: Sequence[str]) -> _Stage:
     weight = torch.cat([block.weights[name] for name in names])
     biases = [bias for name in names if (bias := block.biases[name]) is not None]
     rounding = None
-    if names[0] in working.layers:
-        parts = [working.layer(name).pieces[0] for name in names]
+    if names[0] in fake_quant.layers:
+        parts = [fake_quant.layer(name).pieces[0] for name in names]
         rounding = SoftRounding(
             weight,
             torch.cat([part.scale for part in parts]),
