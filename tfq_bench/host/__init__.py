@@ -5,5 +5,5 @@ Here: the hooks (`hookspecs`), the built-in providers (`builtin`), how one plugi
     they offer (`table`).
 Not here: how plugins are found and tried without believing them (`host.discovery`), and what they
     do once they work (`pipeline`).
-Imports: api, assets, errors, foreign, provenance, providers, types, version.
+Imports: assets, errors, foreign, provenance, providers, types, version.
 """
