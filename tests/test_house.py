@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tfq_bench.cli import VERBS
 from tfq_bench.host import builtin
+from tfq_bench.version import __version__
 
 ROOT = Path(__file__).parent.parent
 HOST = ROOT / "tfq_bench"
@@ -113,6 +115,12 @@ def code(file):
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             del body[0]
     return ast.unparse(tree)
+
+
+def test_the_host_has_one_version():
+    """What the package says of itself is what its metadata say."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == __version__
 
 
 def test_every_distribution_is_installed_by_the_requirements():
