@@ -68,7 +68,8 @@ def test_the_context_is_data():
 )
 def test_any_value_can_be_written(value):
     """Strict JSON, whatever a file or a plugin had there."""
-    json.dumps(errors.TfqError("no", found=value).context.known(), allow_nan=False)
+    text = json.dumps(errors.TfqError("no", found=value).context.known(), allow_nan=False)
+    assert ["found"] == list(json.loads(text))
 
 
 def test_a_context_is_completed_from_outside_and_never_replaced():

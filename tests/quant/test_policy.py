@@ -10,7 +10,6 @@ from tfq_bench.host.builtin import tfq_quantizers
 from tfq_bench.quant.policy import (
     POLICIES,
     AttentionBits,
-    Exempt,
     LayerBits,
     Policy,
     attention_bits,
@@ -18,6 +17,7 @@ from tfq_bench.quant.policy import (
     find_policy,
     resolve,
 )
+from tfq_bench.testing.policies import bits_by_layer
 from tfq_bench.types import Scheme
 
 TIME = ("time_mlp.0", "time_mlp.2", "first.time", "second.time")
@@ -27,14 +27,6 @@ def plan_of(loaded, name, wbits=4, abits=8):
     """The resolved bits of the tiny model under the policy called `name`."""
     scheme = Scheme(wbits=wbits, abits=abits, policy=name)
     return resolve(find_policy(name), loaded.topology, scheme)
-
-
-def bits_of(plan):
-    """(wbits, abits) by layer; the exempt ones have the bits they are kept in, and None."""
-    return {
-        name: (bits.bits, None) if isinstance(bits, Exempt) else (bits.wbits, bits.abits)
-        for name, bits in plan.items()
-    }
 
 
 @pytest.mark.parametrize(
@@ -51,7 +43,7 @@ def bits_of(plan):
 def test_presets_give_these_layers_other_bits_than_asked(loaded, name, others):
     """And all the rest W4A4."""
     expected = {layer.name: (4, 4) for layer in loaded.topology.layers} | others
-    assert expected == bits_of(plan_of(loaded, name, 4, 4))
+    assert expected == bits_by_layer(plan_of(loaded, name, 4, 4))
 
 
 def test_exempt_layers_keep_reason_and_width(loaded):

@@ -5,6 +5,7 @@
 * `tiny`: a diffusion model small enough for tests that run whole suites.
 * `inputs`: what a metric reads, of the tiny model.
 * `by_hand`: quantized layers and states without a quantizer, for tests of backends.
+* `policies`: the bits that a layer policy gives each layer.
 * `integers`: exact sums of a quantized layer, for tests of kernels.
 * `contracts`: test classes to subclass; they state what a plugin must keep to.
 

@@ -1,37 +1,19 @@
-"""Layer policies: what each layer of the tiny model gets, written down."""
+"""The paper's layer policy: what each layer of the tiny model gets, written down."""
 
 from __future__ import annotations
 
-import pytest
-
 from tfq_bench.api import Scheme
-from tfq_bench.quant import Exempt, attention_bits, find_policy, resolve
+from tfq_bench.quant import attention_bits, resolve
+from tfq_bench.testing.policies import bits_by_layer
 from tfq_bench.testing.tiny import load_tiny
-from tfq_bench_ptq4dm.presets import POLICIES
-
-TIME = ("time_mlp.0", "time_mlp.2", "first.time", "second.time")
+from tfq_bench_ptq4dm.presets import PAPER
 
 
-@pytest.mark.parametrize(
-    ("name", "others", "attention"),
-    [
-        ("uniform", {"conv_in": (8, 8), "conv_out": (8, 8)}, None),
-        (
-            "uniform-temporal16",
-            {"conv_in": (8, 8), "conv_out": (8, 8), **dict.fromkeys(TIME, (16, None))},
-            None,
-        ),
-        ("uniform-io16", {"conv_in": (16, None), "conv_out": (16, None)}, None),
-        ("paper", {**dict.fromkeys(TIME[:2], (8, 8)), "conv_out": (8, 8)}, None),
-    ],
-)
-def test_policies_give_these_layers_other_bits_than_asked(name, others, attention):
-    """Weights and inputs, or the width of what stays float and None; all the rest is W4A6."""
-    topology, scheme = load_tiny().topology, Scheme(wbits=4, abits=6, policy=name)
-    policy = find_policy(name, POLICIES)
-    found = {
-        layer: (bits.bits, None) if isinstance(bits, Exempt) else (bits.wbits, bits.abits)
-        for layer, bits in resolve(policy, topology, scheme).items()
-    }
-    assert {layer.name: (4, 6) for layer in topology.layers} | others == found
-    assert attention == attention_bits(policy, scheme)
+def test_the_paper_gives_these_layers_other_bits_than_asked():
+    """Weights and inputs; all the rest is W4A6. The host tests its own policies."""
+    topology, scheme = load_tiny().topology, Scheme(wbits=4, abits=6, policy="paper")
+    expected = {layer.name: (4, 6) for layer in topology.layers} | dict.fromkeys(
+        ("time_mlp.0", "time_mlp.2", "conv_out"), (8, 8)
+    )
+    assert expected == bits_by_layer(resolve(PAPER, topology, scheme))
+    assert attention_bits(PAPER, scheme) is None

@@ -6,10 +6,10 @@ import pytest
 
 from tfq_bench.api import QuantizationError, Scheme
 from tfq_bench.quant import AttentionBits, Exempt, attention_bits, find_policy, trace_topology
+from tfq_bench.testing.policies import bits_by_layer
 from tfq_bench_tfmq.presets import POLICIES, layer_plan
 
 W4A8 = {"wbits": 4, "abits": 8}
-TIME = ("time_mlp.0", "time_mlp.2", "first.time", "second.time")
 FLOAT_ENDS = {"conv_in": (32, None), "conv_out": (32, None)}
 ATTENTION = AttentionBits(operands=8, softmax=8)
 
@@ -17,13 +17,6 @@ ATTENTION = AttentionBits(operands=8, softmax=8)
 @pytest.mark.parametrize(
     ("name", "others", "attention"),
     [
-        ("uniform", {"conv_in": (8, 8), "conv_out": (8, 8)}, None),
-        (
-            "uniform-temporal16",
-            {"conv_in": (8, 8), "conv_out": (8, 8), **dict.fromkeys(TIME, (16, None))},
-            None,
-        ),
-        ("uniform-io16", {"conv_in": (16, None), "conv_out": (16, None)}, None),
         ("paper", FLOAT_ENDS, ATTENTION),
         (
             "code",
@@ -41,11 +34,8 @@ ATTENTION = AttentionBits(operands=8, softmax=8)
 def test_policies_give_these_layers_other_bits_than_asked(loaded, name, others, attention):
     """Weights and inputs, or the width of what stays float and None; all the rest is W4A6."""
     scheme = Scheme(wbits=4, abits=6, policy=name)
-    found = {
-        layer: (bits.bits, None) if isinstance(bits, Exempt) else (bits.wbits, bits.abits)
-        for layer, bits in layer_plan(loaded, scheme).items()
-    }
-    assert {layer.name: (4, 6) for layer in loaded.topology.layers} | others == found
+    expected = {layer.name: (4, 6) for layer in loaded.topology.layers} | others
+    assert expected == bits_by_layer(layer_plan(loaded, scheme))
     assert attention == attention_bits(find_policy(name, POLICIES), scheme)
 
 

@@ -38,8 +38,7 @@ def data(loaded):
     return capture(loaded, CalibrationNeeds(samples=samples), seed=1, batch=6, progress=ignore)
 
 
-@pytest.fixture
-def fake_quant(loaded, data):
+def nearest(loaded, data):
     """Nearest rounding with static ranges: everything that correction expects."""
     network = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, SCHEME))
     set_activation_qparams(
@@ -54,6 +53,12 @@ def fake_quant(loaded, data):
         progress=ignore,
     )
     return network
+
+
+@pytest.fixture
+def fake_quant(loaded, data):
+    """Nearest rounding with static ranges: everything that correction expects."""
+    return nearest(loaded, data)
 
 
 def _mean_shift(loaded, data, state):
@@ -136,18 +141,7 @@ def test_under_guidance_the_guided_mean_becomes_the_full_precision_one(loaded):
     guided = replace(loaded, model=Told())
     samples = tuple((step, image) for step in range(4) for image in range(6))
     data = capture(guided, CalibrationNeeds(samples=samples), seed=1, batch=6, progress=ignore)
-    network = FakeQuantNetwork(guided, resolve(UNIFORM, guided.topology, SCHEME))
-    set_activation_qparams(
-        network,
-        data,
-        network.layers,
-        groups=[torch.arange(len(data.x))],
-        method="minmax",
-        symmetric=False,
-        batch=8,
-        generator=generator(0, "test"),
-        progress=ignore,
-    )
+    network = nearest(guided, data)
 
     def guided_shift(state) -> torch.Tensor:
         one, two = simulate(guided, state).network, guided.network
