@@ -184,11 +184,11 @@ def layers(rounds: int, tiles: int) -> None:
     import torch
     import torch.nn.functional as F
 
-    from tfq_bench_cuda.borders import Geometry, border_sums, positions
-    from tfq_bench_cuda.kernels import Kernels
+    from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
+    from tfq_bench_cuda.kernels.runtime import Kernels
+    from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, padded
+    from tfq_bench_cuda.kernels.tiles import candidates
     from tfq_bench_cuda.machine import check_machine
-    from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, padded
-    from tfq_bench_cuda.tiles import candidates
 
     kernels = Kernels(check_machine("cuda"), "cuda")
     square = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))

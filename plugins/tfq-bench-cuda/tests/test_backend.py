@@ -18,7 +18,7 @@ from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
 from tfq_bench_cuda.backend import CudaBackend, _original_reason
-from tfq_bench_cuda.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
 
 
 def backend() -> CudaBackend:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tfq_bench_cuda.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
 
 GEOMETRIES = {
     "3x3": ((3, 3), (1, 1), (1, 1), (1, 1)),

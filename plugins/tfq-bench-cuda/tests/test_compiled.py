@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from tfq_bench_cuda.borders import Geometry
-from tfq_bench_cuda.compiled import compile_ptx, generate, instruction, toolkit
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.borders import Geometry
+from tfq_bench_cuda.kernels.compiled import compile_ptx, generate, instruction, toolkit
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
 
 SQUARE = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
 HOPPER = Tile(m=128, n=160, k=64, stages=4, threads=256)

@@ -20,12 +20,12 @@ from tfq_bench.testing.contracts import BackendContract
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_cuda.backend import CudaBackend
-from tfq_bench_cuda.borders import Geometry, border_sums, positions
-from tfq_bench_cuda.kernels import Kernels
+from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.runtime import Kernels
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.tiles import choose_tile
 from tfq_bench_cuda.machine import check_machine
-from tfq_bench_cuda.reference import ReferenceKernels
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
-from tfq_bench_cuda.tiles import choose_tile
 
 pytestmark = pytest.mark.gpu
 

@@ -11,10 +11,10 @@ from torch import nn
 from tfq_bench.api import StepCursor
 from tfq_bench.quant.lower.simulate import SimulatedLayer
 from tfq_bench.testing.integers import integer_sums
-from tfq_bench_cuda.borders import Geometry
+from tfq_bench_cuda.kernels.borders import Geometry
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, Tile
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
-from tfq_bench_cuda.reference import ReferenceKernels
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, Tile
 
 TILE = Tile(m=128, n=128, k=32, stages=3, threads=256)
 

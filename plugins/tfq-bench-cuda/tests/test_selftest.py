@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tfq_bench.api import LoweringError
-from tfq_bench_cuda import selftest
-from tfq_bench_cuda.borders import Geometry
-from tfq_bench_cuda.reference import ReferenceKernels
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels import selftest
+from tfq_bench_cuda.kernels.borders import Geometry
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
 
 TILE = Tile(m=128, n=64, k=32, stages=3, threads=128)
 CPU = torch.device("cpu")

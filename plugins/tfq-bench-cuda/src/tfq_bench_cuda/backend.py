@@ -20,12 +20,12 @@ from tfq_bench.quant import (
     int8_refusal,
     replace_layer,
 )
-from tfq_bench_cuda.borders import Geometry
-from tfq_bench_cuda.kernels import Kernels
+from tfq_bench_cuda.kernels.borders import Geometry
+from tfq_bench_cuda.kernels.runtime import Kernels
+from tfq_bench_cuda.kernels.specs import Tile, padded
+from tfq_bench_cuda.kernels.tiles import choose_tile
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
 from tfq_bench_cuda.machine import check_machine
-from tfq_bench_cuda.specs import Tile, padded
-from tfq_bench_cuda.tiles import choose_tile
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer, QuantizedState

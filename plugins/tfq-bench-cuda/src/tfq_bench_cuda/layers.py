@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from tfq_bench.api import StepCursor
 from tfq_bench.quant import int8_weight
-from tfq_bench_cuda.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels.specs import LinearSpec, ProductSpec, Tile, padded
 from tfq_bench_cuda.parts import Part, chained, conv_specs, dtype_name, linear_specs
-from tfq_bench_cuda.specs import LinearSpec, ProductSpec, Tile, padded
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from tfq_bench.api import LoweringError
-from tfq_bench_cuda.compiled import toolkit
-from tfq_bench_cuda.tiles import ARCHITECTURES
+from tfq_bench_cuda.kernels.compiled import toolkit
+from tfq_bench_cuda.kernels.tiles import ARCHITECTURES
 
 __all__ = ["check_machine", "compiler"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec, Tile
 
 if TYPE_CHECKING:
     from tfq_bench.quant import LayerPart
-    from tfq_bench_cuda.borders import Geometry
+    from tfq_bench_cuda.kernels.borders import Geometry
 
 __all__ = ["Part", "chained", "conv_specs", "dtype_name", "linear_specs"]
 

@@ -1,7 +1,7 @@
 """The kernels in TileLang. Imported only where they are compiled: TileLang takes seconds to load.
 
 Names of sizes: `m` rows, `n` outputs, `k` or `c` inputs. Sizes made by `T.dynamic` are arguments.
-What is computed is said in `tfq_bench_cuda.reference`.
+What is computed is said in `tfq_bench_cuda.kernels.reference`.
 """
 
 # No `from __future__ import annotations`: TileLang reads the annotations of its programs.
@@ -10,7 +10,7 @@ from typing import Any
 
 import tilelang.language as T
 
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, QuantizeSpec
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec
 
 __all__ = ["conv2d", "linear", "quantize"]
 

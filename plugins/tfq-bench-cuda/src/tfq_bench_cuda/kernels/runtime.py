@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfq_bench_cuda import selftest
-from tfq_bench_cuda.compiled import FLAGS, configuration, instruction, load, program
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
+from tfq_bench_cuda.kernels import selftest
+from tfq_bench_cuda.kernels.compiled import FLAGS, configuration, instruction, load, program
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
 __all__ = ["Kernels"]
 

@@ -8,7 +8,7 @@ wave idle.
 
 from __future__ import annotations
 
-from tfq_bench_cuda.specs import Tile
+from tfq_bench_cuda.kernels.specs import Tile
 
 __all__ = ["ARCHITECTURES", "candidates", "choose_tile"]
 

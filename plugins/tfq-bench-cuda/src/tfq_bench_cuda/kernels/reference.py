@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
+    from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
 __all__ = ["ReferenceKernels", "at_step"]
 
@@ -30,7 +30,7 @@ def at_step(table: Tensor, step: Tensor) -> Tensor:
 
 
 class ReferenceKernels:
-    """The calls of `tfq_bench_cuda.kernels.Kernels`, computed by torch."""
+    """The calls of `tfq_bench_cuda.kernels.runtime.Kernels`, computed by torch."""
 
     gathers = False
     """As on Hopper: the copy engine reads the pixels where it can."""
@@ -98,7 +98,7 @@ class ReferenceKernels:
         """`[B * out_h * out_w, n]` of codes `[B, H, W, c]` and weights `[n, kh * kw * c]`.
 
         Args:
-            sums, positions: of `tfq_bench_cuda.borders`. The others: as for `linear`.
+            sums, positions: of `tfq_bench_cuda.kernels.borders`. The others: as for `linear`.
         """
         geometry = spec.geometry
         taps = weight.view(spec.n, *geometry.kernel, spec.c).permute(0, 3, 1, 2)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
 __all__ = ["FLAGS", "compile_ptx", "configuration", "generate", "instruction", "program", "toolkit"]
 
@@ -44,7 +44,7 @@ def load() -> Any:
 def program(spec: ProductSpec | QuantizeSpec) -> Any:
     """The TileLang program of a spec."""
     load()
-    from tfq_bench_cuda import programs
+    from tfq_bench_cuda.kernels import programs
 
     if isinstance(spec, QuantizeSpec):
         return programs.quantize(spec)

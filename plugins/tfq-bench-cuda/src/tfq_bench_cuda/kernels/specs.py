@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfq_bench_cuda.borders import Geometry
+from tfq_bench_cuda.kernels.borders import Geometry
 
 __all__ = ["ALIGNMENT", "ConvSpec", "LinearSpec", "ProductSpec", "QuantizeSpec", "Tile", "padded"]
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tfq_bench.api import LoweringError
-from tfq_bench_cuda.borders import border_sums, positions
-from tfq_bench_cuda.reference import ReferenceKernels
-from tfq_bench_cuda.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
+from tfq_bench_cuda.kernels.borders import border_sums, positions
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
 __all__ = ["check"]
 
