@@ -186,7 +186,7 @@ def layers(rounds: int, tiles: int) -> None:
 
     from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
     from tfq_bench_cuda.kernels.runtime import Kernels
-    from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, padded
+    from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, QuantizeSpec, padded
     from tfq_bench_cuda.kernels.tiles import candidates
     from tfq_bench_cuda.machine import check_machine
 
@@ -195,7 +195,7 @@ def layers(rounds: int, tiles: int) -> None:
     todo: dict[str, list] = {}
     for name, (rows, inputs, outputs) in LINEAR.items():
         todo[name] = [
-            LinearSpec(n=outputs, k=inputs, out="bfloat16", residual=False, tile=tile)
+            LinearSpec(n=outputs, k=inputs, ending=Ending(out="bfloat16"), tile=tile)
             for tile in candidates(rows, outputs, inputs, kernels.arch)[:tiles]
         ]
     for name, (images, side, inputs, outputs) in CONV.items():
@@ -206,8 +206,7 @@ def layers(rounds: int, tiles: int) -> None:
                 c=depth,
                 geometry=square,
                 gather=kernels.gathers,
-                out="bfloat16",
-                residual=False,
+                ending=Ending(out="bfloat16"),
                 tile=tile,
             )
             for tile in candidates(images * side**2, outputs, depth, kernels.arch)[:tiles]

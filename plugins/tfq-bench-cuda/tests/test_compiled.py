@@ -11,7 +11,7 @@ import pytest
 
 from tfq_bench_cuda.kernels.borders import Geometry
 from tfq_bench_cuda.kernels.compiled import compile_ptx, generate, instruction, toolkit
-from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, QuantizeSpec, Tile
 
 SQUARE = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
 HOPPER = Tile(m=128, n=160, k=64, stages=4, threads=256)
@@ -20,14 +20,12 @@ AMPERE = Tile(m=64, n=64, k=64, stages=3, threads=128)
 
 def linear(tile: Tile) -> LinearSpec:
     """A layer of SD-XL's width, the second part of a split one in bfloat16."""
-    return LinearSpec(n=320, k=640, out="bfloat16", residual=True, tile=tile)
+    return LinearSpec(n=320, k=640, ending=Ending(out="bfloat16", partial=True), tile=tile)
 
 
 def conv(tile: Tile, *, gather: bool) -> ConvSpec:
     """A padded 3x3 convolution."""
-    return ConvSpec(
-        n=320, c=320, geometry=SQUARE, gather=gather, out="float32", residual=False, tile=tile
-    )
+    return ConvSpec(n=320, c=320, geometry=SQUARE, gather=gather, ending=Ending(), tile=tile)
 
 
 def products(ptx: str) -> set[str]:

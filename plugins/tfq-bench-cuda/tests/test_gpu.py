@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import fields, replace
 from typing import ClassVar
 
 import pytest
@@ -21,9 +22,10 @@ from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_cuda.backend import CudaBackend
 from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.runtime import Kernels
-from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, QuantizeSpec, Tile
 from tfq_bench_cuda.kernels.tiles import choose_tile
 from tfq_bench_cuda.machine import check_machine
 
@@ -48,26 +50,34 @@ def kernels() -> Kernels:
     return Kernels(check_machine("cuda"), "cuda")
 
 
-def tables(outputs, generator):
-    """Scale, zero point, weight scale and bias of a product, three steps."""
-    scale = torch.rand(3, generator=generator) + 0.01
-    zero_point = torch.tensor([0, 255, 77], dtype=torch.int32)
-    return (
-        scale,
-        zero_point,
-        torch.rand(outputs, generator=generator) * 1e-3,
-        torch.randn(outputs, generator=generator),
+def factors(weight, sums, index, places=None) -> Factors:
+    """A product's side of the weights at one of three steps, every table at random."""
+    generator = torch.Generator().manual_seed(7)
+    outputs = len(weight)
+    return Factors(
+        weight=weight,
+        sums=sums,
+        positions=places,
+        step=torch.tensor([index]),
+        scale=torch.rand(3, generator=generator) + 0.01,
+        zero_point=torch.tensor([0, 255, 77], dtype=torch.int32),
+        weight_scale=torch.rand(outputs, generator=generator) * 1e-3,
+        bias=torch.randn(outputs, generator=generator),
     )
 
 
-def run(kernels, call, spec, operands, ending, residual):
-    """The expected and the found result at each step."""
-    for index in range(3):
-        step = torch.tensor([index])
-        arguments = (*operands, step, *ending, residual)
-        expected = getattr(REFERENCE, call)(spec, *arguments)
-        moved = [None if value is None else value.cuda() for value in arguments]
-        yield expected, getattr(kernels, call)(spec, *moved).cpu()
+def on_gpu(tensors):
+    """The same operands on the GPU."""
+    values = {field.name: getattr(tensors, field.name) for field in fields(tensors)}
+    return replace(tensors, **{k: None if v is None else v.cuda() for k, v in values.items()})
+
+
+def run(kernels, call, spec, code, sides, additions):
+    """The expected and the found result of each of `sides`."""
+    for side in sides:
+        expected = getattr(REFERENCE, call)(spec, code, side, additions)
+        found = getattr(kernels, call)(spec, code.cuda(), on_gpu(side), on_gpu(additions))
+        yield expected, found.cpu()
 
 
 @pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
@@ -81,11 +91,13 @@ def test_linear_kernels_give_the_bits_of_the_reference(kernels, rows, outputs, i
     code = torch.randint(-128, 128, (rows, inputs), generator=generator, dtype=torch.int8)
     weight = torch.randint(-128, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
     tile = choose_tile(rows, outputs, inputs, kernels.arch)
-    ending = tables(outputs, generator)
-    operands = (code, weight, weight.sum(1, dtype=torch.int32))
-    for residual in (None, torch.randn(rows, outputs, generator=generator)):
-        spec = LinearSpec(n=outputs, k=inputs, out=out, residual=residual is not None, tile=tile)
-        for expected, found in run(kernels, "linear", spec, operands, ending, residual):
+    sums = weight.sum(1, dtype=torch.int32)
+    sides = [factors(weight, sums, index) for index in range(3)]
+    for partial in (None, torch.randn(rows, outputs, generator=generator)):
+        ending = Ending(out=out, partial=partial is not None)
+        spec = LinearSpec(n=outputs, k=inputs, ending=ending, tile=tile)
+        additions = Additions(partial=partial)
+        for expected, found in run(kernels, "linear", spec, code, sides, additions):
             assert torch.equal(expected, found)
 
 
@@ -108,20 +120,19 @@ def test_convolutions_give_the_bits_of_the_reference(kernels, name, size, gather
         -128, 128, (outputs, *geometry.kernel, inputs), generator=generator, dtype=torch.int8
     )
     sums = border_sums(taps.permute(0, 3, 1, 2), geometry, tuple(plane))
-    operands = (code, taps.reshape(outputs, -1), sums, positions(geometry, tuple(plane)))
-    rows = count * len(operands[3])
+    place = positions(geometry, tuple(plane))
     spec = ConvSpec(
         n=outputs,
         c=inputs,
         geometry=geometry,
         gather=gather,
-        out="float32",
-        residual=True,
+        ending=Ending(partial=True),
         tile=Tile(m=128, n=64, k=32, stages=3, threads=128),
     )
-    residual = torch.randn(rows, outputs, generator=generator)
-    ending = tables(outputs, generator)
-    for expected, found in run(kernels, "conv2d", spec, operands, ending, residual):
+    partial = torch.randn(count * len(place), outputs, generator=generator)
+    sides = [factors(taps.reshape(outputs, -1), sums, index, place) for index in range(3)]
+    additions = Additions(partial=partial)
+    for expected, found in run(kernels, "conv2d", spec, code, sides, additions):
         assert torch.equal(expected, found)
 
 
@@ -152,7 +163,7 @@ def test_codes_are_those_of_the_reference(kernels, total, start, channels, plane
 def test_hopper_runs_wgmma(kernels):
     """On sm_90 a product of usual size is no `mma.sync`."""
     tile = choose_tile(4096, 640, 640, kernels.arch)
-    spec = LinearSpec(n=640, k=640, out="float32", residual=False, tile=tile)
+    spec = LinearSpec(n=640, k=640, ending=Ending(), tile=tile)
     wanted = "wgmma" if kernels.arch == "sm_90a" else "mma.sync"
     assert kernels.name(spec).endswith(wanted)
 

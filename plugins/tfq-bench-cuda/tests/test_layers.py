@@ -141,7 +141,7 @@ def test_split_layer_gives_the_bits_of_the_simulation(quantized, generator, kind
         module, x = convolution(layer, original, step, {}), images(generator, original)
     assert torch.equal(SimulatedLayer(layer, original, step)(x), module(x))
     first, second = module.specs
-    assert (first.residual, second.residual) == (False, True)
+    assert (first.ending.partial, second.ending.partial) == (False, True)
 
 
 def test_only_the_last_part_rounds(quantized, generator):
@@ -154,7 +154,7 @@ def test_only_the_last_part_rounds(quantized, generator):
     x = images(generator, original).bfloat16()
     found = module(x)
     assert torch.equal(SimulatedLayer(layer, half, step)(x), found)
-    assert [spec.out for spec in module.specs] == ["float32", "bfloat16"]
+    assert [spec.ending.out for spec in module.specs] == ["float32", "bfloat16"]
     assert found.dtype == torch.bfloat16
 
 

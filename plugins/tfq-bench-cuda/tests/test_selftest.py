@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,14 +11,14 @@ from tfq_bench.api import LoweringError
 from tfq_bench_cuda.kernels import selftest
 from tfq_bench_cuda.kernels.borders import Geometry
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
-from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, QuantizeSpec, Tile
 
 TILE = Tile(m=128, n=64, k=32, stages=3, threads=128)
 CPU = torch.device("cpu")
 SQUARE = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
 
-LINEAR = LinearSpec(n=24, k=64, out="float32", residual=True, tile=TILE)
-CONV = ConvSpec(n=24, c=32, geometry=SQUARE, gather=False, out="float32", residual=False, tile=TILE)
+LINEAR = LinearSpec(n=24, k=64, ending=Ending(partial=True), tile=TILE)
+CONV = ConvSpec(n=24, c=32, geometry=SQUARE, gather=False, ending=Ending(), tile=TILE)
 ROWS = QuantizeSpec(planes=False, total=40, start=8, channels=20, dtype="float32", bits=8)
 PLANES = QuantizeSpec(planes=True, total=40, start=0, channels=40, dtype="bfloat16", bits=4)
 
@@ -32,11 +34,11 @@ class Saturating(ReferenceKernels):
 class WithoutBorders(ReferenceKernels):
     """Takes the zero point off as if every tap were inside of the image."""
 
-    def conv2d(self, spec, code, weight, sums, positions, *rest):
+    def conv2d(self, spec, code, factors, *rest):
         """Right in the middle of an image."""
-        middle = positions.clone()
+        middle = factors.positions.clone()
         middle[:, 2] = 4
-        return super().conv2d(spec, code, weight, sums, middle, *rest)
+        return super().conv2d(spec, code, replace(factors, positions=middle), *rest)
 
 
 class AwayFromZero(ReferenceKernels):
@@ -52,9 +54,10 @@ class AwayFromZero(ReferenceKernels):
 class OneStep(ReferenceKernels):
     """Reads the tables at step 0, wherever the sampler is."""
 
-    def linear(self, spec, code, weight, sums, step, *rest):
+    def linear(self, spec, code, factors, *rest):
         """Right at the first step."""
-        return super().linear(spec, code, weight, sums, torch.zeros_like(step), *rest)
+        first = replace(factors, step=torch.zeros_like(factors.step))
+        return super().linear(spec, code, first, *rest)
 
 
 @pytest.mark.parametrize("spec", [LINEAR, CONV, ROWS, PLANES])

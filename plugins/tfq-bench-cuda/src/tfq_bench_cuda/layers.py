@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tfq_bench.api import StepCursor
 from tfq_bench.quant import int8_weight
 from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
+from tfq_bench_cuda.kernels.operands import Additions
 from tfq_bench_cuda.kernels.specs import LinearSpec, ProductSpec, Tile, padded
 from tfq_bench_cuda.parts import Part, chained, conv_specs, dtype_name, linear_specs
 
@@ -83,22 +84,12 @@ class _CudaLayer(nn.Module):
         spec: ProductSpec,
         code: Tensor,
         size: tuple[int, int],  # noqa: ARG002
-        residual: Tensor | None,
+        partial: Tensor | None,
     ) -> Tensor:
         """`[rows, C_out]` of one part's codes with channels last."""
-        part = self._part(number)
-        found: Tensor = self.kernels.linear(
-            spec,
-            code.view(-1, code.shape[-1]),
-            part.weight,
-            part.sums,
-            self.step.index,
-            part.scale,
-            part.zero_point,
-            part.weight_scale,
-            part.bias,
-            residual,
-        )
+        factors = self._part(number).factors(self.step.index)
+        additions = Additions(partial=partial)
+        found: Tensor = self.kernels.linear(spec, code.view(-1, code.shape[-1]), factors, additions)
         return found
 
     def _part(self, number: int) -> Part:
@@ -207,22 +198,13 @@ class CudaConv2d(_CudaLayer):
         spec: ProductSpec,
         code: Tensor,
         size: tuple[int, int],
-        residual: Tensor | None,
+        partial: Tensor | None,
     ) -> Tensor:
         if isinstance(spec, LinearSpec):
-            return super()._product(number, spec, code, size, residual)
-        part, (place, sums) = self._part(number), self.borders(size)
+            return super()._product(number, spec, code, size, partial)
+        place, sums = self.borders(size)
+        factors = self._part(number).factors(self.step.index, sums=sums[number], positions=place)
         found: Tensor = self.kernels.conv2d(
-            spec,
-            code.view(-1, *size, code.shape[-1]),
-            part.weight,
-            sums[number],
-            place,
-            self.step.index,
-            part.scale,
-            part.zero_point,
-            part.weight_scale,
-            part.bias,
-            residual,
+            spec, code.view(-1, *size, code.shape[-1]), factors, Additions(partial=partial)
         )
         return found

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec, Tile
+from tfq_bench_cuda.kernels.operands import Factors
+from tfq_bench_cuda.kernels.specs import (
+    ConvSpec,
+    Ending,
+    LinearSpec,
+    ProductSpec,
+    QuantizeSpec,
+    Tile,
+)
 
 if TYPE_CHECKING:
     from tfq_bench.quant import LayerPart
@@ -47,6 +55,21 @@ class Part(nn.Module):
         }.items():
             self.register_buffer(name, value.to(device).contiguous(), persistent=False)
 
+    def factors(
+        self, step: Tensor, *, sums: Tensor | None = None, positions: Tensor | None = None
+    ) -> Factors:
+        """This part's side of a product at a step; a convolution has border sums and positions."""
+        return Factors(
+            weight=self.weight,
+            sums=self.sums if sums is None else sums,
+            positions=positions,
+            step=step,
+            scale=self.scale,
+            zero_point=self.zero_point,
+            weight_scale=self.weight_scale,
+            bias=self.bias,
+        )
+
     def spec(self, x: Tensor, *, planes: bool) -> QuantizeSpec:
         """How this part's channels of x are quantized."""
         return QuantizeSpec(
@@ -63,7 +86,7 @@ def chained(specs: list[ProductSpec], out: str) -> list[ProductSpec]:
     """The parts' products: each adds to the one before, and only the last one rounds to `out`."""
     last = len(specs) - 1
     return [
-        replace(spec, out=out if number == last else "float32", residual=number > 0)
+        replace(spec, ending=Ending(out=out if number == last else "float32", partial=number > 0))
         for number, spec in enumerate(specs)
     ]
 
@@ -71,9 +94,7 @@ def chained(specs: list[ProductSpec], out: str) -> list[ProductSpec]:
 def linear_specs(parts: list[Part], tiles: list[Tile]) -> list[ProductSpec]:
     """Products with int8 weights `[C_out, k]`; `chained` ends them."""
     return [
-        LinearSpec(
-            n=len(part.weight), k=part.weight.shape[1], out="float32", residual=False, tile=tile
-        )
+        LinearSpec(n=len(part.weight), k=part.weight.shape[1], ending=Ending(), tile=tile)
         for part, tile in zip(parts, tiles, strict=True)
     ]
 
@@ -89,8 +110,7 @@ def conv_specs(
             c=part.weight.shape[1] // taps,
             geometry=geometry,
             gather=gathers or not geometry.centred,
-            out="float32",
-            residual=False,
+            ending=Ending(),
             tile=tile,
         )
         for part, tile in zip(parts, tiles, strict=True)

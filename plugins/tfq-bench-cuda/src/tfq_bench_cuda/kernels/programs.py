@@ -20,10 +20,10 @@ _OUTSIDE = -(2**28)
 
 def linear(spec: LinearSpec) -> Any:
     """`[M, n]` of codes `[M, k]`, see `ReferenceKernels.linear`."""
-    N, K, tile, out = spec.n, spec.k, spec.tile, spec.out
+    N, K, tile, out = spec.n, spec.k, spec.tile, spec.ending.out
     BM, BN, BK = tile.m, tile.n, tile.k
     M, steps = T.dynamic("m"), T.dynamic("steps")
-    residual_rows = M if spec.residual else 1
+    partial_rows = M if spec.ending.partial else 1
     staged = _staged(spec)
 
     @T.prim_func
@@ -36,7 +36,7 @@ def linear(spec: LinearSpec) -> Any:
         zero_point: T.Tensor((steps,), "int32"),
         weight_scale: T.Tensor((N,), "float32"),
         bias: T.Tensor((N,), "float32"),
-        residual: T.Tensor((residual_rows, N), "float32"),
+        partial: T.Tensor((partial_rows, N), "float32"),
         Y: T.Tensor((M, N), out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
@@ -59,7 +59,7 @@ def linear(spec: LinearSpec) -> Any:
                     m = by * BM + i
                     n = bx * BN + j
                     y = T.cast(total[i, j] - z * sums[n], "float32") * s * weight_scale[n] + bias[n]
-                    done[i, j] = T.cast(y + residual[m, n] if spec.residual else y, out)
+                    done[i, j] = T.cast(y + partial[m, n] if spec.ending.partial else y, out)
                 T.copy(done, shared)
                 T.copy(shared, Y[by * BM, bx * BN])
             else:
@@ -69,21 +69,21 @@ def linear(spec: LinearSpec) -> Any:
                     if m < M and n < N:
                         whole = total[i, j] - z * sums[n]
                         y = T.cast(whole, "float32") * s * weight_scale[n] + bias[n]
-                        Y[m, n] = T.cast(y + residual[m, n] if spec.residual else y, out)
+                        Y[m, n] = T.cast(y + partial[m, n] if spec.ending.partial else y, out)
 
     return s8_linear
 
 
 def conv2d(spec: ConvSpec) -> Any:
     """`[B * out_h * out_w, n]` of codes `[B, H, W, c]`, see `ReferenceKernels.conv2d`."""
-    N, C, tile, out = spec.n, spec.c, spec.tile, spec.out
+    N, C, tile, out = spec.n, spec.c, spec.tile, spec.ending.out
     BM, BN, BK = tile.m, tile.n, tile.k
     (KH, KW), geometry = spec.geometry.kernel, spec.geometry
     DH, DW = geometry.dilation
     K = spec.terms
     B, H, W, P = T.dynamic("b"), T.dynamic("h"), T.dynamic("w"), T.dynamic("p")
     M, classes, steps = T.dynamic("m"), T.dynamic("classes"), T.dynamic("steps")
-    residual_rows = M if spec.residual else 1
+    partial_rows = M if spec.ending.partial else 1
     staged = _staged(spec)
 
     @T.prim_func
@@ -97,7 +97,7 @@ def conv2d(spec: ConvSpec) -> Any:
         zero_point: T.Tensor((steps,), "int32"),
         weight_scale: T.Tensor((N,), "float32"),
         bias: T.Tensor((N,), "float32"),
-        residual: T.Tensor((residual_rows, N), "float32"),
+        partial: T.Tensor((partial_rows, N), "float32"),
         Y: T.Tensor((M, N), out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
@@ -150,7 +150,7 @@ def conv2d(spec: ConvSpec) -> Any:
                     n = bx * BN + j
                     whole = total[i, j] - z * sums[border[i], n]
                     y = T.cast(whole, "float32") * s * weight_scale[n] + bias[n]
-                    done[i, j] = T.cast(y + residual[m, n] if spec.residual else y, out)
+                    done[i, j] = T.cast(y + partial[m, n] if spec.ending.partial else y, out)
                 T.copy(done, shared)
                 T.copy(shared, Y[by * BM, bx * BN])
             else:
@@ -160,7 +160,7 @@ def conv2d(spec: ConvSpec) -> Any:
                     if m < M and n < N:
                         whole = total[i, j] - z * sums[border[i], n]
                         y = T.cast(whole, "float32") * s * weight_scale[n] + bias[n]
-                        Y[m, n] = T.cast(y + residual[m, n] if spec.residual else y, out)
+                        Y[m, n] = T.cast(y + partial[m, n] if spec.ending.partial else y, out)
 
     return s8_conv2d
 
@@ -172,7 +172,7 @@ def _staged(spec: LinearSpec | ConvSpec) -> bool:
     long as all products. Four-byte results fill the memory's sectors as they are. The copy engine
     wants rows of a multiple of 16 bytes.
     """
-    return spec.out != "float32" and spec.n % 8 == 0
+    return spec.ending.out != "float32" and spec.n % 8 == 0
 
 
 def quantize(spec: QuantizeSpec) -> Any:

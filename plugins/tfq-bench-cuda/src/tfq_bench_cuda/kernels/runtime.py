@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tfq_bench_cuda.kernels import selftest
 from tfq_bench_cuda.kernels.compiled import FLAGS, configuration, instruction, load, program
+from tfq_bench_cuda.kernels.operands import NOTHING, Additions, Factors
 from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
 __all__ = ["Kernels"]
@@ -77,7 +78,8 @@ class Kernels:
     def name(self, spec: ProductSpec) -> str:
         """For instance `tilelang s8 conv2d 128x160x64 wgmma`, the instruction as compiled."""
         self.prepare([spec])
-        return f"tilelang s8 {spec.kind} {spec.tile} {self._instructions[spec]}"
+        name = f"tilelang s8 {spec.kind} {spec.tile} {self._instructions[spec]}"
+        return f"{name} {spec.ending}".rstrip()
 
     def quantize(
         self, spec: QuantizeSpec, x: Tensor, step: Tensor, inverse: Tensor, zero_point: Tensor
@@ -91,42 +93,20 @@ class Kernels:
         return code
 
     def linear(
-        self,
-        spec: LinearSpec,
-        code: Tensor,
-        weight: Tensor,
-        sums: Tensor,
-        step: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        weight_scale: Tensor,
-        bias: Tensor,
-        residual: Tensor | None,
+        self, spec: LinearSpec, code: Tensor, factors: Factors, additions: Additions = NOTHING
     ) -> Tensor:
         """`[M, n]`, see `ReferenceKernels.linear`."""
         y = _result(spec, code.shape[0], code.device)
-        ending = (weight_scale, bias, _or_unused(residual, bias), y)
-        self._call(spec, code, weight, sums, step, scale, zero_point, *ending)
+        self._call(spec, code, *_tensors(factors, additions), y)
         return y
 
     def conv2d(
-        self,
-        spec: ConvSpec,
-        code: Tensor,
-        weight: Tensor,
-        sums: Tensor,
-        positions: Tensor,
-        step: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        weight_scale: Tensor,
-        bias: Tensor,
-        residual: Tensor | None,
+        self, spec: ConvSpec, code: Tensor, factors: Factors, additions: Additions = NOTHING
     ) -> Tensor:
         """`[B * out_h * out_w, n]`, see `ReferenceKernels.conv2d`."""
-        y = _result(spec, code.shape[0] * len(positions), code.device)
-        ending = (weight_scale, bias, _or_unused(residual, bias), y)
-        self._call(spec, code, weight, sums, positions, step, scale, zero_point, *ending)
+        assert factors.positions is not None
+        y = _result(spec, code.shape[0] * len(factors.positions), code.device)
+        self._call(spec, code, *_tensors(factors, additions), y)
         return y
 
     def _call(self, spec: _Spec, *tensors: Tensor) -> None:
@@ -136,9 +116,22 @@ class Kernels:
 
 
 def _result(spec: ProductSpec, rows: int, device: torch.device) -> Tensor:
-    return torch.empty((rows, spec.n), dtype=getattr(torch, spec.out), device=device)
+    return torch.empty((rows, spec.n), dtype=getattr(torch, spec.ending.out), device=device)
 
 
-def _or_unused(residual: Tensor | None, bias: Tensor) -> Tensor:
-    """A kernel without residual still has an argument of that name: some float32 `[1, n]`."""
-    return bias.unsqueeze(0) if residual is None else residual
+def _tensors(factors: Factors, additions: Additions) -> list[Tensor]:
+    """The arguments of a program, between codes and result."""
+    places = [] if factors.positions is None else [factors.positions]
+    # A kernel that adds nothing still has an argument of that name: some float32 `[1, n]`.
+    partial = factors.bias.unsqueeze(0) if additions.partial is None else additions.partial
+    return [
+        factors.weight,
+        factors.sums,
+        *places,
+        factors.step,
+        factors.scale,
+        factors.zero_point,
+        factors.weight_scale,
+        factors.bias,
+        partial,
+    ]

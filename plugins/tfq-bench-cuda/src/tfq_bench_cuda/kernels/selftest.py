@@ -7,13 +7,15 @@ sum, rounded once to the output's type.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from tfq_bench.api import LoweringError
 from tfq_bench_cuda.kernels.borders import border_sums, positions
+from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
@@ -68,19 +70,45 @@ def _check_product(
     operands: tuple[Tensor, ...],
     generator: torch.Generator,
 ) -> None:
-    ones, zeros = torch.ones(spec.n), torch.zeros(spec.n)
-    scale, zero_point = torch.ones(3), torch.tensor([0, 255, 100], dtype=torch.int32)
+    code, weight, sums, *places = operands
+    additions = _additions(spec, _result_rows(spec, code, places), generator)
     call = "linear" if isinstance(spec, LinearSpec) else "conv2d"
     for index in range(3):
-        step = torch.tensor([index])
-        arguments: list[Tensor | None] = [*operands, step, scale, zero_point, ones, zeros, None]
-        if spec.residual:
-            rows = len(getattr(_REFERENCE, call)(spec, *arguments))
-            arguments[-1] = torch.randint(-99, 99, (rows, spec.n), generator=generator).float()
-        expected = getattr(_REFERENCE, call)(spec, *arguments)
-        moved = [None if value is None else value.to(device) for value in arguments]
-        found = getattr(kernels, call)(spec, *moved)
+        factors = Factors(
+            weight=weight,
+            sums=sums,
+            positions=places[0] if places else None,
+            step=torch.tensor([index]),
+            scale=torch.ones(3),
+            zero_point=torch.tensor([0, 255, 100], dtype=torch.int32),
+            weight_scale=torch.ones(spec.weights),
+            bias=torch.zeros(spec.weights),
+        )
+        expected = getattr(_REFERENCE, call)(spec, code, factors, additions)
+        found = getattr(kernels, call)(
+            spec, code.to(device), _moved(factors, device), _moved(additions, device)
+        )
         _compare(expected, found.cpu(), f"{kernels.name(spec)}, {spec.terms} terms a sum")
+
+
+def _additions(spec: ProductSpec, rows: int, generator: torch.Generator) -> Additions:
+    """What the ending asks for: whole numbers, which float32 adds exactly."""
+    shape = (rows, spec.n)
+    if not spec.ending.partial:
+        return Additions()
+    return Additions(partial=torch.randint(-99, 99, shape, generator=generator).float())
+
+
+def _result_rows(spec: ProductSpec, code: Tensor, places: list[Tensor]) -> int:
+    return len(code) if isinstance(spec, LinearSpec) else len(code) * len(places[0])
+
+
+_Tensors = TypeVar("_Tensors", Factors, Additions)
+
+
+def _moved(tensors: _Tensors, device: torch.device) -> _Tensors:
+    values = {field.name: getattr(tensors, field.name) for field in fields(tensors)}
+    return replace(tensors, **{k: None if v is None else v.to(device) for k, v in values.items()})
 
 
 def _check_quantize(

@@ -7,10 +7,20 @@ of another size or a longer table needs no compilation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tfq_bench_cuda.kernels.borders import Geometry
 
-__all__ = ["ALIGNMENT", "ConvSpec", "LinearSpec", "ProductSpec", "QuantizeSpec", "Tile", "padded"]
+__all__ = [
+    "ALIGNMENT",
+    "ConvSpec",
+    "Ending",
+    "LinearSpec",
+    "ProductSpec",
+    "QuantizeSpec",
+    "Tile",
+    "padded",
+]
 
 ALIGNMENT = 32
 """Input channels are filled up to a multiple of this: the depth of an int8 tensor-core product."""
@@ -39,25 +49,62 @@ class Tile:
         return f"{self.m}x{self.n}x{self.k}"
 
 
+Activation = Literal["", "silu", "gelu", "gelu-tanh", "geglu"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinearSpec:
-    """`[M, k]` by `[n, k]`.
+class Ending:
+    """What becomes of a sum before it is written, in this order and in float32.
 
     Args:
-        out: dtype of the result, a torch name such as `float32`.
-        residual: whether a float32 `[M, n]` is added before the result is rounded to `out`.
+        partial: whether a float32 `[M, n]` is added, the sum over the parts before this one.
+        shift: whether a float32 `[images, n]` is added to the rows of each image.
+        activation: `geglu` halves the outputs: `value * gelu(gate)`, the weights of all values
+            coming first; `gelu` is exact, `gelu-tanh` its approximation.
+        gate: whether it is multiplied by a float32 `[images, n]`.
+        residual: type of a `[M, n]` that is added, a torch name such as `bfloat16`; empty for none.
+        out: type of the result: `float32`, `bfloat16`, `float16`, or `int8` for codes of the next
+            product's input.
+        bits: of those codes.
+    """
+
+    partial: bool = False
+    shift: bool = False
+    activation: Activation = ""
+    gate: bool = False
+    residual: str = ""
+    out: str = "float32"
+    bits: int = 8
+
+    def __str__(self) -> str:
+        words = [self.activation] if self.activation else []
+        words += [name for name in ("shift", "gate", "residual") if getattr(self, name)]
+        words += ["codes"] if self.out == "int8" else []
+        return "+".join(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearSpec:
+    """`[M, k]` by `[weights, k]`.
+
+    Args:
+        n: outputs.
     """
 
     n: int
     k: int
-    out: str
-    residual: bool
+    ending: Ending
     tile: Tile
 
     @property
     def kind(self) -> str:
         """For names."""
         return "linear"
+
+    @property
+    def weights(self) -> int:
+        """Rows of the weight."""
+        return self.n * 2 if self.ending.activation == "geglu" else self.n
 
     @property
     def terms(self) -> int:
@@ -67,25 +114,28 @@ class LinearSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvSpec:
-    """`[B, H, W, c]` by `[n, kh * kw * c]`.
+    """`[B, H, W, c]` by `[n, kh * kw * c]`. Its ending has no activation.
 
     Args:
         gather: whether threads read the pixels; else the copy engine does (im2col mode of TMA).
-        out, residual: as in `LinearSpec`.
     """
 
     n: int
     c: int
     geometry: Geometry
     gather: bool
-    out: str
-    residual: bool
+    ending: Ending
     tile: Tile
 
     @property
     def kind(self) -> str:
         """For names."""
         return "conv2d"
+
+    @property
+    def weights(self) -> int:
+        """Rows of the weight."""
+        return self.n
 
     @property
     def terms(self) -> int:
