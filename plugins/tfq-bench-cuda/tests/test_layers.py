@@ -13,7 +13,7 @@ from tfq_bench.quant.lower.simulate import SimulatedLayer
 from tfq_bench.testing.integers import integer_sums
 from tfq_bench_cuda.kernels.borders import Geometry
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
-from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, Tile
+from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, Tile
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
 
 TILE = Tile(m=128, n=128, k=32, stages=3, threads=256)
@@ -47,7 +47,7 @@ def convolution(layer, original, step, executed, gathers=False) -> CudaConv2d:
         kernels,
         step,
         executed,
-        tiles=[TILE] * len(layer.parts),
+        tiles=lambda *_: TILE,
         device=torch.device("cpu"),
         dtype=original.weight.dtype,
     )
@@ -60,7 +60,7 @@ def linear(layer, original, step, executed) -> CudaLinear:
         ReferenceKernels(),
         step,
         executed,
-        tiles=[TILE] * len(layer.parts),
+        tiles=lambda *_: TILE,
         device=torch.device("cpu"),
         dtype=original.weight.dtype,
     )
@@ -140,7 +140,7 @@ def test_split_layer_gives_the_bits_of_the_simulation(quantized, generator, kind
     else:
         module, x = convolution(layer, original, step, {}), images(generator, original)
     assert torch.equal(SimulatedLayer(layer, original, step)(x), module(x))
-    first, second = module.specs
+    first, second = module.specs(Ending())
     assert (first.ending.partial, second.ending.partial) == (False, True)
 
 
@@ -154,7 +154,7 @@ def test_only_the_last_part_rounds(quantized, generator):
     x = images(generator, original).bfloat16()
     found = module(x)
     assert torch.equal(SimulatedLayer(layer, half, step)(x), found)
-    assert [spec.ending.out for spec in module.specs] == ["float32", "bfloat16"]
+    assert [spec.ending.out for spec in module.specs(module.runs)] == ["float32", "bfloat16"]
     assert found.dtype == torch.bfloat16
 
 
@@ -189,14 +189,14 @@ def test_which_kernel_a_convolution_gets(quantized):
     found = {}
     for name, original in CONVOLUTIONS.items():
         layer = quantized("conv", original)
-        (spec,) = convolution(layer, original, StepCursor("cpu"), {}).specs
+        (spec,) = convolution(layer, original, StepCursor("cpu"), {}).specs(Ending())
         found[name] = "linear" if isinstance(spec, LinearSpec) else spec.gather
     assert found["1x1"] == "linear"
     gathered = {name for name, gather in found.items() if gather is True}
     assert {"unpadded stride 2", "not square"} == gathered
     original = CONVOLUTIONS["3x3"]
     layer = quantized("conv", original)
-    (spec,) = convolution(layer, original, StepCursor("cpu"), {}, gathers=True).specs
+    (spec,) = convolution(layer, original, StepCursor("cpu"), {}, gathers=True).specs(Ending())
     assert isinstance(spec, ConvSpec)
     assert spec.gather
 

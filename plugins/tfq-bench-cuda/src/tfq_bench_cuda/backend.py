@@ -22,8 +22,7 @@ from tfq_bench.quant import (
 )
 from tfq_bench_cuda.kernels.borders import Geometry
 from tfq_bench_cuda.kernels.runtime import Kernels
-from tfq_bench_cuda.kernels.specs import Tile, padded
-from tfq_bench_cuda.kernels.tiles import choose_tile
+from tfq_bench_cuda.kernels.tiles import TileChoice
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
 from tfq_bench_cuda.machine import check_machine
 
@@ -85,7 +84,7 @@ class CudaBackend:
                 _log.warning("layer '%s' falls back to float32: %s", name, reason)
                 reasons[name] = reason
         # All at once, so that every core compiles.
-        kernels.prepare(spec for module in layers.values() for spec in module.specs)
+        kernels.prepare(spec for module in layers.values() for spec in module.specs(module.runs))
         uses: list[KernelUse] = []
         for name, layer in state.layers.items():
             if name in layers:
@@ -118,15 +117,11 @@ class CudaBackend:
             executed=executed,
         )
 
-    def _tiles(self, loaded: LoadedModel, layer: QuantizedLayer, arch: str) -> list[Tile]:
-        """One tile per part, for the rows that the layer has at `batch` images."""
-        outputs = len(layer.parts[0].weight)
+    def _tiles(self, loaded: LoadedModel, layer: QuantizedLayer, arch: str) -> TileChoice:
+        """For the rows that the layer has at `batch` images."""
         weights = sum(part.weight.numel() for part in layer.parts)
         rows = self.batch * loaded.topology.layer(layer.name).macs // weights
-        return [
-            choose_tile(max(rows, 1), outputs, padded(part.weight.shape[1]), arch)
-            for part in layer.parts
-        ]
+        return TileChoice(arch=arch, rows=max(rows, 1))
 
 
 _KERNELS: dict[tuple[str, str], Kernels] = {}
@@ -169,7 +164,7 @@ def _module(
     kernels: Any,
     step: StepCursor,
     executed: dict[str, int],
-    tiles: list[Tile],
+    tiles: TileChoice,
 ) -> CudaConv2d | CudaLinear:
     """What runs in place of `original`, on its device and in its type."""
     where = {"device": original.weight.device, "dtype": original.weight.dtype}

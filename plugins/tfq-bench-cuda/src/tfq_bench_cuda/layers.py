@@ -2,14 +2,15 @@
 
 What does not depend on the input is done when a layer is made: weights become int8 less their zero
 point, with the channels of a filter's tap side by side. A call quantizes its input with the
-parameters of the current sampler step, runs one product per part and counts itself. Nothing is read
-on the host, so a step can be captured in a CUDA graph.
+parameters of the current sampler step and runs one product per part. Fused blocks do the two apart:
+they get the codes from elsewhere, and end the product as they need it. Nothing is read on the host,
+so a step can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from functools import cached_property
+from collections.abc import MutableMapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,18 +20,29 @@ from torch.nn import functional as F
 from tfq_bench.api import StepCursor
 from tfq_bench.quant import int8_weight
 from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
-from tfq_bench_cuda.kernels.operands import Additions
-from tfq_bench_cuda.kernels.specs import LinearSpec, ProductSpec, Tile, padded
-from tfq_bench_cuda.parts import Part, chained, conv_specs, dtype_name, linear_specs
+from tfq_bench_cuda.kernels.operands import NOTHING, Additions
+from tfq_bench_cuda.kernels.specs import Ending, LinearSpec, ProductSpec, padded
+from tfq_bench_cuda.parts import Part, conv_spec, dtype_name, linear_spec
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer
+    from tfq_bench_cuda.kernels.tiles import TileChoice
 
-__all__ = ["CudaConv2d", "CudaLinear"]
+__all__ = ["CudaConv2d", "CudaLayer", "CudaLinear"]
 
 
-class _CudaLayer(nn.Module):
-    """What both kinds share: parts, the chain of their products, and the count of calls."""
+class CudaLayer(nn.Module):
+    """What both kinds share: parts, the chain of their products, and the count of calls.
+
+    Args:
+        kernels: `Kernels` or `ReferenceKernels`.
+        executed: its entry of a kernel's name is incremented at each product.
+        tiles: chooses the tile of each product.
+        dtype: of the network; inputs of another type compile again.
+
+    Attributes:
+        runs: how its product ends in the network, for `kernel`; a fused block sets it.
+    """
 
     def __init__(
         self,
@@ -38,72 +50,108 @@ class _CudaLayer(nn.Module):
         step: StepCursor,
         executed: MutableMapping[str, int],
         parts: list[Part],
-        specs: list[ProductSpec],
+        tiles: TileChoice,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.kernels, self.step, self.executed = kernels, step, executed
+        self.kernels, self.step, self.executed, self.tiles = kernels, step, executed, tiles
         self.parts = nn.ModuleList(parts)
-        self.specs = chained(specs, dtype_name(dtype))
-        self._endings = {dtype_name(dtype): self.specs}
+        self.runs = Ending(out=dtype_name(dtype))
+        self._specs: dict[Ending, list[ProductSpec]] = {}
+        self._names: dict[Ending, str] = {}
 
-    @cached_property
+    @property
     def kernel(self) -> str:
         """The name of what it runs, or the names of its parts' if these differ."""
-        return " + ".join(dict.fromkeys(self.kernels.name(spec) for spec in self.specs))
+        return self.kernel_of(self.runs)
+
+    def kernel_of(self, ending: Ending) -> str:
+        """The name of what runs when its product ends so."""
+        if ending not in self._names:
+            names = (self.kernels.name(spec) for spec in self.specs(ending))
+            self._names[ending] = " + ".join(dict.fromkeys(names))
+        return self._names[ending]
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights on the device, unpacked to int8."""
-        return sum(part.weight.numel() for part in cast("list[Part]", list(self.parts)))
+        return sum(part.weight.numel() for part in self._parts())
 
-    def _products(self, x: Tensor, size: tuple[int, int], *, planes: bool) -> Tensor:
-        """`[rows, C_out]`: the sum over parts, in x's type; the bias is in the first.
+    def specs(self, ending: Ending) -> list[ProductSpec]:
+        """A product per part: each adds to the one before, only the last has the whole ending."""
+        if ending not in self._specs:
+            last = len(self.parts) - 1
+            self._specs[ending] = [
+                self._spec(
+                    part,
+                    replace(ending, partial=number > 0)
+                    if number == last
+                    else Ending(partial=number > 0),
+                )
+                for number, part in enumerate(self._parts())
+            ]
+        return self._specs[ending]
+
+    def codes(self, x: Tensor, *, planes: bool) -> list[Tensor]:
+        """Each part's int8 codes of an input, channels last.
 
         Args:
             x: `[B, C, L]` when `planes`, else `[M, C]`.
+        """
+        return [
+            self.kernels.quantize(
+                part.spec(x, planes=planes), x, self.step.index, part.inverse, part.zero_point
+            )
+            for part in self._parts()
+        ]
+
+    def product(
+        self,
+        codes: Sequence[Tensor],
+        ending: Ending,
+        additions: Additions = NOTHING,
+        *,
+        size: tuple[int, int] = (1, 1),
+    ) -> Tensor:
+        """`[rows, C_out]` of the parts' codes, ended as asked; the bias is in the first part.
+
+        Args:
+            codes: int8, one per part, `[..., padded channels]`, rows in order.
             size: height and width of an image; a linear layer does not look at it.
         """
         y: Tensor | None = None
-        out = dtype_name(x.dtype)
-        if out not in self._endings:
-            self._endings[out] = chained(self.specs, out)
-        for number, spec in enumerate(self._endings[out]):
-            part = self._part(number)
-            code = self.kernels.quantize(
-                part.spec(x, planes=planes), x, self.step.index, part.inverse, part.zero_point
-            )
-            y = self._product(number, spec, code, size, y)
-        self.executed[self.kernel] = self.executed.get(self.kernel, 0) + 1
+        for number, (spec, code) in enumerate(zip(self.specs(ending), codes, strict=True)):
+            given = additions if number == len(codes) - 1 else NOTHING
+            y = self._product(number, spec, code, replace(given, partial=y), size)
+        name = self.kernel_of(ending)
+        self.executed[name] = self.executed.get(name, 0) + 1
         assert y is not None
         return y
+
+    def _spec(self, part: Part, ending: Ending) -> ProductSpec:
+        raise NotImplementedError
 
     def _product(
         self,
         number: int,
         spec: ProductSpec,
         code: Tensor,
+        additions: Additions,
         size: tuple[int, int],  # noqa: ARG002
-        partial: Tensor | None,
     ) -> Tensor:
         """`[rows, C_out]` of one part's codes with channels last."""
-        factors = self._part(number).factors(self.step.index)
-        additions = Additions(partial=partial)
-        found: Tensor = self.kernels.linear(spec, code.view(-1, code.shape[-1]), factors, additions)
+        factors = self._parts()[number].factors(self.step.index)
+        found: Tensor = self.kernels.linear(
+            spec, code.reshape(-1, code.shape[-1]), factors, additions
+        )
         return found
 
-    def _part(self, number: int) -> Part:
-        return cast(Part, self.parts[number])
+    def _parts(self) -> list[Part]:
+        return cast("list[Part]", list(self.parts))
 
 
-class CudaLinear(_CudaLayer):
-    """An int8 linear layer of `[..., C_in]`.
-
-    Args:
-        kernels: `Kernels` or `ReferenceKernels`.
-        tiles: one per part.
-        dtype: of the network; inputs of another type compile again.
-    """
+class CudaLinear(CudaLayer):
+    """An int8 linear layer of `[..., C_in]`; see `CudaLayer`."""
 
     def __init__(
         self,
@@ -112,7 +160,7 @@ class CudaLinear(_CudaLayer):
         step: StepCursor,
         executed: MutableMapping[str, int],
         *,
-        tiles: list[Tile],
+        tiles: TileChoice,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -121,25 +169,25 @@ class CudaLinear(_CudaLayer):
             weight = int8_weight(part).to(torch.int8)
             weight = F.pad(weight, (0, padded(weight.shape[1]) - weight.shape[1]))
             parts.append(Part(part, weight, layer.bias if number == 0 else None, device))
-        specs = linear_specs(parts, tiles)
-        super().__init__(kernels, step, executed, parts, specs, dtype)
+        super().__init__(kernels, step, executed, parts, tiles, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., C_out]` in x's type."""
+        ending = Ending(out=dtype_name(x.dtype))
         if x.dim() == 3 and not x.is_contiguous() and x.transpose(1, 2).is_contiguous():
             # As attention passes its input.
-            y = self._products(x.transpose(1, 2), (1, 1), planes=True)
+            codes = self.codes(x.transpose(1, 2), planes=True)
         else:
-            y = self._products(x.reshape(-1, x.shape[-1]).contiguous(), (1, 1), planes=False)
+            codes = self.codes(x.reshape(-1, x.shape[-1]).contiguous(), planes=False)
+        y = self.product(codes, ending)
         return y.view(*x.shape[:-1], y.shape[-1])
 
+    def _spec(self, part: Part, ending: Ending) -> ProductSpec:
+        return linear_spec(part, ending, self.tiles)
 
-class CudaConv2d(_CudaLayer):
-    """An int8 convolution of `[B, C_in, H, W]`; gives channels last, in its input's type.
 
-    Args:
-        kernels, tiles, dtype: as in `CudaLinear`.
-    """
+class CudaConv2d(CudaLayer):
+    """An int8 convolution of `[B, C_in, H, W]`; gives channels last, in its input's type."""
 
     def __init__(
         self,
@@ -149,7 +197,7 @@ class CudaConv2d(_CudaLayer):
         step: StepCursor,
         executed: MutableMapping[str, int],
         *,
-        tiles: list[Tile],
+        tiles: TileChoice,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -159,11 +207,7 @@ class CudaConv2d(_CudaLayer):
             taps = F.pad(taps, (0, padded(taps.shape[3]) - taps.shape[3]))
             weight = taps.reshape(len(taps), -1)
             parts.append(Part(part, weight, layer.bias if number == 0 else None, device))
-        if geometry.pointwise:
-            specs = linear_specs(parts, tiles)
-        else:
-            specs = conv_specs(parts, tiles, geometry, kernels.gathers)
-        super().__init__(kernels, step, executed, parts, specs, dtype)
+        super().__init__(kernels, step, executed, parts, tiles, dtype)
         self.geometry = geometry
         self._borders: dict[tuple[int, int], tuple[Tensor, list[Tensor]]] = {}
 
@@ -171,10 +215,11 @@ class CudaConv2d(_CudaLayer):
         """`[B, C_out, H', W']` in x's type."""
         size = (x.shape[2], x.shape[3])
         if x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
-            y = self._products(x.flatten(2), size, planes=True)
+            codes = self.codes(x.flatten(2), planes=True)
         else:
             rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).contiguous()
-            y = self._products(rows, size, planes=False)
+            codes = self.codes(rows, planes=False)
+        y = self.product(codes, Ending(out=dtype_name(x.dtype)), size=size)
         shape = (x.shape[0], *self.geometry.output(size), y.shape[-1])
         return y.view(shape).permute(0, 3, 1, 2)
 
@@ -184,27 +229,33 @@ class CudaConv2d(_CudaLayer):
         Made when a size is first seen, so before a CUDA graph is captured.
         """
         if size not in self._borders:
-            device, sums = self._part(0).weight.device, []
-            for number in range(len(self.parts)):
-                weight = self._part(number).weight.cpu()
+            parts = self._parts()
+            device, sums = parts[0].weight.device, []
+            for part in parts:
+                weight = part.weight.cpu()
                 taps = weight.view(len(weight), *self.geometry.kernel, -1).permute(0, 3, 1, 2)
                 sums.append(border_sums(taps, self.geometry, size).to(device))
             self._borders[size] = (positions(self.geometry, size).to(device), sums)
         return self._borders[size]
+
+    def _spec(self, part: Part, ending: Ending) -> ProductSpec:
+        if self.geometry.pointwise:
+            return linear_spec(part, ending, self.tiles)
+        return conv_spec(part, ending, self.tiles, self.geometry, self.kernels.gathers)
 
     def _product(
         self,
         number: int,
         spec: ProductSpec,
         code: Tensor,
+        additions: Additions,
         size: tuple[int, int],
-        partial: Tensor | None,
     ) -> Tensor:
         if isinstance(spec, LinearSpec):
-            return super()._product(number, spec, code, size, partial)
+            return super()._product(number, spec, code, additions, size)
         place, sums = self.borders(size)
-        factors = self._part(number).factors(self.step.index, sums=sums[number], positions=place)
+        factors = self._parts()[number].factors(self.step.index, sums=sums[number], positions=place)
         found: Tensor = self.kernels.conv2d(
-            spec, code.view(-1, *size, code.shape[-1]), factors, Additions(partial=partial)
+            spec, code.reshape(-1, *size, code.shape[-1]), factors, additions
         )
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,14 +14,14 @@ from tfq_bench_cuda.kernels.specs import (
     LinearSpec,
     ProductSpec,
     QuantizeSpec,
-    Tile,
 )
 
 if TYPE_CHECKING:
     from tfq_bench.quant import LayerPart
     from tfq_bench_cuda.kernels.borders import Geometry
+    from tfq_bench_cuda.kernels.tiles import TileChoice
 
-__all__ = ["Part", "chained", "conv_specs", "dtype_name", "linear_specs"]
+__all__ = ["Part", "conv_spec", "dtype_name", "linear_spec"]
 
 
 class Part(nn.Module):
@@ -82,39 +81,27 @@ class Part(nn.Module):
         )
 
 
-def chained(specs: list[ProductSpec], out: str) -> list[ProductSpec]:
-    """The parts' products: each adds to the one before, and only the last one rounds to `out`."""
-    last = len(specs) - 1
-    return [
-        replace(spec, ending=Ending(out=out if number == last else "float32", partial=number > 0))
-        for number, spec in enumerate(specs)
-    ]
+def linear_spec(part: Part, ending: Ending, tiles: TileChoice) -> ProductSpec:
+    """A product with int8 weights `[weights, k]`."""
+    weights, k = part.weight.shape
+    n = weights // 2 if ending.activation == "geglu" else weights
+    return LinearSpec(n=n, k=k, ending=ending, tile=tiles(n, k, ending))
 
 
-def linear_specs(parts: list[Part], tiles: list[Tile]) -> list[ProductSpec]:
-    """Products with int8 weights `[C_out, k]`; `chained` ends them."""
-    return [
-        LinearSpec(n=len(part.weight), k=part.weight.shape[1], ending=Ending(), tile=tile)
-        for part, tile in zip(parts, tiles, strict=True)
-    ]
-
-
-def conv_specs(
-    parts: list[Part], tiles: list[Tile], geometry: Geometry, gathers: bool
-) -> list[ProductSpec]:
-    """Convolutions with int8 weights `[C_out, kh * kw * c]`; `chained` ends them."""
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    return [
-        ConvSpec(
-            n=len(part.weight),
-            c=part.weight.shape[1] // taps,
-            geometry=geometry,
-            gather=gathers or not geometry.centred,
-            ending=Ending(),
-            tile=tile,
-        )
-        for part, tile in zip(parts, tiles, strict=True)
-    ]
+def conv_spec(
+    part: Part, ending: Ending, tiles: TileChoice, geometry: Geometry, gathers: bool
+) -> ProductSpec:
+    """A convolution with int8 weights `[C_out, kh * kw * c]`."""
+    n = len(part.weight)
+    c = part.weight.shape[1] // (geometry.kernel[0] * geometry.kernel[1])
+    return ConvSpec(
+        n=n,
+        c=c,
+        geometry=geometry,
+        gather=gathers or not geometry.centred,
+        ending=ending,
+        tile=tiles(n, c, ending),
+    )
 
 
 def dtype_name(dtype: torch.dtype) -> str:

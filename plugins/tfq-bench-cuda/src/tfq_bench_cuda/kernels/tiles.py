@@ -8,9 +8,11 @@ wave idle.
 
 from __future__ import annotations
 
-from tfq_bench_cuda.kernels.specs import Tile
+from dataclasses import dataclass
 
-__all__ = ["ARCHITECTURES", "candidates", "choose_tile"]
+from tfq_bench_cuda.kernels.specs import Ending, Tile
+
+__all__ = ["ARCHITECTURES", "TileChoice", "candidates", "choose_tile"]
 
 ARCHITECTURES = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a"}
 """Compute capability and what is compiled for it."""
@@ -37,6 +39,23 @@ _MULTIPROCESSORS = {"sm_80": 108, "sm_86": 84, "sm_89": 128, "sm_90a": 132}
 
 _EDGE = 48
 """What a tile costs beside its products, in rows or columns of it: loads, and the epilogue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileChoice:
+    """Chooses the tiles of a layer's products.
+
+    Args:
+        arch: a value of `ARCHITECTURES`.
+        rows: of the product, for the number of images that is expected.
+    """
+
+    arch: str
+    rows: int
+
+    def __call__(self, outputs: int, inputs: int, ending: Ending) -> Tile:  # noqa: ARG002
+        """The tile of a product; see `choose_tile`."""
+        return choose_tile(self.rows, outputs, inputs, self.arch)
 
 
 def choose_tile(rows: int, outputs: int, inputs: int, arch: str) -> Tile:

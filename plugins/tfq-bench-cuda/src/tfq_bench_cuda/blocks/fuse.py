@@ -1,0 +1,68 @@
+"""Which blocks of a network are fused, and why others are not."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from tfq_bench_cuda.blocks.fused import FusedBlock, Unfusable
+from tfq_bench_cuda.layers import CudaLayer
+
+__all__ = ["BLOCKS", "BlockUse", "fuse"]
+
+BLOCKS: dict[str, str] = {}
+"""Class name of a block of diffusers, and the fused pass for it, `module:class`.
+
+Passes are made outside in, so a block may be part of another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockUse:
+    """How one known block is executed.
+
+    Args:
+        kind: its class. layers: names of the quantized layers that its pass runs.
+        reason: why it is not fused; None when it is.
+    """
+
+    name: str
+    kind: str
+    layers: tuple[str, ...]
+    reason: str | None = None
+
+
+def fuse(network: nn.Module) -> list[BlockUse]:
+    """Exchanges the `forward` of every known block whose layers are kernels.
+
+    Args:
+        network: a backend's own, its quantized layers replaced already.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    uses = []
+    for name, block, kind in _known(network):
+        module, _, attribute = BLOCKS[kind].partition(":")
+        try:
+            fused: FusedBlock = getattr(importlib.import_module(module), attribute)(name, block)
+        except Unfusable as reason:
+            inside = tuple(n for m, n in names.items() if isinstance(m, CudaLayer) and _in(n, name))
+            uses.append(BlockUse(name=name, kind=kind, layers=inside, reason=str(reason)))
+            continue
+        fused.install()
+        layers = tuple(names[layer] for layer in fused.layers)
+        uses.append(BlockUse(name=name, kind=kind, layers=layers))
+    return uses
+
+
+def _known(network: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Blocks of diffusers' own classes; a class of the same name from elsewhere is another."""
+    for name, module in list(network.named_modules()):
+        kind = type(module)
+        if kind.__name__ in BLOCKS and kind.__module__.partition(".")[0] == "diffusers":
+            yield name, module, kind.__name__
+
+
+def _in(layer: str, block: str) -> bool:
+    return layer.startswith(f"{block}.")

@@ -1,0 +1,88 @@
+"""What every fused block has in common: it takes the place of a `forward`, and can be checked.
+
+Between the layers of a fused block values stay in float32 or become codes at once, where the single
+layers round to the network's type; so the two differ by rounding, and by codes that this moves
+across a border. While somebody watches a layer (a forward hook), the block runs both ways, the two
+outputs are held against each other, and the single layers' is what it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tfq_bench.api import LoweringError
+
+if TYPE_CHECKING:
+    from tfq_bench_cuda.layers import CudaLayer
+
+__all__ = ["LIMIT", "FusedBlock", "Unfusable"]
+
+LIMIT = 2.0**-5
+"""Root mean square difference of both ways over that of the output. A wrong row or border is more,
+rounding to bfloat16 in between is less."""
+
+
+class Unfusable(Exception):
+    """Why a block runs layer by layer: a sentence without subject, for the record."""
+
+
+class FusedBlock:
+    """A fused pass, called in the place of `block.forward`.
+
+    Args:
+        name: of the block in the network.
+        block: a module of diffusers whose quantized layers are `CudaLayer`s already.
+        layers: those that the pass runs, without those of blocks inside it.
+
+    Raises:
+        Unfusable: by subclasses, when the block is built in a way that the pass does not know.
+    """
+
+    def __init__(self, name: str, block: nn.Module, layers: Sequence[CudaLayer]) -> None:
+        self.name, self.block, self.layers = name, block, tuple(layers)
+        self._single: Callable[..., Any] = block.forward
+
+    def install(self) -> None:
+        """Takes the place of the block's `forward`."""
+        self.block.forward = self  # type: ignore[assignment]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the block's `forward` takes and gives."""
+        if not any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers):
+            return self.fused(*args, **kwargs)
+        expected = self._single(*args, **kwargs)
+        self._compare(_tensor(expected), _tensor(self.fused(*args, **kwargs)))
+        return expected
+
+    def fused(self, *args: Any, **kwargs: Any) -> Any:
+        """The fused pass."""
+        raise NotImplementedError
+
+    def _compare(self, expected: Tensor, found: Tensor) -> None:
+        if expected.shape != found.shape or expected.dtype != found.dtype:
+            raise LoweringError(
+                f"block '{self.name}': fused, it gives {found.dtype} {tuple(found.shape)}; "
+                f"expected {expected.dtype} {tuple(expected.shape)}, as its layers give one by one."
+            )
+        difference = (found.double() - expected.double()).square().mean().sqrt()
+        size = expected.double().square().mean().sqrt()
+        relative = float(difference / size) if float(size) else float(difference)
+        if not relative <= LIMIT:
+            raise LoweringError(
+                f"block '{self.name}': fused, its output is {relative:.3g} of its size away from "
+                f"that of its layers one by one, more than {LIMIT:.3g}. Set the backend's option "
+                "'blocks' to false, and report card, driver and TileLang version.",
+                expected=LIMIT,
+                found=relative,
+            )
+
+
+def _tensor(output: Any) -> Tensor:
+    """The tensor of what a block gives: itself, or the first of a tuple."""
+    found = output if isinstance(output, Tensor) else output[0]
+    assert isinstance(found, torch.Tensor)
+    return found
