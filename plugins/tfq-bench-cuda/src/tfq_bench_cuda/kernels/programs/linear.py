@@ -24,7 +24,7 @@ def linear(spec: LinearSpec) -> Any:
     shifts, gatings = T.dynamic("shifts"), T.dynamic("gatings")
     coded, paired = ending.out == "int8", ending.activation == "geglu"
     sums_per_row = 2 * BN if paired else BN
-    policy = T.GemmWarpPolicy.FullRow if paired else T.GemmWarpPolicy.Square
+    policy = _policy(spec)
     write = end(spec)
 
     @T.prim_func
@@ -79,3 +79,9 @@ def linear(spec: LinearSpec) -> Any:
             write(factors, additions, Y, bx, by, total, None)
 
     return s8_linear
+
+
+def _policy(spec: LinearSpec) -> Any:
+    """How a tile is divided among warps."""
+    rows = spec.ending.activation == "geglu"
+    return T.GemmWarpPolicy.FullRow if rows else T.GemmWarpPolicy.Square
