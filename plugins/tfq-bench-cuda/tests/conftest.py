@@ -12,8 +12,32 @@ from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 from tfq_bench.seeds import noise
 from tfq_bench.testing.by_hand import loaded_unet, quantized_layer, quantized_unet
 from tfq_bench.testing.plugin_host import plugin_host
+from tfq_bench_cuda.kernels.specs import Ending
 
 __all__ = ["plugin_host"]
+
+ENDINGS = {
+    "shift": Ending(shift=True, out="bfloat16"),
+    "gate": Ending(gate=True, out="float32"),
+    "residual": Ending(residual="bfloat16", out="bfloat16"),
+    "float16 residual": Ending(residual="float16", out="float16"),
+    "float32 residual": Ending(residual="float32", out="float32"),
+    "codes": Ending(out="int8"),
+    "4-bit codes": Ending(out="int8", bits=4),
+    "all": Ending(partial=True, shift=True, gate=True, residual="bfloat16", out="int8"),
+    "silu": Ending(activation="silu", out="float32"),
+    "gelu": Ending(activation="gelu", out="bfloat16"),
+    "gelu-tanh to codes": Ending(activation="gelu-tanh", out="int8"),
+    "gated": Ending(shift=True, activation="silu", gate=True, residual="float16", out="float16"),
+    "geglu": Ending(activation="geglu", out="bfloat16"),
+    "geglu to codes": Ending(activation="geglu", out="int8"),
+}
+
+
+@pytest.fixture(params=ENDINGS.values(), ids=ENDINGS)
+def ending(request) -> Ending:
+    """Each thing that may become of a sum, alone and as blocks combine them."""
+    return request.param
 
 
 @pytest.fixture

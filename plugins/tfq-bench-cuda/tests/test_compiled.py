@@ -5,6 +5,7 @@ Needs the extra `tilelang` of this distribution (requirements-test.txt installs 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -96,3 +97,53 @@ def test_planes_are_turned_over_in_shared_memory():
     """`[B, C, L]` to `[B, L, C]`: both sides in long runs."""
     spec = QuantizeSpec(planes=True, total=320, start=0, channels=320, dtype="bfloat16", bits=8)
     assert "__syncthreads" in generate(spec, "sm_80")
+
+
+def ended(ending: Ending, tile: Tile) -> list[LinearSpec | ConvSpec]:
+    """A layer with an ending, and a convolution where its ending has no activation."""
+    specs: list[LinearSpec | ConvSpec] = [LinearSpec(n=320, k=640, ending=ending, tile=tile)]
+    if not ending.activation:
+        specs.append(dataclasses.replace(conv(tile, gather=tile is AMPERE), ending=ending))
+    return specs
+
+
+def test_each_ending_leaves_the_product_to_the_tensor_cores(ending):
+    """On sm_90a `wgmma` and the copy engine, whatever is added behind; on sm_80 `mma.sync`."""
+    for spec in ended(ending, HOPPER):
+        source = generate(spec, "sm_90a")
+        assert instruction(source) == "wgmma"
+        assert "tma_load" in source
+    for spec in ended(ending, AMPERE):
+        assert instruction(generate(spec, "sm_80")) == "mma.sync"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Ending(residual="bfloat16", out="bfloat16"),
+        Ending(partial=True, shift=True, gate=True, residual="float16", out="int8"),
+    ],
+    ids=str,
+)
+def test_endings_round_each_operation(ending):
+    """No fused multiply-add; a thread reads two values of a residual at once; no spilled sums."""
+    source, ptx = compile_ptx(ended(ending, HOPPER)[0], "sm_90a")
+    assert {"wgmma.mma_async s8.s8"} == products(ptx)
+    assert "fma.rn.f32" not in ptx
+    assert ".local" not in ptx
+    assert "*(uint1*)(residual +" in source
+    assert "tma_store" in source
+
+
+def test_a_geglu_multiplies_values_and_gates_at_once():
+    """One instruction of twice the width, so that rows are read from shared memory once."""
+    tile = Tile(m=128, n=80, k=128, stages=4, threads=256)
+    spec = LinearSpec(n=5120, k=1280, ending=Ending(activation="geglu", out="int8"), tile=tile)
+    assert set(re.findall(r"kInt32, (\d+, \d+, \d+),", generate(spec, "sm_90a"))) == {"64, 160, 32"}
+
+
+def test_a_kernel_has_no_argument_that_its_ending_does_not_ask_for():
+    """What is not added is not read."""
+    plain = generate(LinearSpec(n=320, k=640, ending=Ending(), tile=AMPERE), "sm_80")
+    for name in ("partial", "shift", "gate", "residual", "next_inverse"):
+        assert name not in plain

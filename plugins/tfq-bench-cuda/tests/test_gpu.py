@@ -22,11 +22,11 @@ from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench_cuda.backend import CudaBackend
 from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
-from tfq_bench_cuda.kernels.operands import Additions, Factors
+from tfq_bench_cuda.kernels.operands import Additions, Factors, asked
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.runtime import Kernels
 from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, QuantizeSpec, Tile
-from tfq_bench_cuda.kernels.tiles import choose_tile
+from tfq_bench_cuda.kernels.tiles import candidates, choose_tile
 from tfq_bench_cuda.machine import check_machine
 
 pytestmark = pytest.mark.gpu
@@ -132,6 +132,85 @@ def test_convolutions_give_the_bits_of_the_reference(kernels, name, size, gather
     partial = torch.randn(count * len(place), outputs, generator=generator)
     sides = [factors(taps.reshape(outputs, -1), sums, index, place) for index in range(3)]
     additions = Additions(partial=partial)
+    for expected, found in run(kernels, "conv2d", spec, code, sides, additions):
+        assert torch.equal(expected, found)
+
+
+def added(ending, rows, images, outputs, generator) -> Additions:
+    """What an ending asks for, floats of the order of 1; tables of three steps."""
+    residual = torch.randn(rows, outputs, generator=generator)
+    values = {
+        "partial": torch.randn(rows, outputs, generator=generator),
+        "shift": torch.randn(images, outputs, generator=generator),
+        "gate": torch.randn(images, outputs, generator=generator),
+        "residual": residual.to(getattr(torch, ending.residual)) if ending.residual else None,
+        "inverse": torch.tensor([1.0, 0.3, 1.7]) * 2 ** (ending.bits - 3),
+        "zero_point": torch.tensor([2 ** (ending.bits - 1), 1, 5], dtype=torch.int32),
+    }
+    return Additions(**{name: values[name] for name in asked(ending)})
+
+
+def close(expected, found, out) -> bool:
+    """Whether results behind an activation agree: codes within 1, and hardly any differ."""
+    if out == "int8":
+        far = (expected.int() - found.int()).abs()
+        return bool(far.max() <= 1) and bool((far > 0).float().mean() < 1e-3)
+    rounding = {"float32": 1e-5, "bfloat16": 2**-7, "float16": 2**-10}[out]
+    return torch.allclose(expected.float(), found.float(), rtol=rounding, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "rows", "outputs", "inputs"), [(1, 77, 96, 64), (3, 200, 352, 640)]
+)
+def test_endings_of_linear_kernels(kernels, ending, images, rows, outputs, inputs):
+    """The bits of the reference, or within a rounding of an activation; rows fill no tile."""
+    generator = torch.Generator().manual_seed(rows)
+    geglu = ending.activation == "geglu"
+    accumulators = 2 if geglu else 1
+    code = torch.randint(-128, 128, (images * rows, inputs), generator=generator, dtype=torch.int8)
+    weight = torch.randint(
+        -128, 128, (outputs * accumulators, inputs), generator=generator, dtype=torch.int8
+    )
+    additions = added(ending, images * rows, images, outputs, generator)
+    tiles = candidates(images * rows, outputs, inputs, kernels.arch, accumulators=accumulators)
+    tile = tiles[0] if images == 1 else max(tiles, key=lambda tile: tile.m * tile.n)
+    spec = LinearSpec(n=outputs, k=inputs, ending=ending, tile=tile)
+    side = factors(weight, weight.sum(1, dtype=torch.int32), 0)
+    side = replace(side, weight_scale=torch.full((len(weight),), 1e-4 / inputs**0.5))
+    sides = [replace(side, step=torch.tensor([index])) for index in range(3)]
+    for expected, found in run(kernels, "linear", spec, code, sides, additions):
+        if ending.activation:
+            assert close(expected, found, ending.out)
+        else:
+            assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("gather", [False, True], ids=["copied", "gathered"])
+def test_endings_of_convolutions(kernels, ending, gather):
+    """The bits of the reference behind every border; each image has its shift and gate."""
+    if ending.activation:
+        ending = replace(ending, activation="")
+    geometry, size = GEOMETRIES["3x3"], (17, 12)
+    generator = torch.Generator().manual_seed(3)
+    code = torch.randint(-128, 128, (3, *size, 64), generator=generator, dtype=torch.int8)
+    taps = torch.randint(-128, 128, (96, 3, 3, 64), generator=generator, dtype=torch.int8)
+    place = positions(geometry, size)
+    sums = border_sums(taps.permute(0, 3, 1, 2), geometry, size)
+    spec = ConvSpec(
+        n=96,
+        c=64,
+        geometry=geometry,
+        gather=gather or kernels.gathers,
+        ending=ending,
+        tile=Tile(m=128, n=64, k=64, stages=3, threads=128),
+    )
+    sides = [
+        replace(
+            factors(taps.reshape(96, -1), sums, index, place), weight_scale=torch.full((96,), 4e-6)
+        )
+        for index in range(3)
+    ]
+    additions = added(ending, 3 * len(place), 3, 96, generator)
     for expected, found in run(kernels, "conv2d", spec, code, sides, additions):
         assert torch.equal(expected, found)
 

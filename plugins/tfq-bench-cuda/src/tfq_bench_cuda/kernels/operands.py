@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Additions", "Factors"]
+    from tfq_bench_cuda.kernels.specs import Ending
+
+__all__ = ["NOTHING", "Additions", "Factors", "asked"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +57,16 @@ class Additions:
 
 
 NOTHING = Additions()
+
+
+def asked(ending: Ending) -> list[str]:
+    """The names of those `Additions` that an ending asks for, in their order."""
+    wanted = {
+        "partial": ending.partial,
+        "shift": ending.shift,
+        "gate": ending.gate,
+        "residual": bool(ending.residual),
+        "inverse": ending.out == "int8",
+        "zero_point": ending.out == "int8",
+    }
+    return [name for name, given in wanted.items() if given]

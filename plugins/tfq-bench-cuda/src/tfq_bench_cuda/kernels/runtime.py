@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tfq_bench_cuda.kernels import selftest
 from tfq_bench_cuda.kernels.compiled import FLAGS, configuration, instruction, load, program
-from tfq_bench_cuda.kernels.operands import NOTHING, Additions, Factors
+from tfq_bench_cuda.kernels.operands import NOTHING, Additions, Factors, asked
 from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, ProductSpec, QuantizeSpec
 
 __all__ = ["Kernels"]
@@ -97,7 +97,7 @@ class Kernels:
     ) -> Tensor:
         """`[M, n]`, see `ReferenceKernels.linear`."""
         y = _result(spec, code.shape[0], code.device)
-        self._call(spec, code, *_tensors(factors, additions), y)
+        self._call(spec, code, *_tensors(spec, factors, additions), y)
         return y
 
     def conv2d(
@@ -106,7 +106,7 @@ class Kernels:
         """`[B * out_h * out_w, n]`, see `ReferenceKernels.conv2d`."""
         assert factors.positions is not None
         y = _result(spec, code.shape[0] * len(factors.positions), code.device)
-        self._call(spec, code, *_tensors(factors, additions), y)
+        self._call(spec, code, *_tensors(spec, factors, additions), y)
         return y
 
     def _call(self, spec: _Spec, *tensors: Tensor) -> None:
@@ -119,11 +119,9 @@ def _result(spec: ProductSpec, rows: int, device: torch.device) -> Tensor:
     return torch.empty((rows, spec.n), dtype=getattr(torch, spec.ending.out), device=device)
 
 
-def _tensors(factors: Factors, additions: Additions) -> list[Tensor]:
+def _tensors(spec: ProductSpec, factors: Factors, additions: Additions) -> list[Tensor]:
     """The arguments of a program, between codes and result."""
     places = [] if factors.positions is None else [factors.positions]
-    # A kernel that adds nothing still has an argument of that name: some float32 `[1, n]`.
-    partial = factors.bias.unsqueeze(0) if additions.partial is None else additions.partial
     return [
         factors.weight,
         factors.sums,
@@ -133,5 +131,5 @@ def _tensors(factors: Factors, additions: Additions) -> list[Tensor]:
         factors.zero_point,
         factors.weight_scale,
         factors.bias,
-        partial,
+        *(getattr(additions, name) for name in asked(spec.ending)),
     ]

@@ -58,13 +58,14 @@ class Ending:
 
     Args:
         partial: whether a float32 `[M, n]` is added, the sum over the parts before this one.
-        shift: whether a float32 `[images, n]` is added to the rows of each image.
+        shift: whether a float32 `[images, n]` is added to the rows of each image. Neither this nor
+            partial goes with `geglu`.
         activation: `geglu` halves the outputs: `value * gelu(gate)`, the weights of all values
             coming first; `gelu` is exact, `gelu-tanh` its approximation.
         gate: whether it is multiplied by a float32 `[images, n]`.
         residual: type of a `[M, n]` that is added, a torch name such as `bfloat16`; empty for none.
         out: type of the result: `float32`, `bfloat16`, `float16`, or `int8` for codes of the next
-            product's input.
+            product's input, whose rows are n long: n must be a multiple of 32.
         bits: of those codes.
     """
 

@@ -31,6 +31,21 @@ _HOPPER = (
 # Not measured: these compile, and leave room for two thread blocks on a multiprocessor.
 _AMPERE = ((128, 128, 256), (128, 64, 128), (64, 64, 128), (64, 32, 128))
 
+# Of a product with two sums an output, whose registers hold twice as many. Not measured but for
+# 128x80: at most 160 sums a thread, and whole rows of them for each group of four warps.
+_HOPPER_PAIRED = (
+    (256, 80, 256),
+    (128, 160, 256),
+    (128, 128, 256),
+    (128, 96, 256),
+    (128, 80, 256),
+    (128, 64, 256),
+    (64, 160, 128),
+    (64, 64, 128),
+    (64, 32, 128),
+)
+_AMPERE_PAIRED = ((128, 64, 256), (64, 64, 128), (64, 32, 128))
+
 _SHARED = {"sm_80": 160, "sm_86": 96, "sm_89": 96, "sm_90a": 208}
 """KiB of shared memory that the stages of a thread block may fill; a little less than there is."""
 
@@ -53,33 +68,46 @@ class TileChoice:
     arch: str
     rows: int
 
-    def __call__(self, outputs: int, inputs: int, ending: Ending) -> Tile:  # noqa: ARG002
+    def __call__(self, outputs: int, inputs: int, ending: Ending) -> Tile:
         """The tile of a product; see `choose_tile`."""
-        return choose_tile(self.rows, outputs, inputs, self.arch)
+        paired = ending.activation == "geglu"
+        return choose_tile(
+            self.rows, outputs, inputs, self.arch, accumulators=2 if paired else 1
+        )
 
 
-def choose_tile(rows: int, outputs: int, inputs: int, arch: str) -> Tile:
+def choose_tile(rows: int, outputs: int, inputs: int, arch: str, *, accumulators: int = 1) -> Tile:
     """The tile for a product of `rows` by `outputs` whose input channels are `inputs`.
 
     Args:
         inputs: of one tap of a filter, a multiple of 32. A step must not straddle two taps.
         arch: a value of `ARCHITECTURES`.
+        accumulators: sums that an output is made of: 2 for a GEGLU, else 1.
     """
-    return candidates(rows, outputs, inputs, arch)[0]
+    return candidates(rows, outputs, inputs, arch, accumulators=accumulators)[0]
 
 
-def candidates(rows: int, outputs: int, inputs: int, arch: str) -> list[Tile]:
+def candidates(
+    rows: int, outputs: int, inputs: int, arch: str, *, accumulators: int = 1
+) -> list[Tile]:
     """All tiles for such a product, the one with the shortest expected time first."""
     hopper = arch == "sm_90a"
     depth = next(k for k in ((128, 64, 32) if hopper else (64, 32)) if inputs % k == 0)
 
+    if accumulators == 2:
+        shapes = _HOPPER_PAIRED if hopper else _AMPERE_PAIRED
+    else:
+        shapes = _HOPPER if hopper else _AMPERE
+
     def cost(shape: tuple[int, int, int]) -> tuple[int, int]:
         m, n, _ = shape
         blocks = -(-rows // m) * -(-outputs // n)
-        return -(-blocks // _MULTIPROCESSORS[arch]) * (m + _EDGE) * (n + _EDGE), m * n
+        waves = -(-blocks // _MULTIPROCESSORS[arch])
+        return waves * (m + _EDGE) * (n * accumulators + _EDGE), m * n
 
     tiles = []
-    for m, n, threads in sorted(_HOPPER if hopper else _AMPERE, key=cost):
-        stages = min(_SHARED[arch] * 1024 // ((m + n) * depth), 4 if hopper else 3)
+    for m, n, threads in sorted(shapes, key=cost):
+        bytes_per_stage = (m + n * accumulators) * depth
+        stages = min(_SHARED[arch] * 1024 // bytes_per_stage, 4 if hopper else 3)
         tiles.append(Tile(m=m, n=n, k=depth, stages=stages, threads=threads))
     return tiles

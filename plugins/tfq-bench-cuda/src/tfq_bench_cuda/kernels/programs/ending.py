@@ -1,0 +1,112 @@
+"""How a product ends: from sums in registers to what is written, see `specs.Ending`."""
+
+import math
+from typing import Any
+
+import tilelang.language as T
+
+from tfq_bench_cuda.kernels.programs.codes import at_step, code
+from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec
+
+__all__ = ["asked", "end"]
+
+
+def asked(wanted: object, shape: tuple[Any, ...], dtype: str) -> Any:
+    """An argument of a program, or None for no argument where its ending does not ask for it."""
+    return T.Tensor(shape, dtype) if wanted else None
+
+
+def end(spec: LinearSpec | ConvSpec) -> Any:
+    """The macro that ends `spec`, called at the end of its thread block.
+
+    Its arguments are `Factors` and `Additions` of the program's arguments, the result `Y`, the
+    place `bx, by` of the block, the sums `total` `[tile.m, tile.n]` in registers, of a GEGLU
+    `[tile.m, 2 * tile.n]`, gates last, and of a convolution the rows' `border` classes `[tile.m]`.
+    """
+    ending, N, BM, BN = spec.ending, spec.n, spec.tile.m, spec.tile.n
+    paired = ending.activation == "geglu"
+    activation = _ACTIVATIONS.get(ending.activation)
+    activated = activation is not None
+    shifted, gated, added = ending.shift, ending.gate, bool(ending.residual)
+    assert not (paired and (ending.partial or ending.shift)), "a GEGLU has no sum before it"
+
+    @T.macro
+    def write(
+        factors: Any, additions: Any, Y: Any, bx: Any, by: Any, total: Any, border: Any
+    ) -> None:
+        s = at_step(factors.scale, factors.step)
+        z = at_step(factors.zero_point, factors.step) - 128
+        if shifted:
+            shifted_rows = T.truncdiv(Y.shape[0], additions.shift.shape[0])
+        if gated:
+            gated_rows = T.truncdiv(Y.shape[0], additions.gate.shape[0])
+        if ending.out == "int8":
+            next_s = at_step(additions.inverse, factors.step)
+            next_z = T.cast(at_step(additions.zero_point, factors.step), "float32")
+        if paired:
+            # A loop of its own: TileLang takes one index of a fragment per loop.
+            gates = T.alloc_fragment((BM, BN), "float32")
+            for i, j in T.Parallel(BM, BN):
+                n = N + bx * BN + j
+                y = _scaled(total[i, BN + j] - z * factors.sums[n], s, factors, n)
+                gates[i, j] = _gelu(y)
+        done = T.alloc_fragment((BM, BN), ending.out)
+        for i, j in T.Parallel(BM, BN):
+            m = by * BM + i
+            n = bx * BN + j
+            sums = factors.sums[n] if border is None else factors.sums[border[i], n]
+            y = _scaled(total[i, j] - z * sums, s, factors, n)
+            if ending.partial:
+                y = y + additions.partial[m, n]
+            if shifted:
+                y = y + additions.shift[T.truncdiv(m, shifted_rows), n]
+            if paired:
+                y = y * gates[i, j]
+            if activated:
+                y = activation(y)
+            if gated:
+                y = y * additions.gate[T.truncdiv(m, gated_rows), n]
+            if added:
+                y = y + T.cast(additions.residual[m, n], "float32")
+            if ending.out == "int8":
+                done[i, j] = code(y, next_s, next_z, ending.bits)
+            else:
+                done[i, j] = T.cast(y, ending.out)
+        if _staged(ending, N):
+            shared = T.alloc_shared((BM, BN), ending.out)
+            T.copy(done, shared)
+            T.copy(shared, Y[by * BM, bx * BN])
+        else:
+            T.copy(done, Y[by * BM, bx * BN])
+
+    return write
+
+
+def _staged(ending: Ending, outputs: int) -> bool:
+    """Whether results of one or two bytes are collected in shared memory and written in long runs.
+
+    Straight from the registers a thread would write four bytes here and four there, which took as
+    long as all products. Four-byte results fill the memory's sectors as they are. The copy engine
+    wants rows of a multiple of 16 bytes.
+    """
+    return ending.out != "float32" and outputs % (16 if ending.out == "int8" else 8) == 0
+
+
+def _scaled(whole: Any, s: Any, factors: Any, n: Any) -> Any:
+    return T.cast(whole, "float32") * s * factors.weight_scale[n] + factors.bias[n]
+
+
+def _silu(y: Any) -> Any:
+    return y / (T.float32(1) + T.exp(-y))
+
+
+def _gelu(y: Any) -> Any:
+    return y * T.float32(0.5) * (T.float32(1) + T.erf(y * T.float32(math.sqrt(0.5))))
+
+
+def _gelu_tanh(y: Any) -> Any:
+    inner = T.float32(math.sqrt(2 / math.pi)) * (y + T.float32(0.044715) * (y * y * y))
+    return T.float32(0.5) * y * (T.float32(1) + T.tanh(inner))
+
+
+_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu-tanh": _gelu_tanh}
