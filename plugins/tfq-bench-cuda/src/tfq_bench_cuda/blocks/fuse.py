@@ -38,20 +38,27 @@ def fuse(network: nn.Module) -> list[BlockUse]:
     """Exchanges the `forward` of every known block whose layers are kernels.
 
     Args:
-        network: a backend's own, its quantized layers replaced already.
+        network: a backend's own, its quantized layers and attention replaced already.
+
+    Returns:
+        A `BlockUse` of every known block, but of none whose layers an outer one runs already.
     """
     names = {module: name for name, module in network.named_modules()}
-    uses = []
+    uses: list[BlockUse] = []
+    taken: set[str] = set()
     for name, block, kind in _known(network):
+        inside = tuple(n for m, n in names.items() if isinstance(m, CudaLayer) and _in(n, name))
+        if inside and taken.issuperset(inside):
+            continue
         module, _, attribute = BLOCKS[kind].partition(":")
         try:
             fused: FusedBlock = getattr(importlib.import_module(module), attribute)(name, block)
         except Unfusable as reason:
-            inside = tuple(n for m, n in names.items() if isinstance(m, CudaLayer) and _in(n, name))
             uses.append(BlockUse(name=name, kind=kind, layers=inside, reason=str(reason)))
             continue
         fused.install()
         layers = tuple(names[layer] for layer in fused.layers)
+        taken.update(layers)
         uses.append(BlockUse(name=name, kind=kind, layers=layers))
     return uses
 
