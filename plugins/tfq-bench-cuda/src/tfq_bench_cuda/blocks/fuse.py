@@ -13,7 +13,12 @@ from tfq_bench_cuda.layers import CudaLayer
 
 __all__ = ["BLOCKS", "BlockUse", "fuse"]
 
-BLOCKS: dict[str, str] = {}
+BLOCKS: dict[str, str] = {
+    "Attention": "tfq_bench_cuda.blocks.attention:FusedAttention",
+    "Downsample2D": "tfq_bench_cuda.blocks.resample:FusedDownsample",
+    "ResnetBlock2D": "tfq_bench_cuda.blocks.resnet:FusedResnet",
+    "Upsample2D": "tfq_bench_cuda.blocks.resample:FusedUpsample",
+}
 """Class name of a block of diffusers, and the fused pass for it, `module:class`.
 
 Passes are made outside in, so a block may be part of another."""
@@ -41,14 +46,14 @@ def fuse(network: nn.Module) -> list[BlockUse]:
         network: a backend's own, its quantized layers and attention replaced already.
 
     Returns:
-        A `BlockUse` of every known block, but of none whose layers an outer one runs already.
+        A `BlockUse` of every known block that has kernels which no outer block runs already.
     """
     names = {module: name for name, module in network.named_modules()}
     uses: list[BlockUse] = []
     taken: set[str] = set()
     for name, block, kind in _known(network):
         inside = tuple(n for m, n in names.items() if isinstance(m, CudaLayer) and _in(n, name))
-        if inside and taken.issuperset(inside):
+        if taken.issuperset(inside):
             continue
         module, _, attribute = BLOCKS[kind].partition(":")
         try:
