@@ -1,6 +1,15 @@
-"""Norms to codes: the statement in torch against torch's own norms, then quantized."""
+"""Norms to codes: the statement in torch, and the Triton kernels against it.
+
+The kernels' tests are marked `gpu`. One test here runs these same tests on the CPU, in Triton's
+interpreter; others compile the kernels, as they would be launched, without a GPU.
+"""
 
 from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +20,8 @@ from tfq_bench_cuda.kernels.norms import Table
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import QuantizeSpec
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -147,3 +158,250 @@ def test_what_the_kernels_do_not_take_is_said(table, generator):
         table(0, 32, bits=9)
     with pytest.raises(ValueError, match=r"zero point int32 \[T\], found"):
         Table(start=0, channels=1, bits=8, inverse=torch.ones(2), zero_point=torch.zeros(2))
+
+
+def launch():
+    """The launching module: imported by tests of kernels alone, it loads Triton."""
+    from tfq_bench_cuda.kernels import norm_launch
+
+    return norm_launch
+
+
+def moved(tables):
+    """Tables on the device of the kernels."""
+    return [
+        Table(
+            start=table.start,
+            channels=table.channels,
+            bits=table.bits,
+            inverse=table.inverse.to(DEVICE),
+            zero_point=table.zero_point.to(DEVICE),
+        )
+        for table in tables
+    ]
+
+
+def run(call, *tensors, step, tables, **settings):
+    """Codes on the CPU, computed by the kernels."""
+    tensors = [None if value is None else value.to(DEVICE) for value in tensors]
+    step = torch.tensor([step], device=DEVICE)
+    found = getattr(launch(), call)(*tensors, step=step, tables=moved(tables), **settings)
+    return [code.cpu() for code in found]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("images", "pixels", "channels", "groups"),
+    [
+        (2, 300, 320, 32),  # 10 channels a group, several blocks of pixels
+        (3, 64, 64, 32),  # 2 channels a group
+        (2, 49, 192, 32),  # 6
+        (1, 5, 1280, 32),  # fewer pixels than a tile is high
+        (2, 70, 60, 4),  # channels that fill no code
+        (1, 130, 96, 1),  # one group
+        (1, 33, 33, 33),  # instance norm
+    ],
+)
+def test_group_norm_kernels_give_the_codes_of_the_norm(
+    readers, generator, images, pixels, channels, groups, dtype
+):
+    """With and without SiLU, one to four readers, at and beyond the last step."""
+    x = normal(generator, images, pixels, channels, dtype=dtype)
+    weight, bias = normal(generator, channels), normal(generator, channels)
+    readings = [*readers(3, channels), *readers(1, channels)]
+    for silu, step, count in [(True, 0, 1), (False, 2, 2), (True, 9, 4)]:
+        settings = {"groups": groups, "eps": 1e-5, "silu": silu}
+        tables = readings[:count]
+        found = run("group_norm_codes", x, weight, bias, step=step, tables=tables, **settings)
+        assert_codes_of(group_norm(x, weight, bias, groups, silu), tables, step, found)
+
+
+@pytest.mark.gpu
+def test_a_large_mean_costs_no_digits(readers, generator):
+    """Mean 3,000 standard deviations from zero; a sum of squares would leave no digit of 1."""
+    x = normal(generator, 2, 3000, 64, mean=3000.0, std=1.0)
+    weight, bias = normal(generator, 64), normal(generator, 64)
+    tables = readers(1, 64)
+    settings = {"groups": 8, "eps": 1e-5, "silu": True}
+    found = run("group_norm_codes", x, weight, bias, step=0, tables=tables, **settings)
+    y = group_norm(x, weight, bias, 8, silu=True)
+    assert_codes_of(y, tables, 0, found, tolerance=2e-3)  # float32 holds 3,000 to 2e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [32, 72, 320, 1152, 1280])
+def test_layer_norm_kernels_give_the_codes_of_the_norm(readers, generator, channels, dtype):
+    """With weights, or modulated per image, whose rows one program may mix."""
+    x = normal(generator, 3, 5, channels, dtype=dtype)
+    weight, bias = normal(generator, channels), normal(generator, channels)
+    scale, shift = normal(generator, 3, 2 * channels, dtype=dtype).chunk(2, dim=1)
+    tables = readers(3, channels)
+    norm = F.layer_norm(x.double(), (channels,), eps=1e-6)
+    found = run("layer_norm_codes", x, weight, bias, eps=1e-6, step=1, tables=tables)
+    assert_codes_of(norm * weight + bias, tables, 1, found)
+    modulation = {"scale": scale.to(DEVICE), "shift": shift.to(DEVICE)}
+    found = run("layer_norm_codes", x, None, None, eps=1e-6, step=2, tables=tables, **modulation)
+    y = norm * (1 + scale.double()[:, None]) + shift.double()[:, None]
+    assert_codes_of(y, tables, 2, found)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_row_kernels_give_the_bits_of_the_quantization_kernel(table, generator, dtype, bits):
+    """Ties go to the even code, and far values to the last ones; rows are strided."""
+    x = normal(generator, 77, 200, std=2.0**bits)
+    x[::3] = x[::3].floor() + 0.5
+    x[0, :4] = torch.tensor([1e30, -1e30, float("inf"), -float("inf")])
+    x = x.to(dtype)
+    ones = torch.ones(2)
+    whole = Table(
+        start=3, channels=150, bits=bits, inverse=ones, zero_point=torch.tensor([0, 2]).int()
+    )
+    tables = [whole, table(0, 160, bits, 1)]
+    for step in (0, 1):
+        wide = x.to(DEVICE)[:, :160]
+        found = launch().row_codes(
+            wide, step=torch.tensor([step], device=DEVICE), tables=moved(tables)
+        )
+        for one, code in zip(tables, found, strict=True):
+            assert torch.equal(quantized(x[:, :160].float(), one, step), code.cpu())
+
+
+@pytest.mark.gpu
+def test_a_graph_of_a_norm_follows_step_and_input(readers, generator):
+    """Nothing is read on the host: captured once, replayed at another step with other pixels."""
+    x = normal(generator, 2, 100, 64).cuda()
+    weight, bias = normal(generator, 64).cuda(), normal(generator, 64).cuda()
+    tables = readers(2, 64)
+    step = torch.tensor([0], device="cuda")
+    settings = {"groups": 8, "eps": 1e-5, "silu": True, "step": step, "tables": moved(tables)}
+    norms.group_norm_codes(x, weight, bias, **settings)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        codes = norms.group_norm_codes(x, weight, bias, **settings)
+    for index in (2, 1):
+        x.normal_()
+        step.fill_(index)
+        graph.replay()
+        y = group_norm(x.cpu(), weight.cpu(), bias.cpu(), 8, silu=True)
+        assert_codes_of(y, tables, index, [code.cpu() for code in codes])
+
+
+def test_the_kernels_pass_their_gpu_tests_in_the_interpreter():
+    """On the CPU, whole kernels; only what needs CUDA graphs is left to a GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "not graph", __file__]
+    done = subprocess.run(
+        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d\d passed", done.stdout)
+
+
+class Launches:
+    """Stands in for `norm_programs`: keeps what would be launched, and runs nothing."""
+
+    def __init__(self):
+        from tfq_bench_cuda.kernels import norm_programs
+
+        self.programs = norm_programs
+        self.kept = []
+
+    def __getattr__(self, name):
+        return Named(name, self.kept)
+
+    def compiled(self, capability):
+        """PTX of each launch, by the name of its kernel."""
+        return {name: self._compile(name, *rest, capability) for name, *rest in self.kept}
+
+    def _compile(self, name, arguments, settings, capability):
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        kernel = getattr(self.programs, name)
+        constants = dict(settings)
+        options = {key: constants.pop(key) for key in ("num_warps", "enable_fp_fusion")}
+        values = dict(zip(kernel.arg_names, arguments, strict=False))
+        constants |= {key: value for key, value in values.items() if value is None}
+        places = {key: place for place, key in enumerate(kernel.arg_names)}
+        aligned = {}
+        signature = {
+            key: "constexpr" if key in constants else typed(values[key], (places[key],), aligned)
+            for key in kernel.arg_names
+        }
+        source = ASTSource(
+            fn=kernel,
+            signature=signature,
+            constexprs={(places[key],): value for key, value in constants.items()},
+            attrs=aligned,
+        )
+        target = GPUTarget("cuda", capability, 32)
+        return triton.compile(source, target=target, options=options).asm["ptx"]
+
+
+class Named:
+    """A kernel of `Launches`: `kernel[grid](...)`."""
+
+    def __init__(self, name, kept):
+        self.name = name
+        self.kept = kept
+
+    def __getitem__(self, grid):
+        return lambda *arguments, **constants: self.kept.append((self.name, arguments, constants))
+
+
+def typed(value, path, aligned):
+    """Triton's name for the type of an argument; notes which ones are multiples of 16."""
+    if isinstance(value, tuple):
+        return tuple(typed(inner, (*path, at), aligned) for at, inner in enumerate(value))
+    if isinstance(value, torch.Tensor):
+        aligned[path] = [["tt.divisibility", 16]]
+        names = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+        name = str(value.dtype).removeprefix("torch.")
+        return "*" + names.get(name, name.replace("int", "i"))
+    if path[-1:] == (1,) and isinstance(value, int):
+        aligned[path] = [["tt.divisibility", 16]]  # the stride of rows
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """What the launching module launches while the test runs."""
+    kept = Launches()
+    monkeypatch.setattr(launch(), "programs", kept)
+    return kept
+
+
+def sdxl(readers, images):
+    """Launches all kernels at a width of SD-XL."""
+    x = torch.zeros(images, 64, 320, dtype=torch.bfloat16)
+    weight, step = torch.ones(320), torch.tensor([0])
+    settings = {"eps": 1e-5, "step": step, "tables": readers(1, 320)}
+    launch().group_norm_codes(x, weight, weight, groups=32, silu=True, **settings)
+    launch().layer_norm_codes(x, weight, weight, **settings)
+    launch().row_codes(x.view(-1, 320), step=step, tables=settings["tables"])
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiled_kernels_read_and_write_16_bytes_at_once(launches, readers, capability):
+    """Nothing fuses product and sum unasked, which would round otherwise than the simulation."""
+    sdxl(readers, 2)
+    compiled = launches.compiled(capability)
+    assert {"group_moments", "group_codes", "layer_codes", "plain_codes"} == compiled.keys()
+    for name, ptx in compiled.items():
+        assert f".target sm_{capability}" in ptx
+        assert "ld.global.v4.b32" in ptx
+        assert ("st.global.v4.b32" in ptx) == (name != "group_moments")
+        assert ("fma.rn.f32" in ptx) == (name == "group_codes")
+
+
+def test_another_batch_compiles_nothing(launches, readers):
+    """What is compiled in is the same for 2 and for 200 images."""
+    sdxl(readers, 2)
+    few = [(name, constants) for name, _, constants in launches.kept]
+    launches.kept.clear()
+    sdxl(readers, 200)
+    assert few == [(name, constants) for name, _, constants in launches.kept]

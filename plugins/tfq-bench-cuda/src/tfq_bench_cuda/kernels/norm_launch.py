@@ -1,0 +1,187 @@
+"""How the Triton kernels of `norms` are cut into programs, and their launch.
+
+Tiles depend on channels and groups, the number of partial moments on the number of pixels; neither
+depends on the batch, which is only in the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tfq_bench_cuda.kernels import norm_programs as programs
+from tfq_bench_cuda.kernels.norm_reference import Table
+from tfq_bench_cuda.kernels.specs import padded
+
+__all__ = ["apply_width", "group_norm_codes", "layer_norm_codes", "moments_groups", "row_codes"]
+
+WARPS = 4
+MOMENTS_TILE = 8192
+"""Values whose moments a program takes at once, 64 a thread: all of their loads are in flight."""
+APPLY_TILE = 4096
+"""Values that a program normalizes or quantizes at once, 32 a thread."""
+PROGRAMS = 1056
+"""Programs among which the pixels of a group norm are divided: 8 for each multiprocessor of an
+H100. More repeat the sum of partial moments too often, fewer hide less of the memory's latency."""
+_MOST_BLOCKS = 128
+"""Blocks of pixels per image, whose moments each program of the second kernel adds up."""
+_MOST_TABLES = 3
+"""Tables that one kernel writes."""
+
+# A product and a sum round one after the other, as in the simulation, and as the rounding wants.
+_OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
+
+
+def group_norm_codes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    silu: bool,
+    step: Tensor,
+    tables: Sequence[Table],
+) -> list[Tensor]:
+    """See `tfq_bench_cuda.kernels.norms.group_norm_codes`."""
+    images, pixels, channels = x.shape
+    own = moments_groups(channels, groups)
+    width = _power(own * (channels // groups))
+    height = max(1, MOMENTS_TILE // width)
+    span = height * -(-pixels // (height * _MOST_BLOCKS))
+    blocks = -(-pixels // span)
+    means = torch.empty((images, blocks, groups), dtype=torch.float32, device=x.device)
+    squares = torch.empty_like(means)
+    programs.group_moments[(blocks, -(-groups // own), images)](
+        x, means, squares, pixels, span,
+        C=channels, GROUPS=groups, OWN=own, BG=_power(own), BP=height, BC=width, **_OPTIONS,
+    )  # fmt: skip
+    found = []
+    for some in _launches(tables):
+        width = apply_width(_extent(channels, some))
+        columns = -(-_extent(channels, some) // width)
+        height = APPLY_TILE // width
+        tiles = -(-pixels // height)
+        run = height * max(1, tiles * columns * images // PROGRAMS)
+        codes, arguments, constants = _outputs(x, some)
+        programs.group_codes[(-(-pixels // run), columns, images)](
+            x, weight, bias, means, squares, step, arguments, pixels, span, blocks, run, eps,
+            SILU=silu, C=channels, GROUPS=groups, BLOCKS=_power(blocks),
+            BG=_power(_most_groups(channels, groups, width)), BP=height, BC=width,
+            **constants, **_OPTIONS,
+        )  # fmt: skip
+        found += codes
+    return found
+
+
+def layer_norm_codes(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    eps: float,
+    step: Tensor,
+    tables: Sequence[Table],
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> list[Tensor]:
+    """See `tfq_bench_cuda.kernels.norms.layer_norm_codes`."""
+    images, length, channels = x.shape
+    found = []
+    for some in _launches(tables):
+        width = _power(_extent(channels, some))
+        height = max(1, APPLY_TILE // width)
+        codes, arguments, constants = _outputs(x, some)
+        programs.layer_codes[(-(-images * length // height),)](
+            x, weight, bias, scale, shift, _stride(scale), _stride(shift), step, arguments,
+            images * length, length, eps,
+            C=channels, BP=height, BC=width, **constants, **_OPTIONS,
+        )  # fmt: skip
+        found += codes
+    return found
+
+
+def row_codes(x: Tensor, *, step: Tensor, tables: Sequence[Table]) -> list[Tensor]:
+    """See `tfq_bench_cuda.kernels.norms.row_codes`."""
+    found = []
+    for some in _launches(tables):
+        width = apply_width(_extent(x.shape[1], some))
+        height = APPLY_TILE // width
+        codes, arguments, constants = _outputs(x, some)
+        grid = (-(-len(x) // height), -(-_extent(x.shape[1], some) // width))
+        programs.plain_codes[grid](
+            x, x.stride(0), step, arguments, len(x),
+            C=x.shape[1], BP=height, BC=width, **constants, **_OPTIONS,
+        )  # fmt: skip
+        found += codes
+    return found
+
+
+def moments_groups(channels: int, groups: int) -> int:
+    """Whole groups per program: few empty lanes in a tile whose width is a power of two.
+
+    Tiles are 64 to 256 channels wide where groups allow it, and begin at multiples of 16 bytes
+    where they can, so that eight two-byte values are loaded at once.
+    """
+    size = channels // groups
+
+    def cost(own: int) -> tuple[bool, int, int]:
+        width = _power(own * size)
+        lanes = -(-groups // own) * width
+        return own * size % 8 != 0 and own != groups, lanes, abs(width - 128)
+
+    fitting = [own for own in range(1, groups + 1) if 64 <= _power(own * size) <= 256]
+    return min(fitting or [1 if size > 64 else groups], key=cost)
+
+
+def apply_width(channels: int) -> int:
+    """Channels per program: the power of two with the fewest empty lanes, the widest of these."""
+    return min((256, 128, 64, 32), key=lambda width: -(-channels // width) * width)
+
+
+def _most_groups(channels: int, groups: int, width: int) -> int:
+    """The most groups that a block of `width` channels touches."""
+    size = channels // groups
+    starts = range(0, channels, width)
+    return max((min(at + width, channels) - 1) // size - at // size + 1 for at in starts)
+
+
+def _extent(channels: int, tables: Sequence[Table]) -> int:
+    """Channels that programs walk over: those of the input, and those that fill up the codes."""
+    return max(channels, *(table.start + padded(table.channels) for table in tables))
+
+
+def _launches(tables: Sequence[Table]) -> list[Sequence[Table]]:
+    return [tables[at : at + _MOST_TABLES] for at in range(0, len(tables), _MOST_TABLES)]
+
+
+def _outputs(
+    x: Tensor, tables: Sequence[Table]
+) -> tuple[list[Tensor], tuple[Any, ...], dict[str, tuple[int, ...]]]:
+    """Memory for the codes, and what a kernel is told of its tables: arguments and constants."""
+    codes = [
+        torch.empty((*x.shape[:-1], padded(t.channels)), dtype=torch.int8, device=x.device)
+        for t in tables
+    ]
+    arguments = tuple(
+        (code, table.inverse, table.zero_point, len(table.inverse) - 1)
+        for code, table in zip(codes, tables, strict=True)
+    )
+    constants = {
+        "STARTS": tuple(table.start for table in tables),
+        "CHANNELS": tuple(table.channels for table in tables),
+        "BITS": tuple(table.bits for table in tables),
+    }
+    return codes, arguments, constants
+
+
+def _power(number: int) -> int:
+    """The smallest power of two that is not less."""
+    return 1 << (number - 1).bit_length()
+
+
+def _stride(rows: Tensor | None) -> int:
+    return 0 if rows is None else rows.stride(0)
