@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
-from tfq_bench.api import LoadedModel, timestep_tensor
+from tfq_bench.api import LoadedModel, StepCursor, timestep_tensor
+from tfq_bench.quant import replace_layer
 from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 from tfq_bench.seeds import noise
 from tfq_bench.testing.by_hand import loaded_unet, quantized_layer, quantized_unet
 from tfq_bench.testing.plugin_host import plugin_host
 from tfq_bench_cuda.kernels.specs import Ending
+from tfq_bench_cuda.backend import _module
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.tiles import TileChoice
 
 __all__ = ["plugin_host"]
 
@@ -102,3 +108,41 @@ def make_state(loaded, images) -> Callable[..., QuantizedState]:
     # The first residual block of the way up reads a concatenation.
     splits = {"up_blocks.0.resnets.0.conv1": 64}
     return lambda **bits: quantized_unet(loaded, images, splits=splits, **bits)
+
+
+@pytest.fixture
+def kernel_block() -> Callable[..., tuple[nn.Module, StepCursor, dict[str, int]]]:
+    """Makes a copy of a block whose layers are kernels: `kernel_block(block, inputs, wbits=4)`.
+
+    Ranges are those that layers see when the block is called with `inputs`. `splits` gives the
+    first channel of a layer's second part, and layers in `keep` stay as they are.
+    """
+
+    def lowered(block, inputs, *, kernels=None, splits=None, keep=(), **bits):
+        block = copy.deepcopy(block)
+        layers = {
+            name: module
+            for name, module in block.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear) and name not in keep
+        }
+        ranges = {}
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _, args, name=name: ranges.update({name: args[0].float().aminmax()})
+            )
+            for name, module in layers.items()
+        ]
+        block(*inputs)
+        for handle in handles:
+            handle.remove()
+        step, executed = StepCursor(inputs[0].device), {}
+        tiles = TileChoice(arch="sm_90a", rows=1024)
+        for name, module in layers.items():
+            low, high = (float(end) for end in ranges[name])
+            full = copy.deepcopy(module).float().cpu()
+            layer = quantized_layer(name, full, low, high, split=(splits or {}).get(name), **bits)
+            kernel = _module(layer, module, kernels or ReferenceKernels(), step, executed, tiles)
+            replace_layer(block, name, kernel)
+        return block, step, executed
+
+    return lowered

@@ -19,13 +19,20 @@ GEOMETRIES = {
     "dilated": ((3, 3), (1, 1), (2, 2), (2, 2)),
     "not square": ((1, 3), (2, 1), (0, 1), (1, 1)),
     "padded far": ((3, 3), (1, 1), (3, 3), (1, 1)),
+    "beyond": ((3, 3), (2, 2), (0, 0), (1, 1), (1, 1)),
 }
 
 
 def geometry(name: str) -> Geometry:
     """The geometry of this name."""
-    kernel, stride, padding, dilation = GEOMETRIES[name]
-    return Geometry(kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+    kernel, stride, padding, dilation, *beyond = GEOMETRIES[name]
+    return Geometry(
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        beyond=beyond[0] if beyond else (0, 0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,8 +44,9 @@ def test_sums_are_those_of_the_weights_inside(name, size):
     walk = geometry(name)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-128, 128, (5, 6, *walk.kernel), generator=generator)
+    below, right = walk.beyond
     expected = F.conv2d(
-        torch.ones(1, 6, *size).double(),
+        F.pad(torch.ones(1, 6, *size).double(), (0, right, 0, below)),
         weight.double(),
         None,
         walk.stride,

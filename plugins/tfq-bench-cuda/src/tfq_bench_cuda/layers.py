@@ -9,7 +9,8 @@ so a step can be captured in a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+import copy
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,7 @@ from tfq_bench_cuda.parts import Part, conv_spec, dtype_name, linear_spec
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer
+    from tfq_bench_cuda.kernels.norms import Table
     from tfq_bench_cuda.kernels.tiles import TileChoice
 
 __all__ = ["CudaConv2d", "CudaLayer", "CudaLinear"]
@@ -42,6 +44,7 @@ class CudaLayer(nn.Module):
 
     Attributes:
         runs: how its product ends in the network, for `kernel`; a fused block sets it.
+        formed_by: the products that do it then, if these are not its own; a fused block sets it.
     """
 
     def __init__(
@@ -57,19 +60,29 @@ class CudaLayer(nn.Module):
         self.kernels, self.step, self.executed, self.tiles = kernels, step, executed, tiles
         self.parts = nn.ModuleList(parts)
         self.runs = Ending(out=dtype_name(dtype))
+        self.formed_by: Callable[[Ending], Sequence[ProductSpec]] | None = None
         self._specs: dict[Ending, list[ProductSpec]] = {}
         self._names: dict[Ending, str] = {}
 
     @property
     def kernel(self) -> str:
         """The name of what it runs, or the names of its parts' if these differ."""
-        return self.kernel_of(self.runs)
+        return self._joined_names(self.running)
+
+    @property
+    def running(self) -> Sequence[ProductSpec]:
+        """What it runs in the network, to be compiled before."""
+        return self.specs(self.runs) if self.formed_by is None else self.formed_by(self.runs)
+
+    @property
+    def tables(self) -> list[Table]:
+        """How each part's codes are made, for the calls of `kernels.norms`."""
+        return [part.table for part in self._parts()]
 
     def kernel_of(self, ending: Ending) -> str:
         """The name of what runs when its product ends so."""
         if ending not in self._names:
-            names = (self.kernels.name(spec) for spec in self.specs(ending))
-            self._names[ending] = " + ".join(dict.fromkeys(names))
+            self._names[ending] = self._joined_names(self.specs(ending))
         return self._names[ending]
 
     @property
@@ -146,6 +159,9 @@ class CudaLayer(nn.Module):
         )
         return found
 
+    def _joined_names(self, specs: Sequence[ProductSpec]) -> str:
+        return " + ".join(dict.fromkeys(self.kernels.name(spec) for spec in specs))
+
     def _parts(self) -> list[Part]:
         return cast("list[Part]", list(self.parts))
 
@@ -214,14 +230,23 @@ class CudaConv2d(CudaLayer):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C_out, H', W']` in x's type."""
         size = (x.shape[2], x.shape[3])
-        if x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
-            codes = self.codes(x.flatten(2), planes=True)
-        else:
-            rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).contiguous()
-            codes = self.codes(rows, planes=False)
-        y = self.product(codes, Ending(out=dtype_name(x.dtype)), size=size)
+        y = self.product(self.image_codes(x), Ending(out=dtype_name(x.dtype)), size=size)
         shape = (x.shape[0], *self.geometry.output(size), y.shape[-1])
         return y.view(shape).permute(0, 3, 1, 2)
+
+    def image_codes(self, x: Tensor) -> list[Tensor]:
+        """Each part's int8 codes `[..., padded channels]` of `[B, C_in, H, W]`, pixels in order."""
+        if x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
+            return self.codes(x.flatten(2), planes=True)
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).contiguous()
+        return self.codes(rows, planes=False)
+
+    def with_geometry(self, geometry: Geometry) -> CudaConv2d:
+        """The same weights and tables, walked over another way."""
+        other = copy.copy(self)
+        other.geometry = geometry
+        other._specs, other._names, other._borders = {}, {}, {}
+        return other
 
     def borders(self, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
         """The table of positions and each part's border sums for an input of `size`, on the device.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from tfq_bench_cuda.kernels.norms import Table
 from tfq_bench_cuda.kernels.operands import Factors
 from tfq_bench_cuda.kernels.specs import (
     ConvSpec,
@@ -67,6 +68,17 @@ class Part(nn.Module):
             zero_point=self.zero_point,
             weight_scale=self.weight_scale,
             bias=self.bias,
+        )
+
+    @property
+    def table(self) -> Table:
+        """How its codes are made where a norm ends in them."""
+        return Table(
+            start=self.start,
+            channels=self.channels,
+            bits=self.bits,
+            inverse=self.inverse,
+            zero_point=self.zero_point,
         )
 
     def spec(self, x: Tensor, *, planes: bool) -> QuantizeSpec:

@@ -13,7 +13,12 @@ from tfq_bench_cuda.layers import CudaLayer
 
 __all__ = ["BLOCKS", "BlockUse", "fuse"]
 
-BLOCKS: dict[str, str] = {}
+BLOCKS: dict[str, str] = {
+    "Attention": "tfq_bench_cuda.blocks.attention:FusedAttention",
+    "Downsample2D": "tfq_bench_cuda.blocks.resample:FusedDownsample",
+    "ResnetBlock2D": "tfq_bench_cuda.blocks.resnet:FusedResnet",
+    "Upsample2D": "tfq_bench_cuda.blocks.resample:FusedUpsample",
+}
 """Class name of a block of diffusers, and the fused pass for it, `module:class`.
 
 Passes are made outside in, so a block may be part of another."""
@@ -38,20 +43,27 @@ def fuse(network: nn.Module) -> list[BlockUse]:
     """Exchanges the `forward` of every known block whose layers are kernels.
 
     Args:
-        network: a backend's own, its quantized layers replaced already.
+        network: a backend's own, its quantized layers and attention replaced already.
+
+    Returns:
+        A `BlockUse` of every known block that has kernels which no outer block runs already.
     """
     names = {module: name for name, module in network.named_modules()}
-    uses = []
+    uses: list[BlockUse] = []
+    taken: set[str] = set()
     for name, block, kind in _known(network):
+        inside = tuple(n for m, n in names.items() if isinstance(m, CudaLayer) and _in(n, name))
+        if taken.issuperset(inside):
+            continue
         module, _, attribute = BLOCKS[kind].partition(":")
         try:
             fused: FusedBlock = getattr(importlib.import_module(module), attribute)(name, block)
         except Unfusable as reason:
-            inside = tuple(n for m, n in names.items() if isinstance(m, CudaLayer) and _in(n, name))
             uses.append(BlockUse(name=name, kind=kind, layers=inside, reason=str(reason)))
             continue
         fused.install()
         layers = tuple(names[layer] for layer in fused.layers)
+        taken.update(layers)
         uses.append(BlockUse(name=name, kind=kind, layers=layers))
     return uses
 

@@ -9,7 +9,7 @@ outputs are held against each other, and the single layers' is what it gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,9 @@ from tfq_bench.api import LoweringError
 if TYPE_CHECKING:
     from tfq_bench_cuda.layers import CudaLayer
 
-__all__ = ["LIMIT", "FusedBlock", "Unfusable"]
+__all__ = ["LIMIT", "FusedBlock", "Unfusable", "kernel_layer"]
+
+_Kind = TypeVar("_Kind", bound="CudaLayer")
 
 LIMIT = 2.0**-5
 """Root mean square difference of both ways over that of the output. A wrong row or border is more,
@@ -79,6 +81,18 @@ class FusedBlock:
                 expected=LIMIT,
                 found=relative,
             )
+
+
+def kernel_layer(block: nn.Module, name: str, kind: type[_Kind]) -> _Kind:
+    """The block's layer of that name, such as `conv1` or `to_out.0`.
+
+    Raises:
+        Unfusable: it runs no int8 kernel of this kind.
+    """
+    layer = block.get_submodule(name)
+    if not isinstance(layer, kind):
+        raise Unfusable(f"layer '{name}' has no int8 kernel, it is a {type(layer).__name__}")
+    return layer
 
 
 def _tensor(output: Any) -> Tensor:

@@ -49,6 +49,8 @@ class Joined:
             stop = start + len(part.weight)
             part.weight = self._joined["weight"][start:stop]
             start = stop
+        for layer in layers:
+            layer.formed_by = lambda ending: [self.spec(ending)]
         self._outputs = start
         self._specs: dict[Ending, LinearSpec] = {}
 

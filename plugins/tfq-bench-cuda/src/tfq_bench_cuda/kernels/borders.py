@@ -23,12 +23,17 @@ __all__ = ["Geometry", "border_sums", "positions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """How a convolution walks over its input; pairs are (height, width)."""
+    """How a convolution walks over its input; pairs are (height, width).
+
+    Args:
+        beyond: rows and columns of zeros after the last, besides `padding`.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    beyond: tuple[int, int] = (0, 0)
 
     @property
     def pointwise(self) -> bool:
@@ -43,13 +48,13 @@ class Geometry:
         pixel as before the first, whatever the padding is.
         """
         pairs = (self.kernel, self.stride, self.padding, self.dilation)
-        square = all(first == second for first, second in pairs)
+        square = all(first == second for first, second in pairs) and self.beyond == (0, 0)
         return square and 2 * self.padding[0] == self.dilation[0] * (self.kernel[0] - 1)
 
     def output(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the output for those of the input."""
         height, width = (
-            (size[axis] + 2 * self.padding[axis] - self._reach(axis)) // self.stride[axis] + 1
+            (size[axis] + self._added(axis) - self._reach(axis)) // self.stride[axis] + 1
             for axis in (0, 1)
         )
         return height, width
@@ -59,6 +64,9 @@ class Geometry:
         first = torch.arange(self.output(size)[axis]) * self.stride[axis] - self.padding[axis]
         place = first[:, None] + torch.arange(self.kernel[axis]) * self.dilation[axis]
         return first, (place >= 0) & (place < size[axis])
+
+    def _added(self, axis: int) -> int:
+        return 2 * self.padding[axis] + self.beyond[axis]
 
     def _reach(self, axis: int) -> int:
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1

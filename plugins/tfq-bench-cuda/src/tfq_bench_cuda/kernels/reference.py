@@ -81,8 +81,9 @@ class ReferenceKernels:
         geometry = spec.geometry
         assert factors.positions is not None
         taps = factors.weight.view(spec.n, *geometry.kernel, spec.c).permute(0, 3, 1, 2)
+        below, right = geometry.beyond
         total = F.conv2d(
-            code.permute(0, 3, 1, 2).double(),
+            F.pad(code.permute(0, 3, 1, 2).double(), (0, right, 0, below)),
             taps.double(),
             None,
             geometry.stride,

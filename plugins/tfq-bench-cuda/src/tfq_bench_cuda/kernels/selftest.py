@@ -66,7 +66,10 @@ def _check_conv(
     # Two images, of another height than width, with every border and at least two inner pixels.
     geometry = spec.geometry
     reach = [d * (k - 1) + 1 for d, k in zip(geometry.dilation, geometry.kernel, strict=True)]
-    size = (reach[0] + 2 * geometry.stride[0], reach[1] + 3 * geometry.stride[1])
+    size = (
+        reach[0] + 2 * geometry.stride[0] - geometry.beyond[0],
+        reach[1] + 3 * geometry.stride[1] - geometry.beyond[1],
+    )
     code = _bytes((2, *size, spec.c), worst, generator)
     taps = _bytes((spec.n, *geometry.kernel, spec.c), worst, generator)
     sums = border_sums(taps.permute(0, 3, 1, 2), geometry, size)
