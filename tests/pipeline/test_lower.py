@@ -40,6 +40,23 @@ def test_facts_say_what_ran_in_one_call(cell):
     assert facts["parity"] is None
 
 
+def test_details_of_the_backend_are_kept_as_they_are_after_the_calls(cell):
+    """Also what it notes while the network runs; nothing is known of a backend that is silent."""
+    lowered = simulate(*cell)
+    assert {} == facts_of(cell, lowered)["details"]
+    details = {"seconds": {"weights": 0.5}, "graph": {"graphs": 0}}
+    lowered.network.register_forward_hook(lambda *_: details["graph"].update(graphs=1))
+    found = facts_of(cell, lowered, details=details)["details"]
+    assert {"seconds": {"weights": 0.5}, "graph": {"graphs": 1}} == found
+
+
+@pytest.mark.parametrize("value", [float("nan"), torch.ones(1), {1, 2}])
+def test_details_that_are_no_json(cell, value):
+    """The result could not be written, or not be read again."""
+    with pytest.raises(LoweringError, match=r"`Lowered.details` must be .* plain JSON"):
+        facts_of(cell, simulate(*cell), details={"bytes": value})
+
+
 def test_full_precision_has_nothing_to_prove(cell):
     """No layers, no kernels, no parity."""
     loaded, _ = cell

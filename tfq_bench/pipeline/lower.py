@@ -8,6 +8,7 @@ of the sampler and for batches as they will be drawn, see `agreement`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tfq_bench.errors import LoweringError
+from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.pipeline.agreement import DRIFT, Agreement, largest_difference
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.lower.parity import network_parity
@@ -45,7 +47,8 @@ def lowering_facts(
 
     One call of the network proves which kernels run: `executed` counts what the layers really
     called, not what they were meant to. `layers` says how many layers were checked and which was
-    worst, see `LayerCheck`; `calls` says for which batches the network was, and the worst row.
+    worst, see `LayerCheck`; `calls` says for which batches the network was, and the worst row;
+    `details` is what the backend tells of itself.
 
     Args:
         state: None for full precision.
@@ -100,7 +103,23 @@ def lowering_facts(
             for size in batches:
                 calls.batch(size)
             facts["calls"] = {"batches": list(batches), "worst": calls.worst}
+    facts["details"] = _details(lowered)
     return facts
+
+
+def _details(lowered: Lowered) -> Any:
+    """What the backend tells of itself, as JSON gives it back.
+
+    Raises:
+        LoweringError: it is not plain JSON.
+    """
+    try:
+        return parse_json(json.dumps(dict(lowered.details)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LoweringError(
+            "the backend's `Lowered.details` must be a mapping of plain JSON values (numbers that "
+            f"are finite, text, lists, mappings), found {printable(error, 200)}."
+        ) from error
 
 
 def _check_list(loaded: LoadedModel, state: QuantizedState, lowered: Lowered) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfq_bench.types.cells import Execution
 
@@ -90,6 +91,9 @@ class Lowered:
         kernels: one entry per quantized layer, in the state's order, then what
             `finish_lowering` returns.
         executed: how often each kernel really ran, counted by the layers themselves.
+        details: what the backend tells of itself beside that, plain JSON, for the lower stage's
+            result: blocks it fused, bytes on the device, seconds by phase. Nothing is checked
+            against it. It is read after the network was called.
     """
 
     network: nn.Module
@@ -97,6 +101,7 @@ class Lowered:
     execution: Execution
     kernels: tuple[KernelUse, ...] = ()
     executed: dict[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PlainState:

@@ -15,9 +15,9 @@ from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 from tfq_bench.seeds import noise
 from tfq_bench.testing.by_hand import loaded_unet, quantized_layer, quantized_unet
 from tfq_bench.testing.plugin_host import plugin_host
-from tfq_bench_cuda.kernels.specs import Ending
 from tfq_bench_cuda.backend import _module
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.kernels.specs import Ending
 from tfq_bench_cuda.kernels.tiles import TileChoice
 
 __all__ = ["plugin_host"]

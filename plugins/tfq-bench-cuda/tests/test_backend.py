@@ -17,8 +17,9 @@ from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, simulate
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
-from tfq_bench_cuda.backend import CudaBackend, _original_reason
+from tfq_bench_cuda.backend import CudaBackend
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
+from tfq_bench_cuda.network import _original_reason
 
 
 def backend() -> CudaBackend:

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
-from tfq_bench.quant import (
-    SIMULATED_KERNEL,
-    SimulatedLayer,
-    WeightedLayer,
-    check_state,
-    copy_network,
-    find_layer,
-    finish_lowering,
-    int8_refusal,
-    replace_layer,
-)
-from tfq_bench_cuda.kernels.borders import Geometry
+from tfq_bench.api import LoadedModel, Lowered, StepCursor, timestep_tensor
+from tfq_bench.quant import check_state, copy_network, finish_lowering, guided_prediction
+from tfq_bench_cuda.ahead import ahead
+from tfq_bench_cuda.blocks.fuse import fuse
+from tfq_bench_cuda.details import describe_blocks, describe_weights
+from tfq_bench_cuda.graph import StepGraph
 from tfq_bench_cuda.kernels.runtime import Kernels
 from tfq_bench_cuda.kernels.tiles import TileChoice
-from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
+from tfq_bench_cuda.kernels.unpack import Scratch
 from tfq_bench_cuda.machine import check_machine
+from tfq_bench_cuda.network import KernelNetwork
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer, QuantizedState
 
 __all__ = ["CudaBackend"]
-
-_log = logging.getLogger("tfq_bench.cuda")
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class CudaBackend:
@@ -41,11 +30,22 @@ class CudaBackend:
 
     Args:
         batch: images per network call for which tile sizes are chosen.
+        blocks: whether known blocks run as fused passes, see `blocks`.
+        graph: whether a step is captured in a CUDA graph, see `graph`.
+        weights: `int8`, or `packed` for two 4-bit weights a byte, see `kernels.unpack`.
         kernels: what runs them, for tests; else they are compiled for the machine's GPU.
     """
 
-    def __init__(self, *, batch: int = 32, kernels: Any = None) -> None:
-        self.batch = batch
+    def __init__(
+        self,
+        *,
+        batch: int = 32,
+        blocks: bool = True,
+        graph: bool = True,
+        weights: str = "int8",
+        kernels: Any = None,
+    ) -> None:
+        self.batch, self.blocks, self.graph, self.weights = batch, blocks, graph, weights
         self._kernels = kernels
 
     def check(self, *, device: str) -> None:
@@ -69,53 +69,52 @@ class CudaBackend:
             arch = check_machine(loaded.device)
             kernels = _shared_kernels(arch, loaded.device)
         check_state(loaded, state)
-        network = copy_network(loaded.network, state.layers)
-        step = StepCursor(loaded.device)
-        executed: dict[str, int] = {}
-        layers: dict[str, CudaConv2d | CudaLinear] = {}
-        reasons: dict[str, str] = {}
-        for name, layer in state.layers.items():
-            original = find_layer(network, name)
-            reason = int8_refusal(layer) or _original_reason(original)
-            if reason is None:
-                tiles = self._tiles(loaded, layer, arch)
-                layers[name] = _module(layer, original, kernels, step, executed, tiles)
-            else:
-                _log.warning("layer '%s' falls back to float32: %s", name, reason)
-                reasons[name] = reason
-        # All at once, so that every core compiles.
-        kernels.prepare(spec for module in layers.values() for spec in module.specs(module.runs))
-        uses: list[KernelUse] = []
-        for name, layer in state.layers.items():
-            if name in layers:
-                replace_layer(network, name, layers[name])
-            else:
-                original = find_layer(network, name)
-                replace_layer(network, name, SimulatedLayer(layer, original, step, executed))
-            uses.append(
-                KernelUse(
-                    layer=name,
-                    kernel=layers[name].kernel if name in layers else SIMULATED_KERNEL,
-                    wbits=layer.wbits,
-                    abits=layer.abits,
-                    macs=loaded.topology.layer(name).macs,
-                    fallback=reasons.get(name),
-                )
-            )
-        uses.extend(finish_lowering(network, loaded, state, step, executed))
-        _log.info(
-            "%d layers on int8 kernels, %d fall back; %d bytes of weights on the device",
-            len(layers),
-            len(reasons),
-            sum(module.weight_bytes for module in layers.values()),
+        clock = _Clock(kernels)
+        device = torch.device(loaded.device)
+        made = KernelNetwork(
+            copy_network(loaded.network, state.layers),
+            StepCursor(loaded.device),
+            kernels,
+            Scratch() if self.weights == "packed" else None,
         )
+        for name, layer in ahead(state.layers):
+            tiles = self._tiles(loaded, layer, arch)
+            made.replace(name, layer, tiles, loaded.topology.layer(name).macs)
+        others = finish_lowering(made.network, loaded, state, made.step, made.executed)
+        blocks = fuse(made.network) if self.blocks else []
+        clock.phase("weights")
+        made.prepare()
+        if self._kernels is None:
+            _rehearse(loaded, made, kernels)
+        clock.phase("kernels")
+        step_graph = StepGraph(
+            made.network,
+            made.step,
+            made.executed,
+            device=device,
+            refusal=self._graph_refusal(device),
+            prepare=made.prepare_single,
+        )
+        step_graph.install()
         return Lowered(
-            network=network,
-            step=step,
+            network=made.network,
+            step=made.step,
             execution="lowered",
-            kernels=tuple(uses),
-            executed=executed,
+            kernels=(*made.uses(), *others),
+            executed=made.executed,
+            details={
+                "architecture": arch,
+                "blocks": describe_blocks(blocks, loaded, state),
+                "weights": describe_weights(made.layers, made.scratch),
+                "seconds": clock.seconds(),
+                "graph": step_graph.facts,
+            },
         )
+
+    def _graph_refusal(self, device: torch.device) -> str | None:
+        if not self.graph:
+            return "the backend's option 'graph' is false"
+        return None if device.type == "cuda" else f"the network is on device '{device}'"
 
     def _tiles(self, loaded: LoadedModel, layer: QuantizedLayer, arch: str) -> TileChoice:
         """For the rows that the layer has at `batch` images."""
@@ -132,43 +131,34 @@ def _shared_kernels(arch: str, device: str) -> Kernels:
     return _KERNELS.setdefault((arch, device), Kernels(arch, device))
 
 
-def _original_reason(original: WeightedLayer) -> str | None:
-    """Why the layer that is replaced cannot be a kernel, None when it can."""
-    if original.weight.dtype not in _DTYPES:
-        return f"a network in {original.weight.dtype}"
-    if isinstance(original, nn.Linear):
-        return None
-    if isinstance(original.padding, str):
-        return f"padding '{original.padding}' instead of numbers"
-    if original.padding_mode != "zeros":
-        return f"padding mode '{original.padding_mode}'"
-    if original.groups > 1:
-        return f"a convolution in {original.groups} groups"
-    return None
+def _rehearse(loaded: LoadedModel, made: KernelNetwork, kernels: Kernels) -> None:
+    """One call that finds out which kernels the network still lacks, and compiles them together."""
+    model, device = loaded.model, loaded.device
+    x = torch.zeros((1, *model.latent_shape), device=device)
+    t = timestep_tensor(loaded.sampler.timesteps[0], 1, device)
+    condition = model.conditions(range(1), device=device)
+    with kernels.rehearsal():
+        guided_prediction(model, made.network, x, t, condition)
+    made.executed.clear()
 
 
-def _geometry(conv: nn.Conv2d) -> Geometry:
-    """The geometry of a convolution that `_original_reason` accepts."""
-    assert not isinstance(conv.padding, str)
-    return Geometry(
-        kernel=(conv.kernel_size[0], conv.kernel_size[1]),
-        stride=(conv.stride[0], conv.stride[1]),
-        padding=(conv.padding[0], conv.padding[1]),
-        dilation=(conv.dilation[0], conv.dilation[1]),
-    )
+class _Clock:
+    """Seconds by phase of a lowering; of `kernels`, compiling and self-test are told apart."""
 
+    def __init__(self, kernels: Any) -> None:
+        self._kernels = kernels
+        self._before = dict(getattr(kernels, "seconds", {}))
+        self._last = time.perf_counter()
+        self._phases: dict[str, float] = {}
 
-def _module(
-    layer: QuantizedLayer,
-    original: WeightedLayer,
-    kernels: Any,
-    step: StepCursor,
-    executed: dict[str, int],
-    tiles: TileChoice,
-) -> CudaConv2d | CudaLinear:
-    """What runs in place of `original`, on its device and in its type."""
-    where = {"device": original.weight.device, "dtype": original.weight.dtype}
-    if isinstance(original, nn.Linear):
-        return CudaLinear(layer, kernels, step, executed, tiles=tiles, **where)
-    geometry = _geometry(original)
-    return CudaConv2d(layer, geometry, kernels, step, executed, tiles=tiles, **where)
+    def phase(self, name: str) -> None:
+        """Ends a phase."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self._phases[name], self._last = now - self._last, now
+
+    def seconds(self) -> dict[str, float]:
+        """By phase."""
+        inside = getattr(self._kernels, "seconds", {})
+        return self._phases | {name: spent - self._before[name] for name, spent in inside.items()}

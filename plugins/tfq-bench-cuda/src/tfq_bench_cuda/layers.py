@@ -1,10 +1,9 @@
 """Modules that stand in for `nn.Conv2d` and `nn.Linear` and run the int8 kernels.
 
-What does not depend on the input is done when a layer is made: weights become int8 less their zero
-point, with the channels of a filter's tap side by side. A call quantizes its input with the
-parameters of the current sampler step and runs one product per part. Fused blocks do the two apart:
-they get the codes from elsewhere, and end the product as they need it. Nothing is read on the host,
-so a step can be captured in a CUDA graph.
+What does not depend on the input is done when a layer is made, on the device, see `weights`. A call
+quantizes its input with the parameters of the current sampler step and runs one product per part.
+Fused blocks do the two apart: they get the codes from elsewhere, and end the product as they need
+it. Nothing is read on the host, so a step can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -16,19 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tfq_bench.api import StepCursor
-from tfq_bench.quant import int8_weight
 from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
 from tfq_bench_cuda.kernels.operands import NOTHING, Additions
-from tfq_bench_cuda.kernels.specs import Ending, LinearSpec, ProductSpec, padded
+from tfq_bench_cuda.kernels.specs import Ending, LinearSpec, ProductSpec
 from tfq_bench_cuda.parts import Part, conv_spec, dtype_name, linear_spec
+from tfq_bench_cuda.weights import make_weight
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer
     from tfq_bench_cuda.kernels.norms import Table
     from tfq_bench_cuda.kernels.tiles import TileChoice
+    from tfq_bench_cuda.kernels.unpack import Scratch
+    from tfq_bench_cuda.weights import Weight
 
 __all__ = ["CudaConv2d", "CudaLayer", "CudaLinear"]
 
@@ -41,9 +41,11 @@ class CudaLayer(nn.Module):
         executed: its entry of a kernel's name is incremented at each product.
         tiles: chooses the tile of each product.
         dtype: of the network; inputs of another type compile again.
+        scratch: packs weights that fit in 4 bits, and is where they are unpacked to.
 
     Attributes:
-        runs: how its product ends in the network, for `kernel`; a fused block sets it.
+        single: how its product ends when the layer runs by itself.
+        runs: how it ends in the network; a fused block sets it.
         formed_by: the products that do it then, if these are not its own; a fused block sets it.
     """
 
@@ -59,7 +61,7 @@ class CudaLayer(nn.Module):
         super().__init__()
         self.kernels, self.step, self.executed, self.tiles = kernels, step, executed, tiles
         self.parts = nn.ModuleList(parts)
-        self.runs = Ending(out=dtype_name(dtype))
+        self.single = self.runs = Ending(out=dtype_name(dtype))
         self.formed_by: Callable[[Ending], Sequence[ProductSpec]] | None = None
         self._specs: dict[Ending, list[ProductSpec]] = {}
         self._names: dict[Ending, str] = {}
@@ -86,9 +88,14 @@ class CudaLayer(nn.Module):
         return self._names[ending]
 
     @property
+    def weights(self) -> list[Weight]:
+        """Each part's."""
+        return [part.stored for part in self._parts()]
+
+    @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights on the device, unpacked to int8."""
-        return sum(part.weight.numel() for part in self._parts())
+        """Bytes of the weights on the device."""
+        return sum(weight.stored.nbytes for weight in self.weights)
 
     def specs(self, ending: Ending) -> list[ProductSpec]:
         """A product per part: each adds to the one before, only the last has the whole ending."""
@@ -179,12 +186,9 @@ class CudaLinear(CudaLayer):
         tiles: TileChoice,
         device: torch.device,
         dtype: torch.dtype,
+        scratch: Scratch | None = None,
     ) -> None:
-        parts = []
-        for number, part in enumerate(layer.parts):
-            weight = int8_weight(part).to(torch.int8)
-            weight = F.pad(weight, (0, padded(weight.shape[1]) - weight.shape[1]))
-            parts.append(Part(part, weight, layer.bias if number == 0 else None, device))
+        parts = _parts(layer, device, scratch)
         super().__init__(kernels, step, executed, parts, tiles, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,13 +220,9 @@ class CudaConv2d(CudaLayer):
         tiles: TileChoice,
         device: torch.device,
         dtype: torch.dtype,
+        scratch: Scratch | None = None,
     ) -> None:
-        parts = []
-        for number, part in enumerate(layer.parts):
-            taps = int8_weight(part).to(torch.int8).permute(0, 2, 3, 1)
-            taps = F.pad(taps, (0, padded(taps.shape[3]) - taps.shape[3]))
-            weight = taps.reshape(len(taps), -1)
-            parts.append(Part(part, weight, layer.bias if number == 0 else None, device))
+        parts = _parts(layer, device, scratch)
         super().__init__(kernels, step, executed, parts, tiles, dtype)
         self.geometry = geometry
         self._borders: dict[tuple[int, int], tuple[Tensor, list[Tensor]]] = {}
@@ -255,9 +255,9 @@ class CudaConv2d(CudaLayer):
         """
         if size not in self._borders:
             parts = self._parts()
-            device, sums = parts[0].weight.device, []
+            device, sums = parts[0].bias.device, []
             for part in parts:
-                weight = part.weight.cpu()
+                weight = part.weight
                 taps = weight.view(len(weight), *self.geometry.kernel, -1).permute(0, 3, 1, 2)
                 sums.append(border_sums(taps, self.geometry, size).to(device))
             self._borders[size] = (positions(self.geometry, size).to(device), sums)
@@ -284,3 +284,11 @@ class CudaConv2d(CudaLayer):
             spec, code.reshape(-1, *size, code.shape[-1]), factors, additions
         )
         return found
+
+
+def _parts(layer: QuantizedLayer, device: torch.device, scratch: Scratch | None) -> list[Part]:
+    """The parts of a `moved` layer, the bias in the first."""
+    return [
+        Part(part, make_weight(part, scratch), None if number else layer.bias, device)
+        for number, part in enumerate(layer.parts)
+    ]

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from tfq_bench.quant import LayerPart
     from tfq_bench_cuda.kernels.borders import Geometry
     from tfq_bench_cuda.kernels.tiles import TileChoice
+    from tfq_bench_cuda.weights import Weight
 
 __all__ = ["Part", "conv_spec", "dtype_name", "linear_spec"]
 
 
 class Part(nn.Module):
-    """One slice of the input channels: its weight, and the parameters of its codes."""
+    """One slice of the input channels: its weight, and the parameters of its codes.
 
-    weight: Tensor
+    Attributes:
+        stored: the weight, which `Joined` exchanges for rows of its own.
+    """
+
     weight_scale: Tensor
     bias: Tensor
     scale: Tensor
@@ -37,28 +41,36 @@ class Part(nn.Module):
     sums: Tensor
 
     def __init__(
-        self, part: LayerPart, weight: Tensor, bias: Tensor | None, device: torch.device
+        self, part: LayerPart, weight: Weight, bias: Tensor | None, device: torch.device
     ) -> None:
         super().__init__()
         assert part.activation is not None, "`int8_refusal` tells of float activations"
         self.start, self.channels = part.start, part.stop - part.start
         self.bits = part.activation.bits
+        self.stored = weight
         scale = part.activation.scale
         for name, value in {
-            "weight": weight,
             "weight_scale": part.scale.float(),
-            "bias": torch.zeros(len(weight)) if bias is None else bias.float(),
+            "bias": torch.zeros(weight.shape[0]) if bias is None else bias.float(),
             "scale": scale,
             "inverse": scale.reciprocal(),
             "zero_point": part.activation.zero_point,
-            "sums": weight.sum(1, dtype=torch.int32),
+            "sums": weight.read().sum(1, dtype=torch.int32),
         }.items():
             self.register_buffer(name, value.to(device).contiguous(), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """int8 `[n, k]`; packed weights are unpacked anew, see `Weight.read`."""
+        return self.stored.read()
 
     def factors(
         self, step: Tensor, *, sums: Tensor | None = None, positions: Tensor | None = None
     ) -> Factors:
-        """This part's side of a product at a step; a convolution has border sums and positions."""
+        """This part's side of a product at a step; a convolution has border sums and positions.
+
+        For one product: packed weights are valid until the next call of any part's.
+        """
         return Factors(
             weight=self.weight,
             sums=self.sums if sums is None else sums,
@@ -95,7 +107,7 @@ class Part(nn.Module):
 
 def linear_spec(part: Part, ending: Ending, tiles: TileChoice) -> ProductSpec:
     """A product with int8 weights `[weights, k]`."""
-    weights, k = part.weight.shape
+    weights, k = part.stored.shape
     n = weights // 2 if ending.activation == "geglu" else weights
     return LinearSpec(n=n, k=k, ending=ending, tile=tiles(n, k, ending))
 
@@ -104,8 +116,8 @@ def conv_spec(
     part: Part, ending: Ending, tiles: TileChoice, geometry: Geometry, gathers: bool
 ) -> ProductSpec:
     """A convolution with int8 weights `[C_out, kh * kw * c]`."""
-    n = len(part.weight)
-    c = part.weight.shape[1] // (geometry.kernel[0] * geometry.kernel[1])
+    n, terms = part.stored.shape
+    c = terms // (geometry.kernel[0] * geometry.kernel[1])
     return ConvSpec(
         n=n,
         c=c,

@@ -32,6 +32,26 @@ def tfq_backends() -> Iterable[BackendProvider]:
                     help="images per network call for which tile sizes are chosen; others are "
                     "correct too, only slower",
                 ),
+                Option(
+                    name="blocks",
+                    kind="bool",
+                    default=True,
+                    help="run known blocks of diffusers as fused passes instead of layer by layer",
+                ),
+                Option(
+                    name="graph",
+                    kind="bool",
+                    default=True,
+                    help="capture the whole step in one CUDA graph and replay it",
+                ),
+                Option(
+                    name="weights",
+                    kind="str",
+                    default="int8",
+                    choices=("int8", "packed"),
+                    help="how 4-bit weights lie on the device: a byte each, which is fastest, or "
+                    "two a byte, unpacked just before each product",
+                ),
             ),
         )
     ]

@@ -12,6 +12,7 @@ from tfq_bench_cuda.kernels.operands import NOTHING, Additions, Factors
 from tfq_bench_cuda.kernels.specs import Ending, LinearSpec
 from tfq_bench_cuda.layers import CudaLinear
 from tfq_bench_cuda.parts import Part
+from tfq_bench_cuda.weights import join
 
 __all__ = ["Joined", "same_codes"]
 
@@ -22,7 +23,7 @@ def same_codes(layers: Sequence[CudaLinear]) -> bool:
     first = parts[0]
     return all(len(layer.parts) == 1 for layer in layers) and all(
         part.bits == first.bits
-        and part.weight.shape[1] == first.weight.shape[1]
+        and part.stored.shape[1] == first.stored.shape[1]
         and torch.equal(part.scale, first.scale)
         and torch.equal(part.zero_point, first.zero_point)
         for part in parts[1:]
@@ -42,22 +43,22 @@ class Joined:
         self.first = parts[0]
         self._joined = {
             name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("weight", "sums", "weight_scale", "bias")
+            for name in ("sums", "weight_scale", "bias")
         }
+        self._weight = join([part.stored for part in parts])
         start = 0
-        for part in parts:
-            stop = start + len(part.weight)
-            part.weight = self._joined["weight"][start:stop]
-            start = stop
-        for layer in layers:
+        for layer, part in zip(layers, parts, strict=True):
+            stop = start + part.stored.shape[0]
+            part.stored = self._weight.rows(start, stop)
             layer.formed_by = lambda ending: [self.spec(ending)]
+            start = stop
         self._outputs = start
         self._specs: dict[Ending, LinearSpec] = {}
 
     def spec(self, ending: Ending) -> LinearSpec:
         """The product's."""
         if ending not in self._specs:
-            k = self.first.weight.shape[1]
+            k = self.first.stored.shape[1]
             tile = self.layers[0].tiles(self._outputs, k, ending)
             self._specs[ending] = LinearSpec(n=self._outputs, k=k, ending=ending, tile=tile)
         return self._specs[ending]
@@ -70,6 +71,7 @@ class Joined:
         """`[M, sum of C_out]` of codes `[M, k]`; counts once for each layer."""
         layer = self.layers[0]
         factors = Factors(
+            weight=self._weight.read(),
             step=layer.step.index,
             scale=self.first.scale,
             zero_point=self.first.zero_point,

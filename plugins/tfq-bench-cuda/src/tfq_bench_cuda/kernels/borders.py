@@ -89,13 +89,13 @@ def positions(geometry: Geometry, size: tuple[int, int]) -> Tensor:
 
 
 def border_sums(weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
-    """int32 `[classes, C_out]`: sums of the weights that lie inside of the image.
+    """int32 `[classes, C_out]` on the CPU: sums of the weights that lie inside of the image.
 
     Args:
-        weight: integers `[C_out, C_in, kh, kw]`.
+        weight: integers `[C_out, C_in, kh, kw]`; channels are added where they lie.
         size: height and width of the input.
     """
-    taps = weight.to(torch.int64).sum(1)
+    taps = weight.sum(1, dtype=torch.int64).cpu()
     masks = []
     for axis in (0, 1):
         _, inside = geometry.taps(size, axis)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,12 +31,17 @@ class Kernels:
 
     Args:
         arch: a value of `tiles.ARCHITECTURES`.
+
+    Attributes:
+        seconds: spent so far, by phase.
     """
 
     def __init__(self, arch: str, device: str) -> None:
         self.arch = arch
         self.device = torch.device(device)
+        self.seconds = {"compile": 0.0, "self_test": 0.0}
         self._compiled: dict[_Spec, Any] = {}
+        self._noted: list[_Spec] | None = None
         self._instructions: dict[_Spec, str] = {}
 
     @property
@@ -51,6 +58,7 @@ class Kernels:
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self._compiled]
         if not missing:
             return
+        begin = time.perf_counter()
         tilelang = load()
         programs = [program(spec) for spec in missing]  # the builder is not safe in threads
 
@@ -68,12 +76,28 @@ class Kernels:
             for spec, kernel in zip(missing, pool.map(compiled, range(len(missing))), strict=True):
                 self._compiled[spec] = kernel
                 self._instructions[spec] = instruction(kernel.get_kernel_source())
+        compiled_at = time.perf_counter()
         for spec in missing:
             try:
                 selftest.check(self, spec, self.device)
             except BaseException:
                 del self._compiled[spec]
                 raise
+        self.seconds["compile"] += compiled_at - begin
+        self.seconds["self_test"] += time.perf_counter() - compiled_at
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Calls inside compile nothing and may give any numbers; then what they lacked is compiled.
+
+        So all cores compile at once what a network asks for at its first call.
+        """
+        self._noted = noted = []
+        try:
+            yield
+        finally:
+            self._noted = None
+        self.prepare(noted)
 
     def name(self, spec: ProductSpec) -> str:
         """For instance `tilelang s8 conv2d 128x160x64 wgmma`, the instruction as compiled."""
@@ -111,6 +135,9 @@ class Kernels:
 
     def _call(self, spec: _Spec, *tensors: Tensor) -> None:
         if spec not in self._compiled:
+            if self._noted is not None:
+                self._noted.append(spec)
+                return
             self.prepare([spec])
         self._compiled[spec](*tensors)
 

@@ -1,8 +1,10 @@
 """Each kernel against exact integers, on this machine, before it is used.
 
-The expected values come from `reference`, whose sums are float64 on the CPU: exact below 2^53,
-where no sum of int8 products comes near. There is no bias and all scales are powers of two, so a
-sum is rounded once to float32, and what follows it rounds alike on every machine.
+The expected values come from `reference`, whose sums are float64 on the same device: a CPU takes
+minutes for the layers of a large network. cuDNN is left out, which may multiply by transforms; what
+is left adds whole products, and is exact in any order below 2^53, where no sum of int8 products
+comes near. There is no bias and all scales are powers of two, so a sum is rounded once to float32,
+and what follows it rounds alike on every machine.
 
 An activation does not: `exp`, `erf` and `tanh` differ in their last bits between libraries. Behind
 one, floats may differ by a rounding of their type, and codes by 1 where the value before rounding
@@ -51,8 +53,8 @@ def check(kernels: Any, spec: ProductSpec | QuantizeSpec, device: torch.device) 
         _check_quantize(kernels, spec, device, generator)
     elif isinstance(spec, LinearSpec):
         for worst in (False, True):
-            code = _bytes((_ROWS, spec.k), worst, generator)
-            weight = _bytes((spec.weights, spec.k), worst, generator)
+            code = _bytes((_ROWS, spec.k), worst, generator).to(device)
+            weight = _bytes((spec.weights, spec.k), worst, generator).to(device)
             sums = weight.sum(1, dtype=torch.int32)
             _check_product(kernels, spec, device, (code, weight, sums), generator)
     else:
@@ -70,8 +72,8 @@ def _check_conv(
         reach[0] + 2 * geometry.stride[0] - geometry.beyond[0],
         reach[1] + 3 * geometry.stride[1] - geometry.beyond[1],
     )
-    code = _bytes((2, *size, spec.c), worst, generator)
-    taps = _bytes((spec.n, *geometry.kernel, spec.c), worst, generator)
+    code = _bytes((2, *size, spec.c), worst, generator).to(device)
+    taps = _bytes((spec.n, *geometry.kernel, spec.c), worst, generator).to(device)
     sums = border_sums(taps.permute(0, 3, 1, 2), geometry, size)
     operands = (code, taps.reshape(spec.n, -1), sums, positions(geometry, size))
     _check_product(kernels, spec, device, operands, generator)
@@ -98,15 +100,15 @@ def _check_product(
             weight_scale=torch.full((spec.weights,), _unit(spec)),
             bias=torch.zeros(spec.weights),
         )
-        expected = getattr(_REFERENCE, spec.kind)(spec, code, factors, additions)
-        found = getattr(kernels, spec.kind)(
-            spec, code.to(device), _moved(factors, device), _moved(additions, device)
-        ).cpu()
+        operands = (code.to(device), _moved(factors, device), _moved(additions, device))
+        found = getattr(kernels, spec.kind)(spec, *operands).cpu()
         allowed = None
-        if spec.ending.activation:
-            floats = replace(spec, ending=replace(spec.ending, out="float32"))
-            value = getattr(_REFERENCE, spec.kind)(floats, code, factors, additions)
-            allowed = _near(spec.ending, value, found, factors, additions)
+        with torch.backends.cudnn.flags(enabled=False):
+            expected = getattr(_REFERENCE, spec.kind)(spec, *operands).cpu()
+            if spec.ending.activation:
+                floats = replace(spec, ending=replace(spec.ending, out="float32"))
+                value = getattr(_REFERENCE, spec.kind)(floats, *operands).cpu()
+                allowed = _near(spec.ending, value, found, factors, additions)
         _compare(expected, found, what, allowed)
 
 

@@ -71,9 +71,7 @@ class TileChoice:
     def __call__(self, outputs: int, inputs: int, ending: Ending) -> Tile:
         """The tile of a product; see `choose_tile`."""
         paired = ending.activation == "geglu"
-        return choose_tile(
-            self.rows, outputs, inputs, self.arch, accumulators=2 if paired else 1
-        )
+        return choose_tile(self.rows, outputs, inputs, self.arch, accumulators=2 if paired else 1)
 
 
 def choose_tile(rows: int, outputs: int, inputs: int, arch: str, *, accumulators: int = 1) -> Tile:
