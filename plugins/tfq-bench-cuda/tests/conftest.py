@@ -15,10 +15,10 @@ from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
 from tfq_bench.seeds import noise
 from tfq_bench.testing.by_hand import loaded_unet, quantized_layer, quantized_unet
 from tfq_bench.testing.plugin_host import plugin_host
-from tfq_bench_cuda.backend import _module
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import Ending
 from tfq_bench_cuda.kernels.tiles import TileChoice
+from tfq_bench_cuda.network import kernel_layer
 
 __all__ = ["plugin_host"]
 
@@ -141,7 +141,9 @@ def kernel_block() -> Callable[..., tuple[nn.Module, StepCursor, dict[str, int]]
             low, high = (float(end) for end in ranges[name])
             full = copy.deepcopy(module).float().cpu()
             layer = quantized_layer(name, full, low, high, split=(splits or {}).get(name), **bits)
-            kernel = _module(layer, module, kernels or ReferenceKernels(), step, executed, tiles)
+            kernel = kernel_layer(
+                layer, module, kernels or ReferenceKernels(), step, executed, tiles
+            )
             replace_layer(block, name, kernel)
         return block, step, executed
 

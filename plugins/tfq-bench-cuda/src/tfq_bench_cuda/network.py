@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tfq_bench_cuda.kernels.tiles import TileChoice
     from tfq_bench_cuda.kernels.unpack import Scratch
 
-__all__ = ["KernelNetwork"]
+__all__ = ["KernelNetwork", "kernel_layer"]
 
 _log = logging.getLogger("tfq_bench.cuda")
 
@@ -62,7 +62,15 @@ class KernelNetwork:
         on_device = moved(layer, original.weight.device)
         reason = int8_refusal(on_device) or _original_reason(original)
         if reason is None:
-            self.layers[name] = self._module(on_device, original, tiles)
+            self.layers[name] = kernel_layer(
+                on_device,
+                original,
+                self.kernels,
+                self.step,
+                self.executed,
+                tiles,
+                self.scratch,
+            )
             replace_layer(self.network, name, self.layers[name])
         else:
             _log.warning("layer '%s' falls back to float32: %s", name, reason)
@@ -94,20 +102,26 @@ class KernelNetwork:
             spec for layer in self.layers.values() for spec in layer.specs(layer.single)
         )
 
-    def _module(
-        self, layer: QuantizedLayer, original: WeightedLayer, tiles: TileChoice
-    ) -> CudaConv2d | CudaLinear:
-        """What runs in place of `original`, on its device and in its type."""
-        common = (self.kernels, self.step, self.executed)
-        options: dict[str, Any] = {
-            "tiles": tiles,
-            "device": original.weight.device,
-            "dtype": original.weight.dtype,
-            "scratch": self.scratch if layer.wbits <= 4 else None,
-        }
-        if isinstance(original, nn.Linear):
-            return CudaLinear(layer, *common, **options)
-        return CudaConv2d(layer, _geometry(original), *common, **options)
+
+def kernel_layer(
+    layer: QuantizedLayer,
+    original: WeightedLayer,
+    kernels: Any,
+    step: StepCursor,
+    executed: MutableMapping[str, int],
+    tiles: TileChoice,
+    scratch: Scratch | None = None,
+) -> CudaConv2d | CudaLinear:
+    """What runs in place of `original`, on its device and in its type."""
+    options: dict[str, Any] = {
+        "tiles": tiles,
+        "device": original.weight.device,
+        "dtype": original.weight.dtype,
+        "scratch": scratch if layer.wbits <= 4 else None,
+    }
+    if isinstance(original, nn.Linear):
+        return CudaLinear(layer, kernels, step, executed, **options)
+    return CudaConv2d(layer, _geometry(original), kernels, step, executed, **options)
 
 
 def _original_reason(original: WeightedLayer) -> str | None:
