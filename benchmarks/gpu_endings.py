@@ -48,7 +48,11 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--policy", choices=["square", "rows"], default="square")
+    parser.add_argument("--collect", action="store_true", help="residuals through shared memory")
     arguments = parser.parse_args()
+    load()
+    ending_module = importlib.import_module("tfq_bench_cuda.kernels.programs.ending")
+    ending_module._COLLECTED = arguments.collect
     endings = {
         "plain": Ending(out="bfloat16"),
         "residual": Ending(residual="bfloat16", out="bfloat16"),

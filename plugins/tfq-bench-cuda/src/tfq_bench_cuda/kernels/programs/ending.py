@@ -11,6 +11,10 @@ from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec
 __all__ = ["asked", "end"]
 
 
+_COLLECTED = False
+"""Whether a residual goes through shared memory, read in runs of 16 bytes, and not pair by pair."""
+
+
 def asked(wanted: object, shape: tuple[Any, ...], dtype: str) -> Any:
     """An argument of a program, or None for no argument where its ending does not ask for it."""
     return T.Tensor(shape, dtype) if wanted else None
@@ -29,6 +33,8 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
     activated = activation is not None
     shifted, gated, added = ending.shift, ending.gate, bool(ending.residual)
     assert not (paired and (ending.partial or ending.shift)), "a GEGLU has no sum before it"
+
+    collected = added and _COLLECTED and N % 8 == 0
 
     @T.macro
     def write(
@@ -50,6 +56,10 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
                 n = N + bx * BN + j
                 y = _scaled(total[i, BN + j] - z * factors.sums[n], s, factors, n)
                 gates[i, j] = _gelu(y)
+        if collected:
+            # Eight columns more than a row, so that the rows of a thread lie in different banks.
+            other = T.alloc_shared((BM, BN + 8), ending.residual)
+            T.copy(additions.residual[by * BM, bx * BN], other[0:BM, 0:BN])
         done = T.alloc_fragment((BM, BN), ending.out)
         for i, j in T.Parallel(BM, BN):
             m = by * BM + i
@@ -66,7 +76,9 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
                 y = activation(y)
             if gated:
                 y = y * additions.gate[T.truncdiv(m, gated_rows), n]
-            if added:
+            if collected:
+                y = y + T.cast(other[i, j], "float32")
+            elif added:
                 y = y + T.cast(additions.residual[m, n], "float32")
             if ending.out == "int8":
                 done[i, j] = code(y, next_s, next_z, ending.bits)
