@@ -148,6 +148,15 @@ class StepGraph:
         """Takes the place of the network's `forward`."""
         self.network.forward = self  # type: ignore[assignment]
 
+    @contextmanager
+    def eager(self) -> Iterator[None]:
+        """Calls inside neither make nor replay a graph."""
+        before, self._captures = self._captures, False
+        try:
+            yield
+        finally:
+            self._captures = before
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the network's `forward` takes and gives."""
         watched = any(self._hooks)
