@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from tfq_bench.api import LoadedModel, Lowered, StepCursor, timestep_tensor
 from tfq_bench.quant import check_state, copy_network, finish_lowering, guided_prediction
@@ -85,6 +84,9 @@ class CudaBackend:
         blocks = fuse(made.network) if self.blocks else []
         clock.phase("weights")
         made.prepare()
+        if self._kernels is None:
+            _rehearse(loaded, made, kernels)
+        clock.phase("kernels")
         step_graph = StepGraph(
             made.network,
             made.step,
@@ -94,11 +96,6 @@ class CudaBackend:
             prepare=made.prepare_single,
         )
         step_graph.install()
-        if self._kernels is None:
-            with step_graph.eager(), kernels.rehearsal():
-                _call(loaded, made.network)
-            made.executed.clear()
-        clock.phase("kernels")
         return Lowered(
             network=made.network,
             step=made.step,
@@ -134,12 +131,15 @@ def _shared_kernels(arch: str, device: str) -> Kernels:
     return _KERNELS.setdefault((arch, device), Kernels(arch, device))
 
 
-def _call(loaded: LoadedModel, network: nn.Module) -> None:
-    """Calls the network as the sampler does, for one image."""
+def _rehearse(loaded: LoadedModel, made: KernelNetwork, kernels: Kernels) -> None:
+    """One call that finds out which kernels the network still lacks, and compiles them together."""
     model, device = loaded.model, loaded.device
     x = torch.zeros((1, *model.latent_shape), device=device)
     t = timestep_tensor(loaded.sampler.timesteps[0], 1, device)
-    guided_prediction(model, network, x, t, model.conditions(range(1), device=device))
+    condition = model.conditions(range(1), device=device)
+    with kernels.rehearsal():
+        guided_prediction(model, made.network, x, t, condition)
+    made.executed.clear()
 
 
 class _Clock:
