@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import ClassVar
 
 import pytest
 import torch
@@ -18,13 +20,14 @@ from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
 from tfq_bench_cuda.backend import CudaBackend
+from tfq_bench_cuda.blocks.fused import LIMIT
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.network import _original_reason
 
 
-def backend() -> CudaBackend:
+def backend(**options) -> CudaBackend:
     """The backend without a GPU."""
-    return CudaBackend(kernels=ReferenceKernels())
+    return CudaBackend(kernels=ReferenceKernels(), **options)
 
 
 @pytest.mark.parametrize(("wbits", "abits"), [(8, 8), (6, 8), (4, 8), (6, 6)])
@@ -44,6 +47,68 @@ def test_network_gives_the_bits_of_the_simulation(loaded, images, make_state, wb
     assert not torch.equal(outputs[0], outputs[2])
     left = [m for m in lowered.network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert left == []
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(("weights", "wbits"), [("int8", 4), ("packed", 4), ("packed", 8)])
+def test_every_combination_of_options_is_right(
+    loaded, images, make_state, blocks, graph, weights, wbits
+):
+    """Without fused passes to the bit; with them, no further off than their own limit."""
+    state = make_state(wbits=wbits)
+    lowered = backend(blocks=blocks, graph=graph, weights=weights).lower(loaded, state)
+    t = torch.full((2,), 500)
+    with torch.no_grad():
+        expected = loaded.model.predict(simulate(loaded, state).network, images, t, {})
+        found = loaded.model.predict(lowered.network, images, t, {})
+    fused = [use for use in lowered.details["blocks"] if use["reason"] is None]
+    if fused:
+        assert blocks
+        assert (found - expected).square().mean() < LIMIT**2 * expected.square().mean()
+    else:
+        assert torch.equal(expected, found)
+    assert len(state.layers) == sum(lowered.executed.values())
+    assert lowered.details["graph"]["reason"]
+
+
+def test_packed_weights_take_half_of_the_bytes(loaded, make_state):
+    """The buffer that they are unpacked to is counted; 8-bit weights stay as they are."""
+    whole, packed = (
+        backend(weights=weights).lower(loaded, make_state(wbits=4)).details["weights"]
+        for weights in ("int8", "packed")
+    )
+    assert (0, 0) == (whole["packed_bytes"], whole["scratch_bytes"])
+    assert 2 * packed["packed_bytes"] == whole["int8_bytes"] == whole["bytes"]
+    assert packed["bytes"] == packed["packed_bytes"] + packed["scratch_bytes"]
+    assert {} == packed["not_packed"]
+    eight = backend(weights="packed").lower(loaded, make_state(wbits=8)).details["weights"]
+    assert whole["bytes"] == eight["int8_bytes"] == eight["bytes"]
+
+
+def test_a_state_is_read_once(loaded, make_state):
+    """Layers on disk are unpacked whenever they are looked at, so they are looked at once."""
+
+    class Layers(dict):
+        seen: ClassVar[list[str]] = []
+
+        def __getitem__(self, name):
+            self.seen.append(name)
+            return super().__getitem__(name)
+
+    state = make_state()
+    names = list(state.layers)
+    lowered = backend().lower(loaded, dataclasses.replace(state, layers=Layers(state.layers)))
+    assert sorted(names) == sorted(Layers.seen)
+    assert names == [use.layer for use in lowered.kernels]
+
+
+def test_details_are_plain_json(loaded, make_state):
+    """They go into the lower stage's result."""
+    details = backend().lower(loaded, make_state()).details
+    assert details == json.loads(json.dumps(details))
+    assert {"architecture", "blocks", "weights", "seconds", "graph"} == set(details)
+    assert {"weights", "kernels"} <= set(details["seconds"])
 
 
 def test_a_code_that_is_off_by_one_is_seen(loaded, images, make_state):

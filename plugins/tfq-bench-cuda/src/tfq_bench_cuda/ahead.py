@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ahead"]
 
-_WORKERS = 8
+_WORKERS = 4
 
 
 def ahead(layers: Mapping[str, QuantizedLayer]) -> Iterator[tuple[str, QuantizedLayer]]:

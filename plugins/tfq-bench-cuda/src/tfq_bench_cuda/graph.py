@@ -5,18 +5,19 @@ holds them all. It reads its arguments from tensors of its own, so a replay copi
 and gives copies of its outputs. The sampler step is a tensor on the device anyway (`StepCursor`).
 
 Each shape of arguments has a graph of its own. What somebody watches runs eagerly: with hooks on
-modules, under a dispatch mode, with gradients. So does what cannot be captured, with the reason.
+modules inside, under a dispatch mode, with gradients. So does what cannot be captured, with the
+reason. Hooks of the network itself run outside of its `forward`, so a pre-hook may compute what is
+the same at every step, such as keys and values of a text, and leave it where the graph reads it.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,25 +26,12 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from tfq_bench.api import StepCursor, printable
 
-__all__ = ["Captured", "Prologue", "StepGraph"]
+__all__ = ["Captured", "StepGraph"]
 
 _log = logging.getLogger("tfq_bench.cuda")
 
 _LIMIT = 4
 """Graphs that are kept: a run has few sizes of batch, and each graph holds its own buffers."""
-
-
-class Prologue(Protocol):
-    """What is computed before a step and outside of its graph, such as keys and values of a text.
-
-    Fused passes that are installed as `forward` of a block offer theirs as `prologue`.
-    """
-
-    version: Hashable
-    """Another one when what a captured call reads does not lie where it did."""
-
-    def update(self, arguments: Mapping[str, Any]) -> None:
-        """Called before each call of the network, with its arguments by name."""
 
 
 class Captured:
@@ -107,6 +95,14 @@ class Captured:
         return tree_map(_cloned, self._outputs)
 
 
+class _Key(NamedTuple):
+    """What a graph is made for."""
+
+    structure: TreeSpec
+    leaves: tuple[Hashable, ...]
+    version: Hashable
+
+
 class StepGraph:
     """Stands in the place of a network's `forward`.
 
@@ -114,7 +110,8 @@ class StepGraph:
         network: its blocks are fused already.
         device: of the network; calls with tensors of another one run eagerly.
         executed: shared by all layers; a replay adds what the captured call counted.
-        refusal: why no graphs are made, None when they are. Prologues run in any case.
+        refusal: why no graphs are made, None when they are.
+        version: another value when what calls read, and no argument holds, lies elsewhere.
         prepare: called once, before the network is watched for the first time: layers then run one
             by one that else are fused.
     """
@@ -127,21 +124,20 @@ class StepGraph:
         *,
         device: torch.device,
         refusal: str | None = None,
+        version: Callable[[], Hashable] = lambda: 0,
         prepare: Callable[[], None] | None = None,
     ) -> None:
         self.network, self.step, self.executed, self.device = network, step, executed, device
         self.facts: dict[str, Any] = {"graphs": 0, "seconds": 0.0, "reason": refusal}
         self._call: Callable[..., Any] = network.forward
-        self._captures, self._prepare = refusal is None, prepare
+        self._captures, self._version, self._prepare = refusal is None, version, prepare
         self._index = step.index
-        self._graphs: OrderedDict[Hashable, Captured] = OrderedDict()
-        self._refused: set[Hashable] = set()
+        self._graphs: OrderedDict[_Key, Captured] = OrderedDict()
+        self._refused: set[_Key] = set()
         self._stream: Any = None
-        modules = list(network.modules())
-        self._prologues = _prologues(modules)
         # These dictionaries are filled in place; asking each module would take a millisecond.
         self._hooks = [torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks]
-        for module in modules:
+        for module in list(network.modules())[1:]:
             self._hooks += [module._forward_hooks, module._forward_pre_hooks]
 
     def install(self) -> None:
@@ -154,36 +150,37 @@ class StepGraph:
         if watched and self._prepare is not None:
             prepare, self._prepare = self._prepare, None
             prepare()
-        if self._prologues:
-            arguments = inspect.signature(self._call).bind(*args, **kwargs).arguments
-            for prologue in self._prologues:
-                prologue.update(arguments)
         leaves, structure = tree_flatten((args, kwargs))
         if watched or not self._captures or self._seen() or not self._fits(leaves):
             return self._call(*args, **kwargs)
-        key = (structure, tuple(_described(leaf) for leaf in leaves), self._versions())
+        key = _Key(structure, tuple(_described(leaf) for leaf in leaves), self._version())
         if key in self._refused:
             return self._call(*args, **kwargs)
         if key not in self._graphs:
             # Compiles what is missing and fills caches, such as border sums of this size. An
             # error here is the network's own.
+            before = dict(self.executed)
             found = self._call(*args, **kwargs)
-            self._add(key, leaves, structure)
-            return found
+            self._add(key, leaves)
+            if key in self._refused:
+                return found
+            # The first call gives what a replay gives, so that whoever checks it checks that.
+            _restore(self.executed, before)
         self._graphs.move_to_end(key)
         return self._graphs[key].replay(leaves, self.executed)
 
-    def _add(self, key: Hashable, leaves: Sequence[Any], structure: TreeSpec) -> None:
+    def _add(self, key: _Key, leaves: Sequence[Any]) -> None:
         begin = time.perf_counter()
         try:
             if self._stream is None:
                 self._stream = torch.cuda.Stream(self.device)
             torch.cuda.synchronize(self.device)  # a graph that goes may still be running
-            while len(self._graphs) >= _LIMIT:
-                self._graphs.popitem(last=False)
+            stale = [old for old in self._graphs if old.version != key.version]
+            for old in stale or list(self._graphs)[: max(0, len(self._graphs) + 1 - _LIMIT)]:
+                del self._graphs[old]
             pool = next((graph.pool for graph in self._graphs.values()), None)
             self._graphs[key] = Captured(
-                self._call, leaves, structure, self.executed, self._stream, pool
+                self._call, leaves, key.structure, self.executed, self._stream, pool
             )
             self.facts["graphs"] += 1
         except Exception as error:
@@ -210,19 +207,6 @@ class StepGraph:
             else isinstance(leaf, Hashable)
             for leaf in leaves
         )
-
-    def _versions(self) -> tuple[Hashable, ...]:
-        return tuple(prologue.version for prologue in self._prologues)
-
-
-def _prologues(modules: Sequence[nn.Module]) -> list[Prologue]:
-    """Those of the passes that stand in the place of a module's `forward`, each once."""
-    found: dict[int, Prologue] = {}
-    for module in modules:
-        prologue = getattr(module.__dict__.get("forward"), "prologue", None)
-        if prologue is not None:
-            found[id(prologue)] = prologue
-    return list(found.values())
 
 
 def _described(leaf: Any) -> Hashable:
