@@ -18,21 +18,19 @@ from tfq_bench_cuda.kernels.specs import padded
 
 __all__ = ["apply_width", "group_norm_codes", "layer_norm_codes", "moments_groups", "row_codes"]
 
-WARPS = 4
-MOMENTS_TILE = 8192
+MOMENTS_TILE, MOMENTS_WARPS = 8192, 4
 """Values whose moments a program takes at once, 64 a thread: all of their loads are in flight."""
-APPLY_TILE = 4096
-"""Values that a program normalizes or quantizes at once, 32 a thread."""
-PROGRAMS = 1056
-"""Programs among which the pixels of a group norm are divided: 8 for each multiprocessor of an
+APPLY_TILE, APPLY_WARPS = 8192, 8
+"""Values of a group norm that a program quantizes at once, 32 a thread."""
+ROWS_TILE, ROWS_WARPS = 4096, 4
+"""The same for layer norms and rows; a row that is longer is a program's only one."""
+PROGRAMS = 528
+"""Programs among which the pixels of a group norm are divided: 4 for each multiprocessor of an
 H100. More repeat the sum of partial moments too often, fewer hide less of the memory's latency."""
-_MOST_BLOCKS = 128
+MOST_BLOCKS = 128
 """Blocks of pixels per image, whose moments each program of the second kernel adds up."""
 _MOST_TABLES = 3
 """Tables that one kernel writes."""
-
-# A product and a sum round one after the other, as in the simulation, and as the rounding wants.
-_OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 
 
 def group_norm_codes(
@@ -50,20 +48,21 @@ def group_norm_codes(
     images, pixels, channels = x.shape
     own = moments_groups(channels, groups)
     width = _power(own * (channels // groups))
-    height = max(1, MOMENTS_TILE // width)
-    span = height * -(-pixels // (height * _MOST_BLOCKS))
+    height = max(1, min(MOMENTS_TILE // width, _power(pixels)))
+    span = height * -(-pixels // (height * MOST_BLOCKS))
     blocks = -(-pixels // span)
     means = torch.empty((images, blocks, groups), dtype=torch.float32, device=x.device)
     squares = torch.empty_like(means)
     programs.group_moments[(blocks, -(-groups // own), images)](
         x, means, squares, pixels, span,
-        C=channels, GROUPS=groups, OWN=own, BG=_power(own), BP=height, BC=width, **_OPTIONS,
+        C=channels, GROUPS=groups, OWN=own, BG=_power(own), BP=height, BC=width,
+        **_options(MOMENTS_WARPS),
     )  # fmt: skip
     found = []
     for some in _launches(tables):
         width = apply_width(_extent(channels, some))
         columns = -(-_extent(channels, some) // width)
-        height = APPLY_TILE // width
+        height = min(APPLY_TILE // width, _power(pixels))
         tiles = -(-pixels // height)
         run = height * max(1, tiles * columns * images // PROGRAMS)
         codes, arguments, constants = _outputs(x, some)
@@ -71,7 +70,7 @@ def group_norm_codes(
             x, weight, bias, means, squares, step, arguments, pixels, span, blocks, run, eps,
             SILU=silu, C=channels, GROUPS=groups, BLOCKS=_power(blocks),
             BG=_power(_most_groups(channels, groups, width)), BP=height, BC=width,
-            **constants, **_OPTIONS,
+            **constants, **_options(APPLY_WARPS),
         )  # fmt: skip
         found += codes
     return found
@@ -93,12 +92,12 @@ def layer_norm_codes(
     found = []
     for some in _launches(tables):
         width = _power(_extent(channels, some))
-        height = max(1, APPLY_TILE // width)
+        height = max(1, ROWS_TILE // width)
         codes, arguments, constants = _outputs(x, some)
         programs.layer_codes[(-(-images * length // height),)](
             x, weight, bias, scale, shift, _stride(scale), _stride(shift), step, arguments,
             images * length, length, eps,
-            C=channels, BP=height, BC=width, **constants, **_OPTIONS,
+            C=channels, BP=height, BC=width, **constants, **_options(ROWS_WARPS),
         )  # fmt: skip
         found += codes
     return found
@@ -109,12 +108,12 @@ def row_codes(x: Tensor, *, step: Tensor, tables: Sequence[Table]) -> list[Tenso
     found = []
     for some in _launches(tables):
         width = apply_width(_extent(x.shape[1], some))
-        height = APPLY_TILE // width
+        height = ROWS_TILE // width
         codes, arguments, constants = _outputs(x, some)
         grid = (-(-len(x) // height), -(-_extent(x.shape[1], some) // width))
         programs.plain_codes[grid](
             x, x.stride(0), step, arguments, len(x),
-            C=x.shape[1], BP=height, BC=width, **constants, **_OPTIONS,
+            C=x.shape[1], BP=height, BC=width, **constants, **_options(ROWS_WARPS),
         )  # fmt: skip
         found += codes
     return found
@@ -176,6 +175,11 @@ def _outputs(
         "BITS": tuple(table.bits for table in tables),
     }
     return codes, arguments, constants
+
+
+def _options(warps: int) -> dict[str, Any]:
+    """A product and a sum round one after the other, as in the simulation: none is fused."""
+    return {"num_warps": warps, "enable_fp_fusion": False}
 
 
 def _power(number: int) -> int:

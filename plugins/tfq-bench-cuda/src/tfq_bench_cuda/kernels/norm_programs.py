@@ -118,10 +118,12 @@ def group_codes(
     variance = tl.sum(square + delta * delta * count, axis=0) / total
     # The norm is `value * factor + offset` in each channel.
     member = group[:, None] == (channel // D)[None, :]
-    deviation = tl.sum(tl.where(member, tl.rsqrt(variance + eps)[:, None], 0.0), axis=0)
-    centre = tl.sum(tl.where(member, centre[:, None], 0.0), axis=0)
-    factor = tl.load(weight + channel, mask=exists, other=0.0).to(tl.float32) * deviation
-    offset = tl.load(bias + channel, mask=exists, other=0.0).to(tl.float32) - centre * factor
+    deviation = tl.where(member, tl.rsqrt(variance + eps)[:, None], 0.0)
+    deviation = tl.sum(deviation, axis=0, keep_dims=True)
+    centre = tl.sum(tl.where(member, centre[:, None], 0.0), axis=0, keep_dims=True)
+    at = channel[None, :]
+    factor = tl.load(weight + at, mask=at < C, other=0.0).to(tl.float32) * deviation
+    offset = tl.load(bias + at, mask=at < C, other=0.0).to(tl.float32) - centre * factor
     now = tl.load(step)
     x += image.to(tl.int64) * pixels * C
     begin = tl.program_id(0) * run
@@ -133,7 +135,7 @@ def group_codes(
             mask=inside[:, None] & exists[None, :],
             other=0.0,
         )
-        y = tl.fma(value.to(tl.float32), factor[None, :], offset[None, :])
+        y = tl.fma(value.to(tl.float32), factor, offset)
         if SILU:
             # y / (1 + exp(-y)). A squared 1/sqrt is the cheapest reciprocal, right to 3e-7.
             root = tl.rsqrt(1.0 + tl.exp2(y * -1.4426950408889634))

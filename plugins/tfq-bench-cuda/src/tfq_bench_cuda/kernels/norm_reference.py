@@ -22,7 +22,7 @@ from tfq_bench_cuda.kernels.specs import padded
 __all__ = ["Table", "group_norm_codes", "layer_norm_codes", "row_codes"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Table:
     """How one reader of a tensor quantizes it: a layer, or one part of a split layer.
 
