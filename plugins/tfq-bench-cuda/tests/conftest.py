@@ -114,12 +114,18 @@ def make_state(loaded, images) -> Callable[..., QuantizedState]:
 def kernel_block() -> Callable[..., tuple[nn.Module, StepCursor, dict[str, int]]]:
     """Makes a copy of a block whose layers are kernels: `kernel_block(block, inputs, wbits=4)`.
 
-    Ranges are those that layers see when the block is called with `inputs`. `splits` gives the
-    first channel of a layer's second part, and layers in `keep` stay as they are.
+    It is on the device and in the type of `inputs`, its group norms are no longer those of a fresh
+    one, and ranges are those that layers see when it is called with them. `splits` gives the first
+    channel of a layer's second part; layers in `keep` stay as they are.
     """
 
     def lowered(block, inputs, *, kernels=None, splits=None, keep=(), **bits):
-        block = copy.deepcopy(block)
+        block = copy.deepcopy(block).requires_grad_(False)
+        for module in block.modules():
+            if isinstance(module, nn.GroupNorm):
+                nn.init.normal_(module.weight, 1.0, 0.3)
+                nn.init.normal_(module.bias, 0.0, 0.3)
+        block.to(inputs[0].device, inputs[0].dtype)
         layers = {
             name: module
             for name, module in block.named_modules()
@@ -135,16 +141,38 @@ def kernel_block() -> Callable[..., tuple[nn.Module, StepCursor, dict[str, int]]
         block(*inputs)
         for handle in handles:
             handle.remove()
+        kernels = kernels or ReferenceKernels()
         step, executed = StepCursor(inputs[0].device), {}
-        tiles = TileChoice(arch="sm_90a", rows=1024)
+        tiles = TileChoice(arch=getattr(kernels, "arch", "sm_90a"), rows=1024)
         for name, module in layers.items():
             low, high = (float(end) for end in ranges[name])
             full = copy.deepcopy(module).float().cpu()
             layer = quantized_layer(name, full, low, high, split=(splits or {}).get(name), **bits)
-            kernel = kernel_layer(
-                layer, module, kernels or ReferenceKernels(), step, executed, tiles
-            )
+            kernel = kernel_layer(layer, module, kernels, step, executed, tiles)
             replace_layer(block, name, kernel)
         return block, step, executed
 
     return lowered
+
+
+@pytest.fixture
+def distance() -> Callable[..., float]:
+    """How far a fused block is from its layers one by one: `distance(block, step, *inputs)`.
+
+    Root mean square over that of the layers, the largest of all steps. What comes out must be
+    channels last in memory, unless `laid_out` is False.
+    """
+
+    def measured(block, step, *inputs, laid_out=True):
+        found = []
+        for index in range(3):
+            step.set(index)
+            single = type(block).forward(block, *inputs)
+            together = block(*inputs)
+            assert (single.shape, single.dtype) == (together.shape, together.dtype)
+            assert not laid_out or together.is_contiguous(memory_format=torch.channels_last)
+            apart = (together.double() - single.double()).square().mean().sqrt()
+            found.append(float(apart / single.double().square().mean().sqrt()))
+        return max(found)
+
+    return measured

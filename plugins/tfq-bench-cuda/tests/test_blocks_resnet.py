@@ -45,26 +45,16 @@ def same_numbers():
         yield
 
 
-def resnet(inputs=32, outputs=48, dtype=torch.float32, **kwargs):
-    """A block with fresh weights; norms that do something, in the network's type."""
+def resnet(inputs=32, outputs=48, **kwargs):
+    """A block with fresh weights."""
     kwargs = {"temb_channels": FEATURES, "groups": 8, **kwargs}
-    block = ResnetBlock2D(in_channels=inputs, out_channels=outputs, **kwargs)
-    return ready(block, dtype)
+    return ResnetBlock2D(in_channels=inputs, out_channels=outputs, **kwargs)
 
 
-def attention(dtype=torch.float32, **kwargs):
+def attention(**kwargs):
     """As `UNet2DModel` has it: four heads of eight channels, normalized and added to its input."""
     settings = {"norm_num_groups": 8, "residual_connection": True, "bias": True, **kwargs}
-    return ready(Attention(32, heads=4, dim_head=8, **settings), dtype)
-
-
-def ready(block, dtype):
-    """The block as in a network that samples, its norms no longer those of a fresh one."""
-    for module in block.modules():
-        if isinstance(module, nn.GroupNorm):
-            nn.init.normal_(module.weight, 1.0, 0.3)
-            nn.init.normal_(module.bias, 0.0, 0.3)
-    return block.to(dtype).eval().requires_grad_(False)
+    return Attention(32, heads=4, dim_head=8, **settings)
 
 
 def images(channels=32, size=(6, 5), dtype=torch.float32, last=True):
@@ -88,41 +78,23 @@ def reason(block):
     return use.reason
 
 
-def distance(block, step, *inputs, laid_out=True):
-    """The largest of all steps, root mean square over that of the layers one by one.
-
-    Args:
-        laid_out: whether what comes out must be channels last in memory.
-    """
-    found = []
-    for index in range(3):
-        step.set(index)
-        single = type(block).forward(block, *inputs)
-        together = block(*inputs)
-        assert (single.shape, single.dtype) == (together.shape, together.dtype)
-        assert not laid_out or together.is_contiguous(memory_format=torch.channels_last)
-        apart = (together.double() - single.double()).square().mean().sqrt()
-        found.append(float(apart / single.double().square().mean().sqrt()))
-    return max(found)
-
-
 @in_both_types
 @pytest.mark.parametrize("wbits", [8, 4])
 @pytest.mark.parametrize("last", [True, False], ids=["channels last", "planes"])
 @pytest.mark.parametrize("outputs", [48, 32], ids=["shortcut", "same width"])
-def test_resnet(kernel_block, outputs, last, wbits, dtype):
+def test_resnet(kernel_block, distance, outputs, last, wbits, dtype):
     """With and without a shortcut, from both layouts, at every step's tables."""
     inputs = (images(dtype=dtype, last=last), torch.randn(2, FEATURES).to(dtype))
-    block, step, _ = kernel_block(resnet(outputs=outputs, dtype=dtype), inputs, wbits=wbits)
+    block, step, _ = kernel_block(resnet(outputs=outputs), inputs, wbits=wbits)
     assert distance(fused(block), step, *inputs) <= CLOSE[dtype]
 
 
 @in_both_types
-def test_resnet_that_reads_a_concatenation(kernel_block, dtype):
+def test_resnet_that_reads_a_concatenation(kernel_block, distance, dtype):
     """Both parts of convolution and shortcut have codes of their own, of 13 channels and 19."""
     inputs = (images(dtype=dtype), torch.randn(2, FEATURES).to(dtype))
     splits = {"conv1": 13, "conv_shortcut": 13}
-    block, step, _ = kernel_block(resnet(dtype=dtype), inputs, splits=splits, wbits=4)
+    block, step, _ = kernel_block(resnet(), inputs, splits=splits, wbits=4)
     assert distance(fused(block), step, *inputs) <= CLOSE[dtype]
 
 
@@ -136,7 +108,7 @@ def test_resnet_that_reads_a_concatenation(kernel_block, dtype):
     ],
     ids=["no time", "active time", "projection in float", "other groups"],
 )
-def test_resnet_as_it_may_be_built(kernel_block, settings, keep):
+def test_resnet_as_it_may_be_built(kernel_block, distance, settings, keep):
     """The pass follows the block's own settings."""
     time = None if "temb_channels" in settings else torch.randn(2, FEATURES)
     inputs = (images(), time)
@@ -158,10 +130,10 @@ def test_resnet_runs_what_its_layers_are_listed_with(kernel_block):
 
 @in_both_types
 @pytest.mark.parametrize("last", [True, False], ids=["channels last", "planes"])
-def test_upsampling_gives_the_bits_of_its_layers(kernel_block, last, dtype):
+def test_upsampling_gives_the_bits_of_its_layers(kernel_block, distance, last, dtype):
     """A code does not depend on whether it is made before or after pixels are doubled."""
     x = images(dtype=dtype, last=last)
-    original = ready(Upsample2D(32, use_conv=True, out_channels=40), dtype)
+    original = Upsample2D(32, use_conv=True, out_channels=40)
     block, step, _ = kernel_block(original, (x,), splits={"conv": 13})
     assert distance(fused(block), step, x) == 0
 
@@ -169,7 +141,7 @@ def test_upsampling_gives_the_bits_of_its_layers(kernel_block, last, dtype):
 def test_upsampling_to_another_size_goes_layer_by_layer(kernel_block):
     """As a U-Net asks for it when a side is odd."""
     x = images()
-    block, _, _ = kernel_block(ready(Upsample2D(32, use_conv=True), x.dtype), (x,))
+    block, _, _ = kernel_block(Upsample2D(32, use_conv=True), (x,))
     expected = block(x, (11, 10))
     assert torch.equal(expected, fused(block)(x, (11, 10)))
     assert torch.equal(block(x), block(x, (12, 10)))
@@ -177,10 +149,10 @@ def test_upsampling_to_another_size_goes_layer_by_layer(kernel_block):
 
 @in_both_types
 @pytest.mark.parametrize("size", [(6, 5), (8, 8)])
-def test_downsampling_gives_the_bits_of_its_layers(kernel_block, size, dtype):
+def test_downsampling_gives_the_bits_of_its_layers(kernel_block, distance, size, dtype):
     """Zeros that are known to the kernel count like those that were written, at every step."""
     x = images(size=size, dtype=dtype)
-    original = ready(Downsample2D(32, use_conv=True, padding=0, name="op"), dtype)
+    original = Downsample2D(32, use_conv=True, padding=0, name="op")
     block, step, executed = kernel_block(original, (x,))
     assert distance(fused(block), step, x) == 0
     assert {block.conv.kernel: 6} == executed
@@ -190,11 +162,11 @@ def test_downsampling_gives_the_bits_of_its_layers(kernel_block, size, dtype):
 @in_both_types
 @pytest.mark.parametrize("dims", [4, 3])
 @pytest.mark.parametrize("settings", [{}, {"residual_connection": False}], ids=["added", "alone"])
-def test_attention(kernel_block, settings, dims, dtype):
+def test_attention(kernel_block, distance, settings, dims, dtype):
     """One product for queries, keys and values; images and rows of pixels."""
     x = images(dtype=dtype)
     x = x if dims == 4 else x.flatten(2).transpose(1, 2)
-    block, step, _ = kernel_block(attention(dtype, **settings), (x,), wbits=4)
+    block, step, _ = kernel_block(attention(**settings), (x,), wbits=4)
     found = distance(fused(block), step, x, laid_out=dims == 4)
     assert found <= CLOSE[dtype]
 
@@ -210,7 +182,7 @@ def test_attention_runs_one_product_for_three_layers(kernel_block):
     assert {block.to_q.kernel: 3, block.to_out[0].kernel: 1} == executed
 
 
-def test_attention_whose_layers_quantize_otherwise_than_each_other(kernel_block):
+def test_attention_whose_layers_quantize_otherwise_than_each_other(kernel_block, distance):
     """Three products, each of codes of its own."""
     x = images()
     block, step, executed = kernel_block(attention(), (x,))
@@ -247,7 +219,7 @@ def quantized_inside():
         (lambda: resnet(time_embedding_norm="scale_shift"), "'scale_shift'"),
         (lambda: resnet(output_scale_factor=2.0), "divides its output by 2.0"),
         (lambda: resnet(non_linearity="gelu"), "GELU instead of SiLU"),
-        (lambda: resnet(dropout=0.1).train(), "drops values out"),
+        (lambda: resnet(dropout=0.1), "drops values out"),
         (lambda: Upsample2D(32, use_conv=True, interpolate=False), "nearest neighbour"),
         (lambda: Upsample2D(32, use_conv=True, norm_type="rms_norm", eps=1e-5), "normalizes"),
         (lambda: Downsample2D(32, use_conv=True, padding=1, name="op"), "nothing else"),

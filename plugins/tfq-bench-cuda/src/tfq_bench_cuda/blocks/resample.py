@@ -58,7 +58,7 @@ class FusedDownsample(FusedBlock):
 
     def __init__(self, name: str, block: Any) -> None:
         if not block.use_conv or block.padding != 0:
-            raise Unfusable("is its convolution or a pooling and nothing else")
+            raise Unfusable("is one layer and nothing else, so there is nothing to fuse")
         _refuse_norm(block)
         conv = kernel_layer(block, "conv", CudaConv2d)
         self.conv = conv.with_geometry(replace(conv.geometry, beyond=(1, 1)))
