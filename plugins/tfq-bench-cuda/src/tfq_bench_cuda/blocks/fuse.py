@@ -13,7 +13,9 @@ from tfq_bench_cuda.layers import CudaLayer
 
 __all__ = ["BLOCKS", "BlockUse", "fuse"]
 
-BLOCKS: dict[str, str] = {}
+BLOCKS: dict[str, str] = {
+    "BasicTransformerBlock": "tfq_bench_cuda.blocks.ada_transformer:transformer_block",
+}
 """Class name of a block of diffusers, and the fused pass for it, `module:class`.
 
 Passes are made outside in, so a block may be part of another."""
@@ -26,12 +28,14 @@ class BlockUse:
     Args:
         kind: its class. layers: names of the quantized layers that its pass runs.
         reason: why it is not fused; None when it is.
+        remarks: what its pass could not do.
     """
 
     name: str
     kind: str
     layers: tuple[str, ...]
     reason: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def fuse(network: nn.Module) -> list[BlockUse]:
@@ -59,7 +63,7 @@ def fuse(network: nn.Module) -> list[BlockUse]:
         fused.install()
         layers = tuple(names[layer] for layer in fused.layers)
         taken.update(layers)
-        uses.append(BlockUse(name=name, kind=kind, layers=layers))
+        uses.append(BlockUse(name=name, kind=kind, layers=layers, remarks=fused.remarks))
     return uses
 
 

@@ -1,0 +1,142 @@
+"""Attention of diffusers between codes: its input's in, the sum with a residual out.
+
+Queries, keys and values are views of what their product wrote; attention reads them as they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from tfq_bench_cuda.blocks.attend import Attend, attend
+from tfq_bench_cuda.blocks.fused import kernel_layer, needs
+from tfq_bench_cuda.blocks.projections import Projections
+from tfq_bench_cuda.kernels.norms import row_codes
+from tfq_bench_cuda.kernels.operands import Additions
+from tfq_bench_cuda.kernels.specs import Ending
+from tfq_bench_cuda.layers import CudaLinear
+
+__all__ = ["CrossAttention", "SelfAttention", "check_attention"]
+
+
+def check_attention(block: nn.Module, path: str) -> None:
+    """Nothing, when the `Attention` of a block at a path does what is computed here.
+
+    Raises:
+        Unfusable: another processor, norms of queries or keys, further inputs, or no kernels.
+    """
+    attn = cast(Any, block.get_submodule(path))
+    processor = type(attn.processor)
+    needs(
+        processor.__name__ == "AttnProcessor2_0" and processor.__module__.startswith("diffusers."),
+        f"attention '{path}' has the processor {processor.__name__}, expected AttnProcessor2_0",
+    )
+    for name in ("spatial_norm", "group_norm", "norm_q", "norm_k", "norm_cross"):
+        needs(getattr(attn, name) is None, f"attention '{path}' has a '{name}'")
+    needs(attn.added_kv_proj_dim is None, f"attention '{path}' has added keys and values")
+    needs(attn.inner_kv_dim == attn.inner_dim, f"attention '{path}' has fewer heads for keys")
+    needs(
+        not attn.residual_connection and attn.rescale_output_factor == 1.0,
+        f"attention '{path}' adds or scales after its output layer",
+    )
+    for name in ("to_q", "to_k", "to_v", "to_out.0"):
+        kernel_layer(block, f"{path}.{name}", CudaLinear)
+
+
+class _Attention:
+    """What self- and cross-attention share: heads, and the output layer with its residual.
+
+    Args:
+        attn: of which `check_attention` approves.
+        gated: whether the output is multiplied by a gate before the residual is added.
+    """
+
+    def __init__(self, attn: nn.Module, *, gated: bool) -> None:
+        self.attn = cast(Any, attn)
+        self.out = kernel_layer(attn, "to_out.0", CudaLinear)
+        dtype = self.out.runs.out
+        self.out.runs = Ending(gate=gated, residual=dtype, out=dtype)
+        self.attend: Attend = attend
+
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, images: int, mask: Tensor | None
+    ) -> Tensor:
+        """`[M, C]` of queries `[M, C]`, keys and values `[B * T, C]`."""
+        heads = self.attn.heads
+        q, k, v = (
+            y.view(images, -1, heads, y.shape[-1] // heads).transpose(1, 2) for y in (q, k, v)
+        )
+        if mask is not None:
+            mask = self.attn.prepare_attention_mask(mask, k.shape[2], images)
+            mask = mask.view(images, heads, -1, mask.shape[-1])
+        mixed = self.attend(q, k, v, mask).transpose(1, 2)
+        return mixed.reshape(mixed.shape[0] * mixed.shape[1], -1)
+
+    def _ended(self, mixed: Tensor, x: Tensor, gate: Tensor | None) -> Tensor:
+        """`x + gate * to_out(mixed)`, shape of x `[B, S, C]`."""
+        codes = row_codes(mixed, step=self.out.step.index, tables=self.out.tables)
+        additions = Additions(residual=x.view(-1, x.shape[-1]), gate=gate)
+        return self.out.product(codes, self.out.runs, additions).view(x.shape)
+
+
+class SelfAttention(_Attention):
+    """Attention of tokens among each other; see `_Attention`."""
+
+    def __init__(self, attn: nn.Module, *, gated: bool = False) -> None:
+        super().__init__(attn, gated=gated)
+        self.projections = Projections(
+            [kernel_layer(attn, f"to_{name}", CudaLinear) for name in "qkv"]
+        )
+        self.tables = self.projections.tables
+        self.layers = (*self.projections.layers, self.out)
+
+    def __call__(
+        self, codes: Sequence[Tensor], x: Tensor, mask: Tensor | None, gate: Tensor | None
+    ) -> Tensor:
+        """`x + gate * attention`, `[B, S, C]`.
+
+        Args:
+            codes: int8 of the input, for each of `tables`.
+            x: what is added. mask: as diffusers passes it.
+            gate: float32 `[B, C]`, when it was made `gated`.
+        """
+        q, k, v = self.projections(codes)
+        return self._ended(self._attended(q, k, v, len(x), mask), x, gate)
+
+
+class CrossAttention(_Attention):
+    """Attention to a text; see `_Attention`.
+
+    Attributes:
+        steady: whether keys and values are the same at every step.
+        held: keys and values `[B, T, C]` of the text, which are read in the place of computing
+            them at every step; `context.ContextCache` sets and fills them.
+    """
+
+    def __init__(self, attn: nn.Module) -> None:
+        super().__init__(attn, gated=False)
+        self.queries = Projections([kernel_layer(attn, "to_q", CudaLinear)])
+        self.text = Projections([kernel_layer(attn, f"to_{name}", CudaLinear) for name in "kv"])
+        self.tables = self.queries.tables
+        self.layers = (*self.queries.layers, *self.text.layers, self.out)
+        self.steady = all(layer.steady for layer in self.text.layers)
+        self.held: list[Tensor] | None = None
+
+    def keys_values(self, text: Tensor) -> list[Tensor]:
+        """Keys and values, each `[B, T, C]`, of a text `[B, T, C_text]`."""
+        rows = text.reshape(-1, text.shape[-1]).contiguous()
+        codes = row_codes(rows, step=self.out.step.index, tables=self.text.tables)
+        return [y.view(*text.shape[:2], -1) for y in self.text(codes)]
+
+    def __call__(
+        self, codes: Sequence[Tensor], x: Tensor, text: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """`x + attention`, `[B, S, C]`; arguments as those of `SelfAttention`."""
+        (q,) = self.queries(codes)
+        if self.held is not None and self.held[0].shape[:2] == text.shape[:2]:
+            k, v = self.held
+        else:
+            k, v = self.keys_values(text)
+        return self._ended(self._attended(q, k, v, len(x), mask), x, None)
