@@ -15,6 +15,7 @@ __all__ = ["BLOCKS", "BlockUse", "fuse"]
 
 BLOCKS: dict[str, str] = {
     "BasicTransformerBlock": "tfq_bench_cuda.blocks.ada_transformer:transformer_block",
+    "Transformer2DModel": "tfq_bench_cuda.blocks.transformer_2d:Transformer2D",
 }
 """Class name of a block of diffusers, and the fused pass for it, `module:class`.
 
