@@ -42,6 +42,7 @@ def swap_layers(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     change: Callable[[str, QuantizedLayer], QuantizedLayer] = lambda _, layer: layer,
     kernels: Any = None,
+    tiles: Any = None,
     device: str = "cpu",
     splits: Mapping[str, int] | None = None,
     **bits: int,
@@ -54,7 +55,8 @@ def swap_layers(
         change: makes another of a layer, by name.
         splits: the first input channel of a second part, by layer.
     """
-    chosen = {"tiles": lambda outputs, *_: replace(TILE, n=outputs)}  # names tell widths
+    # As wide as what comes out, so that names tell which product it is.
+    chosen = {"tiles": tiles or (lambda outputs, *_: replace(TILE, n=outputs))}
     modules = {
         name: module
         for name, module in block.named_modules()

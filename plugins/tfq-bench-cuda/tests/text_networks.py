@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from types import SimpleNamespace
 from typing import Any
@@ -218,7 +219,7 @@ def make_state(loaded: LoadedModel, *, wbits: int = 8, abits: int = 8) -> Quanti
         timesteps=TIMESTEPS,
         layers={
             name: quantized_layer(
-                name, modules[name].float().cpu(), *bounds, wbits=wbits, abits=abits
+                name, copy.deepcopy(modules[name]).float().cpu(), *bounds, wbits=wbits, abits=abits
             )
             for name, bounds in ranges.items()
         },
