@@ -81,6 +81,15 @@ class CudaLayer(nn.Module):
         """How each part's codes are made, for the calls of `kernels.norms`."""
         return [part.table for part in self._parts()]
 
+    @property
+    def steady(self) -> bool:
+        """Whether it quantizes alike at every step."""
+        return all(
+            bool((table == table[0]).all())
+            for part in self._parts()
+            for table in (part.scale, part.zero_point)
+        )
+
     def kernel_of(self, ending: Ending) -> str:
         """The name of what runs when its product ends so."""
         if ending not in self._names:

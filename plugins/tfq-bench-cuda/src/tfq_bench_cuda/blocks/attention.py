@@ -1,106 +1,142 @@
-"""`Attention` as convolutional U-Nets use it: of all pixels of an image, normalized before."""
+"""Attention of diffusers between codes: its input's in, the sum with a residual out.
+
+Queries, keys and values are views of what their product wrote; attention reads them as they lie.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from tfq_bench_cuda.blocks.fused import FusedBlock, Unfusable, kernel_layer
-from tfq_bench_cuda.blocks.joined import Joined, same_codes
-from tfq_bench_cuda.blocks.pixels import as_images, as_pixels, group_norm, norm_codes
+from tfq_bench_cuda.blocks.attend import Attend, attend
+from tfq_bench_cuda.blocks.fused import kernel_layer, needs
+from tfq_bench_cuda.blocks.projections import Projections
 from tfq_bench_cuda.kernels.norms import row_codes
 from tfq_bench_cuda.kernels.operands import Additions
 from tfq_bench_cuda.kernels.specs import Ending
 from tfq_bench_cuda.layers import CudaLinear
-from tfq_bench_cuda.parts import dtype_name
 
-__all__ = ["FusedAttention"]
-
-_STANDARD = ("AttnProcessor", "AttnProcessor2_0")
-"""diffusers' own processors of one product of queries and keys; they differ in speed only."""
+__all__ = ["CrossAttention", "SelfAttention", "check_attention"]
 
 
-class FusedAttention(FusedBlock):
-    """The norm ends in codes, queries, keys and values are one product, the residual in the last.
+def check_attention(block: nn.Module, path: str) -> None:
+    """Nothing, when the `Attention` of a block at a path does what is computed here.
 
     Raises:
-        Unfusable: the attention is another than a plain one of the pixels among themselves, its
-            own products are quantized, or a projection has no kernel.
+        Unfusable: another processor, norms of queries or keys, further inputs, or no kernels.
+    """
+    attn = cast(Any, block.get_submodule(path))
+    processor = type(attn.processor)
+    needs(
+        processor.__name__ == "AttnProcessor2_0" and processor.__module__.startswith("diffusers."),
+        f"attention '{path}' has the processor {processor.__name__}, expected AttnProcessor2_0",
+    )
+    for name in ("spatial_norm", "group_norm", "norm_q", "norm_k", "norm_cross"):
+        needs(getattr(attn, name) is None, f"attention '{path}' has a '{name}'")
+    needs(attn.added_kv_proj_dim is None, f"attention '{path}' has added keys and values")
+    needs(attn.inner_kv_dim == attn.inner_dim, f"attention '{path}' has fewer heads for keys")
+    needs(
+        not attn.residual_connection and attn.rescale_output_factor == 1.0,
+        f"attention '{path}' adds or scales after its output layer",
+    )
+    for name in ("to_q", "to_k", "to_v", "to_out.0"):
+        kernel_layer(block, f"{path}.{name}", CudaLinear)
+
+
+class _Attention:
+    """What self- and cross-attention share: heads, and the output layer with its residual.
+
+    Args:
+        attn: of which `check_attention` approves.
+        gated: whether the output is multiplied by a gate before the residual is added.
     """
 
-    def __init__(self, name: str, block: Any) -> None:
-        _refuse(block)
-        self.norm = group_norm(block, "group_norm")
-        self.inputs = [kernel_layer(block, f"to_{which}", CudaLinear) for which in "qkv"]
-        self.output = kernel_layer(block, "to_out.0", CudaLinear)
-        super().__init__(name, block, [*self.inputs, self.output])
-        self.heads: int = block.heads
-        self.adds = bool(block.residual_connection)
-        self.joined = Joined(self.inputs) if same_codes(self.inputs) else None
-        self.output.runs = self._last(self.output.runs.out)
+    def __init__(self, attn: nn.Module, *, gated: bool) -> None:
+        self.attn = cast(Any, attn)
+        self.out = kernel_layer(attn, "to_out.0", CudaLinear)
+        dtype = self.out.runs.out
+        self.out.runs = Ending(gate=gated, residual=dtype, out=dtype)
+        self.attend: Attend = attend
 
-    def fused(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **kwargs: Any,
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, images: int, mask: Tensor | None
     ) -> Tensor:
-        """What came in, `[B, C, H, W]` (channels last in memory) or `[B, P, C]`.
-
-        Other tokens to attend to, or a mask, go layer by layer.
-        """
-        if encoder_hidden_states is not None or attention_mask is not None:
-            single: Tensor = self._single(
-                hidden_states, encoder_hidden_states, attention_mask, **kwargs
-            )
-            return single
-        images = hidden_states.dim() == 4
-        x = as_pixels(hidden_states) if images else hidden_states.contiguous()
-        dtype = dtype_name(x.dtype)
-        query, key, value = (part.transpose(1, 2) for part in self._projected(x, dtype))
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        codes = row_codes(
-            mixed.flatten(0, 1), step=self.output.step.index, tables=self.output.tables
+        """`[M, C]` of queries `[M, C]`, keys and values `[B * T, C]`."""
+        heads = self.attn.heads
+        q, k, v = (
+            y.view(images, -1, heads, y.shape[-1] // heads).transpose(1, 2) for y in (q, k, v)
         )
-        residual = Additions(residual=x.flatten(0, 1) if self.adds else None)
-        y = self.output.product(codes, self._last(dtype), residual)
-        if images:
-            return as_images(y, (hidden_states.shape[2], hidden_states.shape[3]))
-        return y.view(*x.shape[:2], -1)
+        if mask is not None:
+            mask = self.attn.prepare_attention_mask(mask, k.shape[2], images)
+            mask = mask.view(images, heads, -1, mask.shape[-1])
+        mixed = self.attend(q, k, v, mask).transpose(1, 2)
+        return mixed.reshape(mixed.shape[0] * mixed.shape[1], -1)
 
-    def _projected(self, x: Tensor, dtype: str) -> tuple[Tensor, ...]:
-        """Queries, keys and values, `[B, P, heads, D]`; of one product they are views."""
-        read = self.inputs if self.joined is None else self.inputs[:1]
-        codes = norm_codes(self.norm, x, read, silu=False)
-        ending = Ending(out=dtype)
-        shape = (*x.shape[:2], self.heads, -1)
-        if self.joined is None:
-            products = zip(self.inputs, codes, strict=True)
-            return tuple(layer.product(code, ending).view(shape) for layer, code in products)
-        together = self.joined.product(codes[0][0].flatten(0, 1), ending)
-        return torch.unbind(together.view(*x.shape[:2], 3, self.heads, -1), 2)
-
-    def _last(self, dtype: str) -> Ending:
-        return Ending(residual=dtype if self.adds else "", out=dtype)
+    def _ended(self, mixed: Tensor, x: Tensor, gate: Tensor | None) -> Tensor:
+        """`x + gate * to_out(mixed)`, shape of x `[B, S, C]`."""
+        codes = row_codes(mixed, step=self.out.step.index, tables=self.out.tables)
+        additions = Additions(residual=x.view(-1, x.shape[-1]), gate=gate)
+        return self.out.product(codes, self.out.runs, additions).view(x.shape)
 
 
-def _refuse(block: Any) -> None:
-    """Nothing, when the block is built as the pass computes it."""
-    processor = type(block.processor)
-    if processor.__name__ not in _STANDARD or not processor.__module__.startswith("diffusers."):
-        raise Unfusable(f"computed by {processor.__name__}, not by a standard processor")
-    if block.group_norm is None:
-        raise Unfusable("has no group norm before it")
-    for part in ("spatial_norm", "norm_q", "norm_k", "add_k_proj"):
-        if getattr(block, part) is not None:
-            raise Unfusable(f"has '{part}', of which the pass knows nothing")
-    if block.is_cross_attention or block.inner_kv_dim != block.inner_dim:
-        raise Unfusable("its keys and values are not those of its own pixels, one per query")
-    if not block.scale_qk or block.rescale_output_factor != 1:
-        raise Unfusable("scales its output, or does not scale its queries")
-    if block.to_out[1].training and block.to_out[1].p > 0:
-        raise Unfusable("drops values out, as a network in training does")
+class SelfAttention(_Attention):
+    """Attention of tokens among each other; see `_Attention`."""
+
+    def __init__(self, attn: nn.Module, *, gated: bool = False) -> None:
+        super().__init__(attn, gated=gated)
+        self.projections = Projections(
+            [kernel_layer(attn, f"to_{name}", CudaLinear) for name in "qkv"]
+        )
+        self.tables = self.projections.tables
+        self.layers = (*self.projections.layers, self.out)
+
+    def __call__(
+        self, codes: Sequence[Tensor], x: Tensor, mask: Tensor | None, gate: Tensor | None
+    ) -> Tensor:
+        """`x + gate * attention`, `[B, S, C]`.
+
+        Args:
+            codes: int8 of the input, for each of `tables`.
+            x: what is added. mask: as diffusers passes it.
+            gate: float32 `[B, C]`, when it was made `gated`.
+        """
+        q, k, v = self.projections(codes)
+        return self._ended(self._attended(q, k, v, len(x), mask), x, gate)
+
+
+class CrossAttention(_Attention):
+    """Attention to a text; see `_Attention`.
+
+    Attributes:
+        steady: whether keys and values are the same at every step.
+        held: keys and values `[B, T, C]` of the text, which are read in the place of computing
+            them at every step; `context.ContextCache` sets and fills them.
+    """
+
+    def __init__(self, attn: nn.Module) -> None:
+        super().__init__(attn, gated=False)
+        self.queries = Projections([kernel_layer(attn, "to_q", CudaLinear)])
+        self.text = Projections([kernel_layer(attn, f"to_{name}", CudaLinear) for name in "kv"])
+        self.tables = self.queries.tables
+        self.layers = (*self.queries.layers, *self.text.layers, self.out)
+        self.steady = all(layer.steady for layer in self.text.layers)
+        self.held: list[Tensor] | None = None
+
+    def keys_values(self, text: Tensor) -> list[Tensor]:
+        """Keys and values, each `[B, T, C]`, of a text `[B, T, C_text]`."""
+        rows = text.reshape(-1, text.shape[-1]).contiguous()
+        codes = row_codes(rows, step=self.out.step.index, tables=self.text.tables)
+        return [y.view(*text.shape[:2], -1) for y in self.text(codes)]
+
+    def __call__(
+        self, codes: Sequence[Tensor], x: Tensor, text: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """`x + attention`, `[B, S, C]`; arguments as those of `SelfAttention`."""
+        (q,) = self.queries(codes)
+        if self.held is not None and self.held[0].shape[:2] == text.shape[:2]:
+            k, v = self.held
+        else:
+            k, v = self.keys_values(text)
+        return self._ended(self._attended(q, k, v, len(x), mask), x, None)

@@ -14,9 +14,11 @@ from tfq_bench_cuda.layers import CudaLayer
 __all__ = ["BLOCKS", "BlockUse", "fuse"]
 
 BLOCKS: dict[str, str] = {
-    "Attention": "tfq_bench_cuda.blocks.attention:FusedAttention",
+    "Attention": "tfq_bench_cuda.blocks.pixel_attention:FusedAttention",
+    "BasicTransformerBlock": "tfq_bench_cuda.blocks.ada_transformer:transformer_block",
     "Downsample2D": "tfq_bench_cuda.blocks.resample:FusedDownsample",
     "ResnetBlock2D": "tfq_bench_cuda.blocks.resnet:FusedResnet",
+    "Transformer2DModel": "tfq_bench_cuda.blocks.transformer_2d:Transformer2D",
     "Upsample2D": "tfq_bench_cuda.blocks.resample:FusedUpsample",
 }
 """Class name of a block of diffusers, and the fused pass for it, `module:class`.
@@ -31,12 +33,14 @@ class BlockUse:
     Args:
         kind: its class. layers: names of the quantized layers that its pass runs.
         reason: why it is not fused; None when it is.
+        remarks: what its pass could not do.
     """
 
     name: str
     kind: str
     layers: tuple[str, ...]
     reason: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def fuse(network: nn.Module) -> list[BlockUse]:
@@ -64,7 +68,7 @@ def fuse(network: nn.Module) -> list[BlockUse]:
         fused.install()
         layers = tuple(names[layer] for layer in fused.layers)
         taken.update(layers)
-        uses.append(BlockUse(name=name, kind=kind, layers=layers))
+        uses.append(BlockUse(name=name, kind=kind, layers=layers, remarks=fused.remarks))
     return uses
 
 

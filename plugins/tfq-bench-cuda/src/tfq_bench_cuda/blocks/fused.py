@@ -19,7 +19,7 @@ from tfq_bench.api import LoweringError
 if TYPE_CHECKING:
     from tfq_bench_cuda.layers import CudaLayer
 
-__all__ = ["LIMIT", "FusedBlock", "Unfusable", "kernel_layer"]
+__all__ = ["LIMIT", "FusedBlock", "Unfusable", "kernel_layer", "needs"]
 
 _Kind = TypeVar("_Kind", bound="CudaLayer")
 
@@ -40,9 +40,14 @@ class FusedBlock:
         block: a module of diffusers whose quantized layers are `CudaLayer`s already.
         layers: those that the pass runs, without those of blocks inside it.
 
+    Attributes:
+        remarks: sentences for the record: what it could not do.
+
     Raises:
         Unfusable: by subclasses, when the block is built in a way that the pass does not know.
     """
+
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, name: str, block: nn.Module, layers: Sequence[CudaLayer]) -> None:
         self.name, self.block, self.layers = name, block, tuple(layers)
@@ -93,6 +98,12 @@ def kernel_layer(block: nn.Module, name: str, kind: type[_Kind]) -> _Kind:
     if not isinstance(layer, kind):
         raise Unfusable(f"layer '{name}' has no int8 kernel, it is a {type(layer).__name__}")
     return layer
+
+
+def needs(holds: bool, reason: str) -> None:
+    """Nothing when a condition holds, else `Unfusable` with the reason."""
+    if not holds:
+        raise Unfusable(reason)
 
 
 def _tensor(output: Any) -> Tensor:
