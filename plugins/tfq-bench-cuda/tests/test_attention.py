@@ -242,7 +242,14 @@ def compiled(blocks, capability, *, channels=64, pv8=False, codes=False, even=Tr
     from tfq_bench_cuda.kernels.attention_programs import attend as program
 
     constants: dict[str, Any] = {"D": channels, "WIDTH": attention.width(channels)}
-    constants |= {"M": blocks.queries, "N": blocks.keys, "QK8": True, "PV8": pv8, "EVEN": even}
+    constants |= {
+        "M": blocks.queries,
+        "N": blocks.keys,
+        "UNIT": 8,
+        "QK8": True,
+        "PV8": pv8,
+        "EVEN": even,
+    }
     constants |= {"BOUNDS": not pv8, "CUBIC": blocks.cubic, "LAST": 255 * codes, "STEPS": True}
     types = {"q": "*bf16", "k": "*i8", "k_scale": "*fp32", "k_norm": "*fp32", "v_scale": "*fp32"}
     types |= {"v": "*fp8e4nv" if pv8 else "*bf16", "out": "*i8" if codes else "*bf16"}
@@ -283,3 +290,72 @@ def test_compiled_programs_multiply_8_bit_codes_on_tensor_cores(capability, opti
     blocks = choose_blocks(options.get("channels", 64))
     program = compiled(blocks, capability, **options)
     assert expected <= products(program.asm["ptx"])
+
+
+def on_gpu(*shape, **options):
+    """The operands on the GPU."""
+    return tuple(x.cuda() for x in operands(*shape, **options))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("shape", "options", "most"),
+    [
+        ((2, 10, 4096, 4096, 64), {}, 0.02),
+        ((2, 20, 1024, 77, 64), {}, 0.015),
+        ((2, 16, 256, 256, 72), {}, 0.015),
+        ((1, 3, 100, 1000, 64), {"qk": "bf16"}, 0.004),
+        ((1, 3, 100, 1000, 64), {"pv": "fp8"}, 0.05),
+        *(((2, 3, 130, 200, channels), {}, 0.015) for channels in (32, 40, 80, 96, 128, 160)),
+        *(((2, 3, 130, 200, channels), {"pv": "fp8"}, 0.05) for channels in (40, 72, 128, 160)),
+    ],
+)
+def test_attention_on_the_gpu(shape, options, most):
+    """Against float64, and twice the same bits."""
+    q, k, v = on_gpu(*shape)
+    found = attention8(q, k, v, **options)
+    assert found.transpose(1, 2).is_contiguous()
+    assert torch.equal(found, attention8(q, k, v, **options))
+    for head in range(shape[1]):
+        one = slice(head, head + 1)
+        assert error(found[:, one], exact(q[:, one], k[:, one], v[:, one])) < most
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "peak"), [(torch.float16, 1.0), (torch.bfloat16, 12.0)])
+def test_attention_on_the_gpu_is_that_of_the_reference(dtype, peak):
+    """Other orders of sums, and `p` in 16 bit; large logits, whose maximum is followed."""
+    q, k, v = on_gpu(2, 4, 256, 300, 64, dtype=dtype, peak=peak)
+    found = attention8(q, k, v)
+    expected = attention8(q.cpu(), k.cpu(), v.cpu())
+    assert error(found, expected) < 0.004
+
+
+@pytest.mark.gpu
+def test_cubic_exponentials_are_near_enough():
+    """They err by less than rounding p to bfloat16 does."""
+    q, k, v = on_gpu(1, 2, 256, 256, 64)
+    cubic = Blocks(queries=64, keys=128, warps=4, stages=2, cubic=True)
+    assert error(attention8(q, k, v, blocks=cubic), exact(q, k, v)) < 0.015
+
+
+@pytest.mark.gpu
+def test_captured_attention_follows_the_step_and_its_input():
+    """A graph of both launches, replayed at another step with other operands, writes its codes."""
+    codes, step = table(128), torch.tensor([0], device="cuda")
+    names = ("inverse", "zero_point")
+    on_device = {name: getattr(codes, name).cuda() for name in names}
+    codes = table(128, **on_device)
+    q, k, v = on_gpu(1, 2, 256, 256, 64)
+    attention8(q, k, v, codes=codes, step=step)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = attention8(q, k, v, codes=codes, step=step)
+    for x in (q, k, v):
+        x.copy_(x.flip(2) * 0.5)
+    step.fill_(2)
+    graph.replay()
+    assert torch.equal(captured, attention8(q, k, v, codes=codes, step=step))
+    expected = codes_of(exact(q, k, v).float(), codes, step)
+    assert (captured.int() - expected.int()).abs().max() <= 3

@@ -105,11 +105,12 @@ def prepare_keys(
         length=length,
         block=blocks.keys,
     )
+    unit = _unit(k, v)
     _programs().quantize_keys[(count, batch * heads)](
         k,
-        *k.stride()[:3],
+        *_strides(k, unit),
         v,
-        *v.stride()[:3],
+        *_strides(v, unit),
         keys.k,
         keys.k_scale,
         keys.k_norm,
@@ -121,6 +122,7 @@ def prepare_keys(
         D=channels,
         WIDTH=width(channels),
         BLOCK=blocks.keys,
+        UNIT=unit,
         SAMPLE=SAMPLE,
         VALUES=pv == "fp8",
         num_warps=4,
@@ -156,19 +158,19 @@ def attend(
         make = q.new_empty if padded(codes.channels) == codes.channels else q.new_zeros
         out = make(batch, queries, padded(codes.channels), dtype=torch.int8)
     scale = channels**-0.5 if scale is None else scale
+    unit = _unit(q, keys.k, keys.v)
     _programs().attend[(-(-queries // blocks.queries), batch * heads)](
         q,
-        *q.stride()[:3],
+        *_strides(q, unit),
         keys.k,
-        *keys.k.stride()[:3],
+        *_strides(keys.k, unit),
         keys.k_scale,
         keys.k_norm,
         keys.v,
-        *keys.v.stride()[:3],
+        *_strides(keys.v, unit),
         keys.v_scale,
         out,
         out.stride(0),
-        channels,
         out.stride(1),
         codes.inverse if codes else None,
         codes.zero_point if codes else None,
@@ -182,6 +184,7 @@ def attend(
         WIDTH=width(channels),
         M=blocks.queries,
         N=blocks.keys,
+        UNIT=unit,
         QK8=qk8,
         PV8=pv8,
         EVEN=keys.length % keys.block == 0,
@@ -199,6 +202,15 @@ def _programs() -> ModuleType:
     from tfq_bench_cuda.kernels import attention_programs
 
     return attention_programs
+
+
+def _unit(*operands: Tensor) -> int:
+    """What divides all strides: 8 values of 16 bit are one load of 16 bytes."""
+    return 8 if all(size % 8 == 0 for x in operands for size in x.stride()[:3]) else 1
+
+
+def _strides(x: Tensor, unit: int) -> list[int]:
+    return [size // unit for size in x.stride()[:3]]
 
 
 def _check_pair(q: Tensor, k: Tensor, v: Tensor, channels: int) -> None:

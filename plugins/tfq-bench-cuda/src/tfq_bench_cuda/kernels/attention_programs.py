@@ -98,7 +98,7 @@ def _permuted(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     return tl.reshape(tl.permute(groups, (0, 1, 3, 2, 4)), (ROWS, COLUMNS))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "length", "padded"])
 def quantize_keys(
     k,
     k_batch,
@@ -119,6 +119,7 @@ def quantize_keys(
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
+    UNIT: tl.constexpr,
     SAMPLE: tl.constexpr,
     VALUES: tl.constexpr,
 ):
@@ -129,6 +130,7 @@ def quantize_keys(
 
     Args:
         padded: `length` rounded up to a multiple of BLOCK.
+        UNIT: what the strides of k and v are given in, so that their alignment is known.
         VALUES: whether e4m3 of v, `[WIDTH, BLOCK]` with permuted tokens, and its scale come too.
     """
     block = tl.program_id(0)
@@ -138,7 +140,9 @@ def quantize_keys(
     channel = tl.arange(0, WIDTH)
     token = block * BLOCK + tl.arange(0, BLOCK)
     inside = (token < length)[:, None] & (channel < D)[None, :]
-    k += batch * k_batch + head * k_head
+    k += (batch * k_batch + head * k_head) * UNIT
+    k_token *= UNIT
+    v_token *= UNIT
 
     drawn = tl.arange(0, SAMPLE)
     step = (length // SAMPLE) | 1
@@ -158,7 +162,7 @@ def quantize_keys(
     tl.store(k_norm + place, norm * (amax / 127.0))
 
     if VALUES:
-        v += batch * v_batch + head * v_head
+        v += (batch * v_batch + head * v_head) * UNIT
         y = tl.load(v + token[:, None] * v_token + channel[None, :], mask=inside, other=0.0)
         y = y.to(tl.float32)
         amax = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), _FLOOR)
@@ -242,7 +246,7 @@ def _block(
     return m, mass, unit, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "queries", "length", "blocks"])
 def attend(
     q,
     q_batch,
@@ -261,7 +265,6 @@ def attend(
     v_scale,
     out,
     out_batch,
-    out_head,
     out_token,
     inverse,
     zero_point,
@@ -275,6 +278,7 @@ def attend(
     WIDTH: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
+    UNIT: tl.constexpr,
     QK8: tl.constexpr,
     PV8: tl.constexpr,
     EVEN: tl.constexpr,
@@ -288,6 +292,7 @@ def attend(
     Args:
         scale: of the logits, times log2(e).
         D, WIDTH: channels of a head, and the power of two that they are padded to.
+        UNIT: what the strides of q, k and v are given in, so that their alignment is known.
         QK8, PV8: whether the first and the second product take the 8-bit operands.
         EVEN: whether `length` is a multiple of N.
         BOUNDS: whether to look for blocks of queries that need no maximum.
@@ -300,15 +305,18 @@ def attend(
     channel = tl.arange(0, WIDTH)
     row = tl.program_id(0) * M + tl.arange(0, M)
     inside = (row < queries)[:, None] & (channel < D)[None, :]
-    k += batch * k_batch + head * k_head
-    v += batch * v_batch + head * v_head
+    q += (batch * q_batch + head * q_head) * UNIT
+    k += (batch * k_batch + head * k_head) * UNIT
+    v += (batch * v_batch + head * v_head) * UNIT
+    q_token *= UNIT
+    k_token *= UNIT
+    v_token *= UNIT
     if QK8:
         k_scale += pair * blocks
         k_norm += pair * blocks
     if PV8:
         v_scale += pair * blocks
 
-    q += batch * q_batch + head * q_head
     x = tl.load(q + row[:, None] * q_token + channel[None, :], mask=inside, other=0.0)
     factor = tl.full((M,), 1.0, tl.float32) * scale
     if QK8:
@@ -348,7 +356,7 @@ def attend(
         at = tl.load(step) if STEPS else 0
         code = _round(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
         y = tl.minimum(tl.maximum(code, 0.0), LAST) - 128.0
-    out += batch * out_batch + head * out_head
+    out += batch * out_batch + head * D
     tl.store(
         out + row[:, None] * out_token + channel[None, :], y.to(out.dtype.element_ty), mask=inside
     )
