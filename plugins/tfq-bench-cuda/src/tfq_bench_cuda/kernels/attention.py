@@ -57,7 +57,7 @@ def attention8(
     Args:
         q: bfloat16 or float16 `[B, H, S, D]`. k, v: same dtype, `[B, H, L, D]`. D is one of
             `CHANNELS` and has stride 1; the other strides are free.
-        scale: of the logits, 1 / sqrt(D) if None.
+        scale: of the logits, above 0; 1 / sqrt(D) if None.
         qk: `int8`, or `bf16`: the product takes queries and keys as they are.
         pv: `bf16`: the product takes the values as they are; `fp8`: e4m3, from capability 8.9.
         codes: of the layer that reads the result. Then the result is int8 `[B, S, padded(H * D)]`:
@@ -68,7 +68,7 @@ def attention8(
     Raises:
         ValueError: for other shapes, dtypes, layouts and names.
     """
-    blocks = blocks or choose_blocks(q.shape[-1])
+    blocks = blocks or choose_blocks(q.shape[-1], k.shape[2])
     if q.device.type == "cpu":
         return _on_cpu(q, k, v, scale, qk, pv, codes, step, blocks)
     keys = prepare_keys(k, v, qk=qk, pv=pv, blocks=blocks)
@@ -81,7 +81,7 @@ def prepare_keys(
     """What `attend` takes; `attention8` describes the arguments. One launch, none for 16 bit."""
     check_keys(k, v, qk, pv)
     batch, heads, length, channels = k.shape
-    blocks = blocks or choose_blocks(channels)
+    blocks = blocks or choose_blocks(channels, length)
     plain = Keys(
         k=k, k_scale=None, k_norm=None, v=v, v_scale=None, length=length, block=blocks.keys
     )
@@ -142,8 +142,9 @@ def attend(
     """Attention of queries to prepared keys; arguments and result are those of `attention8`."""
     check_operand("q", q)
     batch, heads, queries, channels = q.shape
-    blocks = blocks or choose_blocks(channels)
+    blocks = blocks or choose_blocks(channels, keys.length)
     qk8, pv8 = keys.k_scale is not None, keys.v_scale is not None
+    scale = _scale(scale, channels)
     _check_pair(q, keys.k, keys.v if not pv8 else q, width(channels) if qk8 else channels)
     if keys.block != blocks.keys:
         raise ValueError(
@@ -157,7 +158,6 @@ def attend(
         # The kernel writes no padding.
         make = q.new_empty if padded(codes.channels) == codes.channels else q.new_zeros
         out = make(batch, queries, padded(codes.channels), dtype=torch.int8)
-    scale = channels**-0.5 if scale is None else scale
     unit = _unit(q, keys.k, keys.v)
     _programs().attend[(-(-queries // blocks.queries), batch * heads)](
         q,
@@ -169,6 +169,7 @@ def attend(
         keys.v,
         *_strides(keys.v, unit),
         keys.v_scale,
+        q.new_empty(batch, heads, queries, width(channels), dtype=torch.int8) if qk8 else None,
         out,
         out.stride(0),
         out.stride(1),
@@ -188,7 +189,7 @@ def attend(
         QK8=qk8,
         PV8=pv8,
         EVEN=keys.length % keys.block == 0,
-        BOUNDS=qk8 and not pv8 and q.dtype == torch.bfloat16 and scale > 0,
+        BOUNDS=qk8 and not pv8 and q.dtype == torch.bfloat16,
         CUBIC=blocks.cubic,
         LAST=2**codes.bits - 1 if codes else 0,
         STEPS=len(codes.inverse) > 1 if codes else False,
@@ -211,6 +212,12 @@ def _unit(*operands: Tensor) -> int:
 
 def _strides(x: Tensor, unit: int) -> list[int]:
     return [size // unit for size in x.stride()[:3]]
+
+
+def _scale(scale: float | None, channels: int) -> float:
+    if scale is not None and not scale > 0:
+        raise ValueError(f"attention8: scale is expected above 0, found {scale}.")
+    return channels**-0.5 if scale is None else scale
 
 
 def _check_pair(q: Tensor, k: Tensor, v: Tensor, channels: int) -> None:
@@ -236,7 +243,7 @@ def _on_cpu(
     check_operand("q", q)
     check_keys(k, v, qk, pv)
     _check_pair(q, k, v, q.shape[-1])
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = _scale(scale, q.shape[-1])
     x = attention_reference.attention(q, k, v, scale=scale, qk=qk, pv=pv, block=blocks.keys)
     if codes is None:
         return x.transpose(1, 2).to(q.dtype).contiguous().transpose(1, 2)

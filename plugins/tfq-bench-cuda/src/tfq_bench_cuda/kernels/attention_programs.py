@@ -263,6 +263,7 @@ def attend(
     v_head,
     v_token,
     v_scale,
+    q8,
     out,
     out_batch,
     out_token,
@@ -294,6 +295,7 @@ def attend(
         D, WIDTH: channels of a head, and the power of two that they are padded to.
         UNIT: what the strides of q, k and v are given in, so that their alignment is known.
         QK8, PV8: whether the first and the second product take the 8-bit operands.
+        q8: int8 `[B, H, queries, WIDTH]`, room for the queries' codes.
         EVEN: whether `length` is a multiple of N.
         BOUNDS: whether to look for blocks of queries that need no maximum.
         LAST: 0: `out` is in the queries' dtype. Else int8: codes up to LAST, less 128.
@@ -324,7 +326,12 @@ def attend(
         amax = tl.maximum(tl.max(tl.abs(y), 1), _FLOOR)
         y = _round(y * (127.0 / amax)[:, None])
         factor = amax / 127.0 * scale
-        x = y.to(tl.int8)
+        # Triton keeps a computed operand in registers, and then the assembler makes every product
+        # wait for the last; a loaded one lies in shared memory. So the codes go through L2.
+        place = q8 + (pair * queries + row[:, None]) * WIDTH + channel[None, :]
+        tl.store(place, y.to(tl.int8), mask=(row < queries)[:, None])
+        tl.debug_barrier()
+        x = tl.load(place, mask=(row < queries)[:, None], other=0)
 
     m = tl.full((M,), float("-inf"), tl.float32)
     mass = tl.zeros((M,), tl.float32)

@@ -69,12 +69,19 @@ class Keys:
     block: int
 
 
-def choose_blocks(channels: int) -> Blocks:
-    """Measured on an H100 at 64 channels; what is wider must fit into the registers."""
+def choose_blocks(channels: int, length: int) -> Blocks:
+    """For heads of that many channels and keys.
+
+    Every thread block reads all keys and values of a head from L2, the limit with 64 queries.
+    With 128 and 4 warps the registers of a multiprocessor hold two thread blocks, one of which
+    multiplies while the other exponentiates.
+    """
     if channels <= 64:
-        return Blocks(queries=64, keys=128, warps=4, stages=2)
+        if length <= 128:
+            return Blocks(queries=64, keys=128, warps=4, stages=2)
+        return Blocks(queries=128, keys=64, warps=4, stages=3)
     if channels <= 128:
-        return Blocks(queries=64, keys=64, warps=4, stages=2)
+        return Blocks(queries=128, keys=64, warps=8, stages=2)
     return Blocks(queries=64, keys=32, warps=4, stages=2)
 
 
