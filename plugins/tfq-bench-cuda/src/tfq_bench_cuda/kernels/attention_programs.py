@@ -1,0 +1,369 @@
+"""Attention on 8-bit tensor cores in Triton: one program for keys and values, one that attends.
+
+    m     running maximum of a row's logits, all to base 2     p     exp2(logit - m)
+    mass  running sum of p                                     r     exp2(old m - new m)
+
+After SageAttention (Zhang et al., arXiv:2410.02367, equations 4 and 5; 2411.10958). Softmax does
+not change when the same vector is taken off every key; without what the keys have in common they
+fit into 8 bits. A row of queries has a scale of its own, a block of keys has one: both end in the
+factor that turns a sum into a logit. An element then costs a conversion, a multiply-add, an `exp2`,
+an addition, half a conversion, and a maximum. At 64 channels this limits a Hopper card: its
+schedulers issue one instruction a clock and `exp2` every eighth, while the products run beside.
+
+**No maximum where none is needed** (after FlashDecoding++, arXiv:2311.01282): |q||k| bounds a
+logit. Where the largest bound of a block of queries is so small that no `p` can leave float32, m is
+constant and neither maximum nor correction is computed. Each thread block decides that.
+
+Imports Triton, so only `tfq_bench_cuda.kernels.attention` imports this, when it launches.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202, RET505, SIM108 (Triton's operands have no annotations)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["attend", "quantize_keys"]
+
+_FLOOR: tl.constexpr = tl.constexpr(1e-20)
+"""Smallest `amax`: a row or block of zeros has a finite inverse."""
+
+_HALF_EVEN: tl.constexpr = tl.constexpr(12582912.0)
+"""1.5 * 2^23: adding it leaves no fraction bits, so float32 rounds half to even."""
+
+_P_BITS: tl.constexpr = tl.constexpr(8.0)
+"""p reaches 2^8 before it becomes e4m3, whose largest value is 448 and smallest 2^-9."""
+
+_BOUND: tl.constexpr = tl.constexpr(90.0)
+_HIGHEST: tl.constexpr = tl.constexpr(60.0)
+"""With |logit| <= bound <= 90, p = exp2(logit - bound + 60) lies in [2^-120, 2^60]: normal in
+float32 and bfloat16, and far from overflow when it is summed over tokens."""
+
+
+@triton.jit
+def _round(x):
+    """Half to even, for |x| < 2^22; what is larger stays about as large."""
+    return (x + _HALF_EVEN) - _HALF_EVEN
+
+
+@triton.jit
+def _exp2(x, CUBIC: tl.constexpr):
+    """2^x of x <= 60 in float32; CUBIC: a quarter of the elements by a polynomial.
+
+    It (minimax, relative error 7.5e-5) runs on the units that multiply and add, beside those for
+    `exp2`, as in FlashAttention-4. The interpreter has no assembly, so only a GPU can run it.
+    """
+    if not CUBIC:
+        return tl.exp2(x)
+    else:
+        return tl.inline_asm_elementwise(
+            """
+            {
+            .reg .f32 x, n, f, p;
+            .reg .b32 i, j;
+            max.ftz.f32 x, $7, 0fC2FC0000;
+            add.rn.ftz.f32 n, x, 0f4B400000;
+            sub.rn.ftz.f32 f, n, 0f4B400000;
+            sub.rn.ftz.f32 f, x, f;
+            fma.rn.ftz.f32 p, f, 0f3D61FBB0, 0f3E786F0E;
+            fma.rn.ftz.f32 p, p, f, 0f3F31798D;
+            fma.rn.ftz.f32 p, p, f, 0f3F7FFB49;
+            mov.b32 i, n;
+            mov.b32 j, p;
+            shl.b32 i, i, 23;
+            add.s32 j, i, j;
+            mov.b32 $3, j;
+            ex2.approx.ftz.f32 $0, $4;
+            ex2.approx.ftz.f32 $1, $5;
+            ex2.approx.ftz.f32 $2, $6;
+            }
+            """,
+            "=&f,=&f,=&f,=&f,f,f,f,f",
+            [x],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=4,
+        )
+
+
+@triton.jit
+def _permuted(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """`[ROWS, COLUMNS]` with each 16 columns (j, lane, i) of sizes (2, 4, 2) as (lane, j, i).
+
+    A thread then owns those columns of `p` that it must hand to an 8-bit product: no data moves.
+    The tokens of the 8-bit values are permuted in the same way, so the product is the same.
+    """
+    groups = tl.reshape(x, (ROWS, COLUMNS // 16, 2, 4, 2))
+    return tl.reshape(tl.permute(groups, (0, 1, 3, 2, 4)), (ROWS, COLUMNS))
+
+
+@triton.jit(do_not_specialize=["heads", "length", "padded"])
+def quantize_keys(
+    k,
+    k_batch,
+    k_head,
+    k_token,
+    v,
+    v_batch,
+    v_head,
+    v_token,
+    k8,
+    k_scale,
+    k_norm,
+    v8,
+    v_scale,
+    heads,
+    length,
+    padded,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    UNIT: tl.constexpr,
+    SAMPLE: tl.constexpr,
+    VALUES: tl.constexpr,
+):
+    """One block of keys of one head: codes `[BLOCK, WIDTH]` of `k - mean`, scale, largest norm.
+
+    The mean is that of SAMPLE tokens, spread over the head by an odd step: any vector is allowed,
+    and every block must take the same one.
+
+    Args:
+        padded: `length` rounded up to a multiple of BLOCK.
+        UNIT: what the strides of k and v are given in, so that their alignment is known.
+        VALUES: whether e4m3 of v, `[WIDTH, BLOCK]` with permuted tokens, and its scale come too.
+    """
+    block = tl.program_id(0)
+    pair = tl.program_id(1).to(tl.int64)
+    batch = pair // heads
+    head = pair % heads
+    channel = tl.arange(0, WIDTH)
+    token = block * BLOCK + tl.arange(0, BLOCK)
+    inside = (token < length)[:, None] & (channel < D)[None, :]
+    k += (batch * k_batch + head * k_head) * UNIT
+    k_token *= UNIT
+    v_token *= UNIT
+
+    drawn = tl.arange(0, SAMPLE)
+    step = (length // SAMPLE) | 1
+    spread = (drawn * step) % length
+    seen = (drawn < length)[:, None] & (channel < D)[None, :]
+    sample = tl.load(k + spread[:, None] * k_token + channel[None, :], mask=seen, other=0.0)
+    mean = tl.sum(sample.to(tl.float32), 0) / tl.minimum(length, SAMPLE)
+
+    x = tl.load(k + token[:, None] * k_token + channel[None, :], mask=inside, other=0.0)
+    x = tl.where(inside, x.to(tl.float32) - mean[None, :], 0.0)
+    amax = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), _FLOOR)
+    code = _round(x * (127.0 / amax))
+    norm = tl.sqrt(tl.max(tl.sum(code * code, 1), 0))
+    place = pair * (padded // BLOCK) + block
+    tl.store(k8 + (pair * padded + token[:, None]) * WIDTH + channel[None, :], code.to(tl.int8))
+    tl.store(k_scale + place, amax / 127.0)
+    tl.store(k_norm + place, norm * (amax / 127.0))
+
+    if VALUES:
+        v += (batch * v_batch + head * v_head) * UNIT
+        y = tl.load(v + token[:, None] * v_token + channel[None, :], mask=inside, other=0.0)
+        y = y.to(tl.float32)
+        amax = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), _FLOOR)
+        y = _permuted(tl.trans(y * (448.0 / amax)), WIDTH, BLOCK).to(tl.float8e4nv)
+        tl.store(v8 + (pair * WIDTH + channel[:, None]) * padded + token[None, :], y)
+        tl.store(v_scale + place, amax / 448.0)
+
+
+@triton.jit
+def _block(
+    start,
+    q,
+    factor,
+    k,
+    k_token,
+    k_scale,
+    v,
+    v_token,
+    v_scale,
+    length,
+    moving,
+    m,
+    mass,
+    unit,
+    total,
+    D: tl.constexpr,
+    N: tl.constexpr,
+    QK8: tl.constexpr,
+    PV8: tl.constexpr,
+    TAIL: tl.constexpr,
+    CUBIC: tl.constexpr,
+):
+    """m, mass, unit and total after the keys and values [start, start + N).
+
+    `total` `[M, WIDTH]` is in units of the last block's v_scale.
+    """
+    M: tl.constexpr = total.shape[0]
+    WIDTH: tl.constexpr = total.shape[1]
+    channel = tl.arange(0, WIDTH)
+    token = start + tl.arange(0, N)
+    inside = (token < length)[:, None] & (channel < D)[None, :]
+    places = k + token[:, None] * k_token + channel[None, :]
+    if QK8:
+        keys = tl.load(places)
+        sums = tl.dot(q, tl.trans(keys), out_dtype=tl.int32).to(tl.float32)
+        factor = factor * tl.load(k_scale + start // N)
+    else:
+        if TAIL or D < WIDTH:
+            keys = tl.load(places, mask=inside, other=0.0)
+        else:
+            keys = tl.load(places)
+        sums = tl.dot(q, tl.trans(keys))
+    if TAIL:
+        sums = tl.where((token < length)[None, :], sums, float("-inf"))
+    if PV8:
+        top = tl.maximum(m, tl.max(sums, 1) * factor - _P_BITS)
+        r = tl.exp2(m - top)
+        mass *= r
+        m = top
+    elif moving:
+        top = tl.maximum(m, tl.max(sums, 1) * factor)
+        r = tl.exp2(m - top)
+        mass *= r
+        total *= r[:, None]
+        m = top
+    p = _exp2(sums * factor[:, None] - m[:, None], CUBIC)
+    mass += tl.sum(p, 1)
+    if PV8:
+        values = tl.load(v + channel[:, None] * v_token + token[None, :])
+        p8 = _permuted(p.to(tl.float8e4nv), M, N)
+        next_unit = tl.load(v_scale + start // N)
+        total = total * (r * (unit / next_unit))[:, None] + tl.dot(p8, tl.trans(values))
+        unit = next_unit
+    else:
+        places = v + token[:, None] * v_token + channel[None, :]
+        if TAIL or D < WIDTH:
+            values = tl.load(places, mask=inside, other=0.0)
+        else:
+            values = tl.load(places)
+        total = tl.dot(p.to(values.dtype), values, total)
+    return m, mass, unit, total
+
+
+@triton.jit(do_not_specialize=["heads", "queries", "length", "blocks"])
+def attend(
+    q,
+    q_batch,
+    q_head,
+    q_token,
+    k,
+    k_batch,
+    k_head,
+    k_token,
+    k_scale,
+    k_norm,
+    v,
+    v_batch,
+    v_head,
+    v_token,
+    v_scale,
+    q8,
+    out,
+    out_batch,
+    out_token,
+    inverse,
+    zero_point,
+    step,
+    heads,
+    queries,
+    length,
+    blocks,
+    scale,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    UNIT: tl.constexpr,
+    QK8: tl.constexpr,
+    PV8: tl.constexpr,
+    EVEN: tl.constexpr,
+    BOUNDS: tl.constexpr,
+    CUBIC: tl.constexpr,
+    LAST: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """M queries of one head, against all keys in `blocks` blocks of N.
+
+    Args:
+        scale: of the logits, times log2(e).
+        D, WIDTH: channels of a head, and the power of two that they are padded to.
+        UNIT: what the strides of q, k and v are given in, so that their alignment is known.
+        QK8, PV8: whether the first and the second product take the 8-bit operands.
+        q8: int8 `[B, H, queries, WIDTH]`, room for the queries' codes.
+        EVEN: whether `length` is a multiple of N.
+        BOUNDS: whether to look for blocks of queries that need no maximum.
+        LAST: 0: `out` is in the queries' dtype. Else int8: codes up to LAST, less 128.
+        STEPS: whether the tables of the codes have an entry per step, else one.
+    """
+    pair = tl.program_id(1).to(tl.int64)
+    batch = pair // heads
+    head = pair % heads
+    channel = tl.arange(0, WIDTH)
+    row = tl.program_id(0) * M + tl.arange(0, M)
+    inside = (row < queries)[:, None] & (channel < D)[None, :]
+    q += (batch * q_batch + head * q_head) * UNIT
+    k += (batch * k_batch + head * k_head) * UNIT
+    v += (batch * v_batch + head * v_head) * UNIT
+    q_token *= UNIT
+    k_token *= UNIT
+    v_token *= UNIT
+    if QK8:
+        k_scale += pair * blocks
+        k_norm += pair * blocks
+    if PV8:
+        v_scale += pair * blocks
+
+    x = tl.load(q + row[:, None] * q_token + channel[None, :], mask=inside, other=0.0)
+    factor = tl.full((M,), 1.0, tl.float32) * scale
+    if QK8:
+        y = x.to(tl.float32)
+        amax = tl.maximum(tl.max(tl.abs(y), 1), _FLOOR)
+        y = _round(y * (127.0 / amax)[:, None])
+        factor = amax / 127.0 * scale
+        # Triton keeps a computed operand in registers, and then the assembler makes every product
+        # wait for the last; a loaded one lies in shared memory. So the codes go through L2.
+        place = q8 + (pair * queries + row[:, None]) * WIDTH + channel[None, :]
+        tl.store(place, y.to(tl.int8), mask=(row < queries)[:, None])
+        tl.debug_barrier()
+        x = tl.load(place, mask=(row < queries)[:, None], other=0)
+
+    m = tl.full((M,), float("-inf"), tl.float32)
+    mass = tl.zeros((M,), tl.float32)
+    total = tl.zeros((M, WIDTH), tl.float32)
+    unit = 1.0
+    moving = True
+    if BOUNDS:
+        norm = 0.0
+        for first in tl.range(0, blocks, 128):
+            one = first + tl.arange(0, 128)
+            norm = tl.maximum(norm, tl.max(tl.load(k_norm + one, mask=one < blocks, other=0.0), 0))
+        bound = tl.sqrt(tl.sum(y * y, 1)) * factor * norm
+        moving = tl.max(bound, 0) > _BOUND
+        m = tl.where(moving, m, bound - _HIGHEST)
+    whole = length // N * N
+    for start in tl.range(0, whole, N):
+        m, mass, unit, total = _block(
+            start, x, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m, mass,
+            unit, total, D, N, QK8, PV8, False, CUBIC,
+        )  # fmt: skip
+    if not EVEN:
+        m, mass, unit, total = _block(
+            whole, x, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m, mass,
+            unit, total, D, N, QK8, PV8, True, CUBIC,
+        )  # fmt: skip
+
+    y = total * (unit / mass)[:, None]
+    if LAST > 0:
+        at = tl.load(step) if STEPS else 0
+        code = _round(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
+        y = tl.minimum(tl.maximum(code, 0.0), LAST) - 128.0
+    out += batch * out_batch + head * D
+    tl.store(
+        out + row[:, None] * out_token + channel[None, :], y.to(out.dtype.element_ty), mask=inside
+    )

@@ -1,0 +1,152 @@
+"""What attention takes: how a launch is cut, prepared keys, codes of the result; and the checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["CHANNELS", "Blocks", "Keys", "Table", "check_codes", "check_keys", "check_operand"]
+__all__ += ["choose_blocks", "description", "width"]
+
+CHANNELS = (32, 40, 64, 72, 80, 96, 128, 160)
+"""Channels of a head that the kernels are tested with; others than powers of two are padded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """How values become codes of the next layer's input, at each sampler step.
+
+    Args:
+        start, channels: of the layer's input channels, those that this table is for.
+        bits: of the codes, 2 to 8.
+        inverse: float32 `[T]` or `[1]`, 1 over the scale.
+        zero_point: int32, same shape.
+    """
+
+    start: int
+    channels: int
+    bits: int
+    inverse: Tensor
+    zero_point: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """How one launch is cut: queries of a thread block, keys that it takes at a time.
+
+    Args:
+        stages: blocks of keys in flight.
+        cubic: whether a quarter of the exponentials is computed by a polynomial.
+    """
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+    cubic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """Keys and values of B x H heads, ready for `attend`.
+
+    Args:
+        k: int8 `[B, H, padded, WIDTH]`, or the keys as they came.
+        k_scale, k_norm: float32 `[B, H, padded / block]`, None without 8-bit keys.
+        v: the values as they came, or e4m3 `[B, H, WIDTH, padded]`, tokens in the kernel's order.
+        v_scale: float32 `[B, H, padded / block]`, None without 8-bit values.
+        length: keys of a head. block: keys with the same scale.
+    """
+
+    k: Tensor
+    k_scale: Tensor | None
+    k_norm: Tensor | None
+    v: Tensor
+    v_scale: Tensor | None
+    length: int
+    block: int
+
+
+def choose_blocks(channels: int, length: int) -> Blocks:
+    """For heads of that many channels and keys.
+
+    Every thread block reads all keys and values of a head from L2, the limit with 64 queries.
+    With 128 and 4 warps the registers of a multiprocessor hold two thread blocks, one of which
+    multiplies while the other exponentiates.
+    """
+    if channels <= 64:
+        if length <= 128:
+            return Blocks(queries=64, keys=128, warps=4, stages=2)
+        return Blocks(queries=128, keys=64, warps=4, stages=3)
+    if channels <= 128:
+        return Blocks(queries=128, keys=64, warps=8, stages=2)
+    return Blocks(queries=64, keys=32, warps=4, stages=2)
+
+
+def width(channels: int) -> int:
+    """The power of two that the channels of a head are padded to."""
+    return max(32, 1 << (channels - 1).bit_length())
+
+
+def description(x: Tensor) -> str:
+    """For messages."""
+    return f"{x.dtype} {list(x.shape)} of strides {x.stride()}"
+
+
+def check_operand(name: str, x: Tensor) -> None:
+    """Refuses what no kernel takes.
+
+    Raises:
+        ValueError: for another dtype, rank, number of channels or stride of the channels.
+    """
+    good = x.dim() == 4 and x.dtype in (torch.bfloat16, torch.float16) and x.numel() > 0
+    if not (good and x.shape[-1] in CHANNELS and x.stride(-1) == 1):
+        raise ValueError(
+            f"attention8: {name} is expected as bfloat16 or float16 [batch, heads, tokens, "
+            f"channels], not empty, channels one of {CHANNELS} with stride 1; "
+            f"found {description(x)}."
+        )
+
+
+def check_keys(k: Tensor, v: Tensor, qk: str, pv: str) -> None:
+    """Refuses keys and values that do not fit each other, and unknown products.
+
+    Raises:
+        ValueError: also where the card has no 8-bit floats.
+    """
+    check_operand("k", k)
+    check_operand("v", v)
+    if v.shape != k.shape or v.dtype != k.dtype:
+        raise ValueError(
+            f"attention8: v is expected as k, {description(k)}; found {description(v)}."
+        )
+    if qk not in ("int8", "bf16") or pv not in ("bf16", "fp8"):
+        raise ValueError(
+            "attention8: expected qk 'int8' or 'bf16' and pv 'bf16' or 'fp8', "
+            f"found '{qk}' and '{pv}'."
+        )
+    if qk == "bf16" and pv == "fp8":
+        raise ValueError("attention8: pv 'fp8' needs qk 'int8', found 'bf16'; use pv 'bf16'.")
+    if pv == "fp8" and k.is_cuda:
+        capability = torch.cuda.get_device_capability(k.device)
+        if capability < (8, 9):
+            raise ValueError(
+                "attention8: pv 'fp8' needs compute capability 8.9 or more, found "
+                f"{capability[0]}.{capability[1]}; use pv 'bf16'."
+            )
+
+
+def check_codes(q: Tensor, codes: Table, step: Tensor | None) -> None:
+    """Refuses a table that is not of all channels of all heads.
+
+    Raises:
+        ValueError: also without a step.
+    """
+    channels = q.shape[1] * q.shape[3]
+    if step is None or (codes.start, codes.channels) != (0, channels):
+        raise ValueError(
+            f"attention8: codes are expected of channels 0 to {channels} with a step; found "
+            f"{codes.channels} from {codes.start} on, step {step}."
+        )

@@ -1,0 +1,374 @@
+"""8-bit attention: its arithmetic in Triton's interpreter, its compiled code, and on a GPU both."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from tfq_bench_cuda.kernels import attention
+from tfq_bench_cuda.kernels.attention import attend, attention8, prepare_keys
+from tfq_bench_cuda.kernels.attention_reference import codes_of, sample
+from tfq_bench_cuda.kernels.attention_specs import Blocks, Table, choose_blocks
+
+SMALL = Blocks(queries=64, keys=64, warps=4, stages=2)
+
+
+def operands(batch, heads, queries, length, channels, *, dtype=torch.bfloat16, peak=1.0):
+    """Queries, keys with a large common vector, and values; `[batch, tokens, heads, channels]`."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(tokens):
+        return torch.randn(batch, tokens, heads, channels, generator=generator)
+
+    common = 4 * torch.randn(1, 1, heads, channels, generator=generator)
+    q, k, v = normal(queries) * peak, normal(length) + common, normal(length)
+    return tuple(x.to(dtype).transpose(1, 2) for x in (q, k, v))
+
+
+def exact(q, k, v, scale=None):
+    """Attention in float64."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    logits = q.double() @ k.double().transpose(2, 3) * scale
+    return torch.softmax(logits, -1) @ v.double()
+
+
+def error(found, expected):
+    """Root mean square of the difference over that of what is expected."""
+    found, expected = found.double().cpu(), expected.double().cpu()
+    return ((found - expected).square().mean() / expected.square().mean()).sqrt().item()
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The launches of `attention` run in Triton's interpreter, on the CPU."""
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime import JITFunction, interpreter
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    origin = importlib.util.find_spec("tfq_bench_cuda.kernels.attention_programs").origin
+    spec = importlib.util.spec_from_file_location("interpreted_attention_programs", origin)
+    programs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(programs)
+    monkeypatch.setattr(attention, "_programs", lambda: programs)
+
+    def interpret(self, *args, **options):
+        scope = interpreter._patch_lang(self.fn)
+        try:
+            return interpreter.InterpretedFunction(self.fn).rewrite()(*args, **options)
+        finally:
+            scope.restore()
+
+    # `tl.sum` and its like are compiled functions where Triton was imported without the variable.
+    monkeypatch.setattr(JITFunction, "__call__", interpret)
+
+    # The interpreter keeps bfloat16 as uint16 and multiplies these integers.
+    builder = interpreter.InterpreterBuilder
+    create_dot = builder.create_dot
+
+    def decoded(x):
+        if x.dtype.scalar != tl.bfloat16:
+            return x
+        bits = x.data.astype(np.uint32) << 16
+        return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
+
+    monkeypatch.setattr(
+        builder,
+        "create_dot",
+        lambda self, a, b, *rest: create_dot(self, decoded(a), decoded(b), *rest),
+    )
+
+
+def launched(q, k, v, **options):
+    """`attention8` without the way out for CPU tensors."""
+    keys = {name: options.pop(name) for name in ("qk", "pv") if name in options}
+    blocks = options.pop("blocks", choose_blocks(q.shape[-1], k.shape[2]))
+    return attend(q, prepare_keys(k, v, blocks=blocks, **keys), blocks=blocks, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks"),
+    [
+        ((1, 2, 100, 256, 64), None),
+        ((2, 1, 64, 77, 64), None),
+        ((1, 1, 70, 130, 40), SMALL),
+        ((1, 1, 64, 1, 72), None),
+        ((1, 1, 30, 100, 160), None),
+        ((1, 2, 40, 90, 32), SMALL),
+    ],
+)
+def test_programs_compute_attention(interpreted, shape, blocks):
+    """Whole blocks, tails, padded channels: as near to float64 as 8-bit operands are."""
+    q, k, v = operands(*shape)
+    found = launched(q, k, v, blocks=blocks or choose_blocks(q.shape[-1], k.shape[2]))
+    assert found.shape == q.shape
+    assert found.dtype == q.dtype
+    assert found.transpose(1, 2).is_contiguous()
+    assert error(found, exact(q, k, v)) < 0.015
+    assert error(found, attention8(q, k, v, blocks=blocks)) < 0.01
+
+
+def test_programs_and_reference_are_the_same_arithmetic(interpreted):
+    """Where the interpreter rounds p as a GPU does, in float16, only the order of sums differs."""
+    q, k, v = operands(1, 2, 64, 200, 64, dtype=torch.float16)
+    assert error(launched(q, k, v), attention8(q, k, v)) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("dtype", "peak", "options", "most"),
+    [
+        (torch.bfloat16, 12.0, {}, 0.05),  # the largest logit is followed
+        (torch.float16, 1.0, {}, 0.012),
+        (torch.bfloat16, 1.0, {"qk": "bf16"}, 0.006),
+        (torch.bfloat16, 1.0, {"scale": 0.5}, 0.05),
+        # The interpreter truncates where a GPU rounds to e4m3.
+        (torch.bfloat16, 1.0, {"pv": "fp8"}, 0.12),
+    ],
+    ids=["moving maximum", "float16", "16-bit products", "scale", "fp8"],
+)
+def test_programs_compute_attention_in_every_mode(interpreted, dtype, peak, options, most):
+    """A row's maximum that moves, other dtypes and products, against float64."""
+    q, k, v = operands(1, 2, 64, 200, 64, dtype=dtype, peak=peak)
+    found = launched(q, k, v, blocks=SMALL, **options)
+    assert error(found, exact(q, k, v, options.get("scale"))) < most
+
+
+def test_both_ways_to_subtract_the_maximum_agree(interpreted, monkeypatch):
+    """Bounded logits need no running maximum; dtype float16 never takes that way."""
+    q, k, v = operands(1, 1, 64, 200, 64)
+    bounded = launched(q, k, v, blocks=SMALL)
+    monkeypatch.setattr(attention._programs(), "_BOUND", 0.0)
+    assert error(bounded, launched(q, k, v, blocks=SMALL)) < 0.004
+
+
+def table(channels, **values):
+    """Codes of three steps."""
+    inverse = torch.tensor([20.0, 300.0, 60.0])
+    zero_point = torch.tensor([128, 3, 77], dtype=torch.int32)
+    fields = {"start": 0, "channels": channels, "bits": 8, "inverse": inverse}
+    return Table(**fields | {"zero_point": zero_point} | values)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_programs_write_codes_of_the_next_layer(interpreted, step):
+    """At any step, saturated ones too, with zeros up to the padded width."""
+    q, k, v = operands(2, 3, 33, 77, 40)
+    codes, step = table(120), torch.tensor([step])
+    found = launched(q, k, v, codes=codes, step=step)
+    assert found.shape == (2, 33, 128)
+    assert found.dtype == torch.int8
+    expected = attention8(q, k, v, codes=codes, step=step)
+    assert (found.int() - expected.int()).abs().max() <= 2
+    assert (found == expected).float().mean() > 0.8
+    assert not found[..., 120:].any()
+
+
+def test_codes_with_one_entry_need_not_look_at_the_step(interpreted):
+    """4-bit codes, the same at all steps."""
+    q, k, v = operands(1, 2, 16, 40, 32)
+    codes = table(64, bits=4, inverse=torch.tensor([5.0]), zero_point=torch.tensor([8]).int())
+    found = launched(q, k, v, codes=codes, step=torch.tensor([7]))
+    assert found.min() >= -128
+    assert found.max() <= -113
+    assert (found == attention8(q, k, v, codes=codes, step=torch.tensor([7]))).float().mean() > 0.9
+
+
+def test_codes_are_those_of_the_quantization_kernel():
+    """Rounded half to even, clamped, less 128, heads beside each other."""
+    x = torch.tensor([-9.0, -0.5, 0.5, 1.5, 2.5, 300.0]).view(1, 2, 1, 3)
+    codes = table(6, inverse=torch.tensor([1.0]), zero_point=torch.tensor([2]).int())
+    found = codes_of(x, codes, torch.tensor([0]))
+    assert found[0, 0, :6].tolist() == [-128, -126, -126, -124, -124, 127]
+    assert found.shape == (1, 1, 32)
+
+
+def test_keys_are_smoothed_by_the_same_vector_in_every_block():
+    """It is the mean of tokens from the whole head, none twice where there are enough."""
+    for length in (1, 63, 64, 77, 1024, 4096):
+        drawn = sample(length).tolist()
+        assert len(set(drawn)) == len(drawn) == min(length, 64)
+    columns = {token % 64 for token in sample(4096).tolist()}
+    assert len(columns) == 64
+
+
+def test_smoothing_is_what_makes_8_bits_enough():
+    """Without it, what the keys have in common takes up the codes."""
+    q, k, v = operands(1, 2, 64, 256, 64)
+    mean = k.float().mean(2, keepdim=True)
+    far = (k.float() + 20 * mean).to(k.dtype)
+    assert error(attention8(q, k, v), exact(q, k, v)) < 0.015
+    assert error(attention8(q, far, v), exact(q, far, v)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda q, k, v: attention8(q[..., :24], k[..., :24], v[..., :24]), "one of (32, 40"),
+        (lambda q, k, v: attention8(q.float(), k, v), "q is expected as bfloat16 or float16"),
+        (lambda q, k, v: attention8(q, k, v[:, :, 1:]), "v is expected as k"),
+        (
+            lambda q, k, v: attention8(q, k, v, pv="int8"),
+            "found 'int8' and 'int8'",
+        ),
+        (lambda q, k, v: attention8(q, k, v, qk="bf16", pv="fp8"), "pv 'fp8' needs qk 'int8'"),
+        (lambda q, k, v: attention8(q[:, :1], k, v), "same heads"),
+        (lambda q, k, v: attention8(q, k, v, codes=table(64)), "with a step"),
+        (lambda q, k, v: attention8(q, k, v, scale=-1.0), "above 0, found -1.0"),
+    ],
+)
+def test_what_it_cannot_take_is_refused_in_a_sentence(change, says):
+    """With what was expected and what was found."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        change(*operands(1, 2, 16, 32, 32))
+
+
+def test_keys_of_other_blocks_are_refused(interpreted):
+    """Their scales would be read at the wrong places."""
+    q, k, v = operands(1, 1, 16, 32, 32)
+    keys = prepare_keys(k, v, blocks=SMALL)
+    with pytest.raises(ValueError, match="blocks of 64, expected 128"):
+        attend(q, keys)
+
+
+def compiled(blocks, capability, *, channels=64, pv8=False, codes=False, even=True):
+    """The compiled program `attend`, as on a card of a capability such as 90; needs no GPU."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from tfq_bench_cuda.kernels.attention_programs import attend as program
+
+    constants: dict[str, Any] = {"D": channels, "WIDTH": attention.width(channels)}
+    constants |= {
+        "M": blocks.queries,
+        "N": blocks.keys,
+        "UNIT": 8,
+        "QK8": True,
+        "PV8": pv8,
+        "EVEN": even,
+    }
+    constants |= {"BOUNDS": not pv8, "CUBIC": blocks.cubic, "LAST": 255 * codes, "STEPS": True}
+    types = {
+        "q": "*bf16",
+        "k": "*i8",
+        "k_scale": "*fp32",
+        "k_norm": "*fp32",
+        "v_scale": "*fp32",
+        "q8": "*i8",
+    }
+    types |= {"v": "*fp8e4nv" if pv8 else "*bf16", "out": "*i8" if codes else "*bf16"}
+    types |= {"inverse": "*fp32", "zero_point": "*i32", "step": "*i64", "scale": "fp32"}
+    names = program.arg_names
+    signature = {name: types.get(name, "i32") for name in names}
+    signature |= dict.fromkeys(constants, "constexpr")
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if name not in constants and name not in ("scale", "heads")
+    }
+    source = ASTSource(program, signature=signature, constexprs=constants, attrs=aligned)
+    options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def products(ptx):
+    """Matrix instructions and their operands' types."""
+    found = re.findall(
+        r"(wgmma\.mma_async|mma\.sync)[\w.]*?m\d+n\d+k\d+[a-z.]*\.(\w+\.\w+\.\w+)", ptx
+    )
+    return {f"{name} {types}" for name, types in found}
+
+
+@pytest.mark.parametrize(
+    ("capability", "options", "expected"),
+    [
+        (90, {}, {"wgmma.mma_async s32.s8.s8", "wgmma.mma_async f32.bf16.bf16"}),
+        (90, {"pv8": True}, {"wgmma.mma_async s32.s8.s8", "wgmma.mma_async f32.e4m3.e4m3"}),
+        (90, {"codes": True, "channels": 72}, {"wgmma.mma_async s32.s8.s8"}),
+        (80, {}, {"mma.sync s32.s8.s8"}),
+    ],
+    ids=["sm_90", "sm_90 fp8", "sm_90 codes", "sm_80"],
+)
+def test_compiled_programs_multiply_8_bit_codes_on_tensor_cores(capability, options, expected):
+    """int8 into int32, e4m3 into float32; `p` goes from one product to the other in registers."""
+    blocks = choose_blocks(options.get("channels", 64), 1024)
+    program = compiled(blocks, capability, **options)
+    ptx = program.asm["ptx"]
+    assert expected <= products(ptx)
+    if (
+        capability == 90
+    ):  # Queries in shared memory: the assembler serializes products with registers.
+        assert re.search(r"s32\.s8\.s8 \{[^}]*\}, %rd", ptx)
+
+
+def on_gpu(*shape, **options):
+    """The operands on the GPU."""
+    return tuple(x.cuda() for x in operands(*shape, **options))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("shape", "options", "most"),
+    [
+        ((2, 10, 4096, 4096, 64), {}, 0.02),
+        ((2, 20, 1024, 77, 64), {}, 0.015),
+        ((2, 16, 256, 256, 72), {}, 0.015),
+        ((1, 3, 100, 1000, 64), {"qk": "bf16"}, 0.004),
+        ((1, 3, 100, 1000, 64), {"pv": "fp8"}, 0.05),
+        *(((2, 3, 130, 200, channels), {}, 0.015) for channels in (32, 40, 80, 96, 128, 160)),
+        *(((2, 3, 130, 200, channels), {"pv": "fp8"}, 0.05) for channels in (40, 72, 128, 160)),
+    ],
+)
+def test_attention_on_the_gpu(shape, options, most):
+    """Against float64, and twice the same bits."""
+    q, k, v = on_gpu(*shape)
+    found = attention8(q, k, v, **options)
+    assert found.transpose(1, 2).is_contiguous()
+    assert torch.equal(found, attention8(q, k, v, **options))
+    for head in range(shape[1]):
+        one = slice(head, head + 1)
+        assert error(found[:, one], exact(q[:, one], k[:, one], v[:, one])) < most
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "peak"), [(torch.float16, 1.0), (torch.bfloat16, 12.0)])
+def test_attention_on_the_gpu_is_that_of_the_reference(dtype, peak):
+    """Other orders of sums, and `p` in 16 bit; large logits, whose maximum is followed."""
+    q, k, v = on_gpu(2, 4, 256, 300, 64, dtype=dtype, peak=peak)
+    found = attention8(q, k, v)
+    expected = attention8(q.cpu(), k.cpu(), v.cpu())
+    assert error(found, expected) < 0.004
+
+
+@pytest.mark.gpu
+def test_cubic_exponentials_are_near_enough():
+    """They err by less than rounding p to bfloat16 does."""
+    q, k, v = on_gpu(1, 2, 256, 256, 64)
+    cubic = Blocks(queries=64, keys=128, warps=4, stages=2, cubic=True)
+    assert error(attention8(q, k, v, blocks=cubic), exact(q, k, v)) < 0.015
+
+
+@pytest.mark.gpu
+def test_captured_attention_follows_the_step_and_its_input():
+    """A graph of both launches, replayed at another step with other operands, writes its codes."""
+    codes, step = table(128), torch.tensor([0], device="cuda")
+    names = ("inverse", "zero_point")
+    on_device = {name: getattr(codes, name).cuda() for name in names}
+    codes = table(128, **on_device)
+    q, k, v = on_gpu(1, 2, 256, 256, 64)
+    attention8(q, k, v, codes=codes, step=step)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = attention8(q, k, v, codes=codes, step=step)
+    for x in (q, k, v):
+        x.copy_(x.flip(2) * 0.5)
+    step.fill_(2)
+    graph.replay()
+    assert torch.equal(captured, attention8(q, k, v, codes=codes, step=step))
+    expected = codes_of(exact(q, k, v).float(), codes, step)
+    assert (captured.int() - expected.int()).abs().max() <= 3
