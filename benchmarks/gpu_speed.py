@@ -1,331 +1,177 @@
 """Speed of the `cuda` backend on one GPU against the usual ways to run the same network.
 
-    python benchmarks/gpu_speed.py --batch 64 --batch 256 > gpu_speed.md
+    python benchmarks/gpu_speed.py sdxl --batch 2 --rounds 10 > sdxl.md
+    python benchmarks/gpu_speed.py                            # all networks, all batches
+    python benchmarks/gpu_speed.py sdxl --batch 2 --compile --torchao
+    python benchmarks/gpu_speed.py sdxl --batch 2 --start     # load to first step, cold and warm
+    python benchmarks/gpu_speed.py sdxl --batch 2 --levels blocks+graph --widths 8 --profile
 
-Two tables. *Networks*: the embedded U-Net, one call per contestant and round, in an order that
-rotates; what is compared is the ratio within a round. *Layers*: convolutions and linear layers of
-SD-XL's UNet (1024 pixels, two images) with random numbers, product and quantization apart, beside
-cuDNN and cuBLAS in BF16; each call finds a cold second-level cache.
-
-Times are CUDA events around a call. In eager execution the host may be slower than the GPU; a
-captured graph leaves it out.
+One table for each network and batch: one call per contestant and round, in an order that rotates;
+what is compared is the ratio within a round. Times are CUDA events around a call. In eager
+execution the host may be slower than the GPU; a captured graph leaves it out. Networks have random
+weights except for the embedded one; their SQNR says that the same network was run, not how well it
+would draw. Each network runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import math
+import gc
+import os
 import statistics
+import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+import tempfile
+import time
 
-BASELINE = "FP32 eager"
-PEAK_TOPS = 1979
-"""int8 products of an H100 SXM with dense operands, by its data sheet."""
-
-# Rows (or images and pixels a side), inputs, outputs; how often one call of the UNet runs it.
-LINEAR = {
-    "1280 attention projection": (2048, 1280, 1280),
-    "1280 feed-forward in": (2048, 1280, 10240),
-    "1280 feed-forward out": (2048, 5120, 1280),
-    "640 attention projection": (8192, 640, 640),
-    "640 feed-forward in": (8192, 640, 5120),
-    "640 feed-forward out": (8192, 2560, 640),
-    "text keys, 1280": (154, 2048, 1280),
-}
-CONV = {
-    "320 at 128": (2, 128, 320, 320),
-    "640 at 128 (up)": (2, 128, 640, 320),
-    "640 at 64": (2, 64, 640, 640),
-    "1280 at 64 (up)": (2, 64, 1280, 640),
-    "1280 at 32": (2, 32, 1280, 1280),
-    "2560 at 32 (up)": (2, 32, 2560, 1280),
-    "4 at 128 (in)": (2, 128, 4, 320),
-    "320 at 128 (out)": (2, 128, 320, 4),
-}
+import torch
+from gpu import contestants, networks, profiles, states
+from gpu.timing import interleaved, number, ratio, sqnr_db, table
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Measures and prints Markdown; returns the exit code."""
-    import torch
-
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="cifar10", help="name of an installed model")
-    parser.add_argument("--batch", type=int, action="append", help="may be given again")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--no-networks", action="store_true")
-    parser.add_argument("--no-layers", action="store_true")
-    parser.add_argument("--tiles", type=int, default=1, help="how many tiles to try for a layer")
-    args = parser.parse_args()
+    options = parser()
+    args = options.parse_args(arguments)
+    chosen = args.network or list(networks.CASES)
+    if strangers := [name for name in chosen if name not in networks.CASES]:
+        options.error(f"expected networks of {', '.join(networks.CASES)}, found {strangers[0]}")
+    if len(chosen) > 1:
+        rest = [word for word in arguments if word not in networks.CASES]
+        codes = [_child([name, *rest]) for name in chosen]
+        return max(codes)
+    (name,) = chosen
+    if args.start:
+        return start(name, arguments)
     torch.set_grad_enabled(False)
     torch.backends.cudnn.benchmark = True
-    print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
-        f"medians of {args.rounds} interleaved rounds.\n"
-    )
-    if not args.no_networks:
-        for batch in args.batch or [64, 256]:
-            networks(args.model, batch, args.rounds)
-    if not args.no_layers:
-        layers(args.rounds, args.tiles)
+    if args.first_step:
+        print(first_step(name, args))
+        return 0
+    measure(name, args)
     return 0
 
 
-def networks(name: str, batch: int, rounds: int) -> None:
-    """The table of one model at one batch size."""
-    import torch
-
-    from tfq_bench.api import LoadedModel
-    from tfq_bench.host.plugins import discover
-
-    table = discover()
-    model = table.create(table.get("model", name))
-
-    network = model.load(device="cuda", dtype=torch.float32)
-    full = LoadedModel(
-        model=model,
-        network=network,
-        topology=model.topology(network),
-        sampler=model.sampler("ddim", 10),
-        device="cuda",
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    half = replace(full, network=model.load(device="cuda", dtype=torch.bfloat16))
-    x = torch.randn((batch, *model.latent_shape), generator=torch.Generator().manual_seed(0)).cuda()
-    t = torch.full((batch,), full.sampler.timesteps[5], device="cuda")
-    condition = model.conditions(range(batch), device="cuda")
-
-    def call(network, tf32=False, dtype=torch.float32):
-        inputs = x.to(dtype)
-
-        def run():
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-            return model.predict(network, inputs, t, condition)
-
-        return run
-
-    last = copy.deepcopy(half.network).to(memory_format=torch.channels_last)
-    calls: dict[str, Callable] = {
-        BASELINE: call(full.network),
-        "TF32 eager": call(full.network, tf32=True),
-        "BF16 eager": call(last, dtype=torch.bfloat16),
-    }
-    notes = []
-    for wbits in (8, 4):
-        state = _state(full, wbits)
-        for loaded, kind, dtype in (
-            (full, "FP32", torch.float32),
-            (half, "BF16", torch.bfloat16),
-        ):
-            lowered, remark = _lowered(loaded, state, batch)
-            lowered.step.set(5)
-            label = f"cuda W{wbits}A8 in a {kind} network"
-            notes.append(f"{label}: {remark}")
-            if wbits == 8:
-                calls[f"{label}, eager"] = call(lowered.network, dtype=dtype)
-            calls[f"{label}, CUDA graph"] = _captured(call(lowered.network, dtype=dtype))
-    calls["FP32 CUDA graph"] = _captured(calls[BASELINE])
-    calls["BF16 CUDA graph"] = _captured(calls["BF16 eager"])
-    reference = calls[BASELINE]().double()
-    quality = {label: _sqnr_db(reference, run().double()) for label, run in calls.items()}
-    times = _interleaved(calls, rounds, cold=False)
-    print(f"### {name}, batch {batch}\n")
-    print("| network | ms | x FP32 eager | x BF16 CUDA graph | SQNR dB |")
-    print("|---|---:|---:|---:|---:|")
-    for label, values in times.items():
-        ratios = " | ".join(
-            f"{statistics.median(b / v for b, v in zip(times[base], values, strict=True)):.2f}"
-            for base in (BASELINE, "BF16 CUDA graph")
-        )
-        median = statistics.median(values)
-        print(f"| {label} | {median:.3f} | {ratios} | {quality[label]:.1f} |")
-    print()
-    for note in notes:
-        print(f"- {note}")
-    print(flush=True)
+    add = made.add_argument
+    add("network", nargs="*", help=f"of {', '.join(networks.CASES)}; all when none is named")
+    add("--batch", type=int, nargs="+", help="rows of a call; else those of the network")
+    add("--rounds", type=int, default=10)
+    add("--levels", nargs="+", choices=contestants.LEVELS, default=list(contestants.LEVELS))
+    add("--widths", type=int, nargs="+", choices=(8, 4), default=[8, 4], help="of weights")
+    add("--compile", action="store_true", help="also torch.compile; minutes for large networks")
+    add("--torchao", action="store_true", help="also torchao int8 and fp8, compiled")
+    add("--profile", action="store_true", help="kernels of one call of the last `cuda` contestant")
+    add("--start", action="store_true", help="only the time to the first step, cold and warm")
+    add("--first-step", action="store_true", help=argparse.SUPPRESS)
+    return made
 
 
-def _state(loaded, wbits):
-    """Round to nearest, calibrated on the model's own trajectory."""
-    import torch
-
-    from tfq_bench.api import Scheme
-    from tfq_bench.pipeline.calibrate import capture
-    from tfq_bench.quant import RoundToNearest
-
-    quantizer = RoundToNearest(scheme=Scheme(wbits=wbits, abits=8))
-    needs = quantizer.calibration_needs(loaded, images=8)
-    data = capture(loaded, needs, seed=0, batch=8, progress=lambda *_: None)
-    generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad():
-        return quantizer.quantize(loaded, data, generator=generator, progress=lambda *_: None)
-
-
-def _lowered(loaded, state, batch):
-    """The state on the kernels, and what they are."""
-    import time
-
-    from tfq_bench_cuda.backend import CudaBackend
-
+def measure(name: str, args: argparse.Namespace) -> None:
+    """The tables of one network."""
+    case = networks.CASES[name]
     begin = time.perf_counter()
-    lowered = CudaBackend(batch=batch).lower(loaded, state)
+    loaded = networks.load(case)
     seconds = time.perf_counter() - begin
-    kernels = Counter(use.kernel for use in lowered.kernels)
-    fallbacks = sum(use.fallback is not None for use in lowered.kernels)
-    listed = ", ".join(f"{n} x {kernel}" for kernel, n in kernels.items())
-    return lowered, f"lowered in {seconds:.1f} s, {fallbacks} fallbacks; {listed}."
+    ranges = states.observed_ranges(loaded.full, images=1 if case.random else 8)
+    made = {wbits: states.rounded_state(loaded.full, ranges, wbits=wbits) for wbits in args.widths}
+    for batch in args.batch or case.batches:
+        _heading(name, case, loaded.full, batch, args.rounds)
+        took = f"loaded in {seconds:.0f} s, all of it ready"
+        _one_batch(loaded, made, batch, args, f"{took} after {time.perf_counter() - begin:.0f} s")
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
-def layers(rounds: int, tiles: int) -> None:
-    """The table of SD-XL's layers."""
-    import torch
-    import torch.nn.functional as F
-
-    from tfq_bench_cuda.kernels.borders import Geometry, border_sums, positions
-    from tfq_bench_cuda.kernels.runtime import Kernels
-    from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, QuantizeSpec, padded
-    from tfq_bench_cuda.kernels.tiles import candidates
-    from tfq_bench_cuda.machine import check_machine
-
-    kernels = Kernels(check_machine("cuda"), "cuda")
-    square = Geometry(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
-    todo: dict[str, list] = {}
-    for name, (rows, inputs, outputs) in LINEAR.items():
-        todo[name] = [
-            LinearSpec(n=outputs, k=inputs, ending=Ending(out="bfloat16"), tile=tile)
-            for tile in candidates(rows, outputs, inputs, kernels.arch)[:tiles]
+def _one_batch(loaded, made, batch: int, args: argparse.Namespace, took: str) -> None:
+    ways = list(contestants.plain(loaded, batch))
+    notes = []
+    if args.compile:
+        ways.append(contestants.compiled(loaded, batch))
+    for kind in ("int8", "fp8") if args.torchao else ():
+        found = contestants.torchao(loaded, batch, kind)
+        (notes if isinstance(found, str) else ways).append(found)
+    kept = []  # a lowered network lives as long as its calls
+    for wbits, state in made.items():
+        for level in args.levels:
+            if (why := contestants.offered(level)) is not None:
+                notes.append(f"`cuda` W{wbits}A8, {level}: {why}.")
+                continue
+            packed = wbits == 4
+            way, lowered = contestants.cuda(loaded, state, batch, level, packed=packed)
+            ways.append(way)
+            kept.append(lowered)
+    reference = ways[0].run().clone()
+    quality = {way.label: sqnr_db(reference, way.run()) for way in ways}
+    times = interleaved({way.label: way.run for way in ways}, args.rounds, cold=False)
+    bases = (contestants.BASELINE, contestants.GRAPH, contestants.COMPILED)
+    bases = tuple(base for base in bases if base in times)
+    header = ["network", "ms", *(f"x {base}" for base in bases), "SQNR dB", "weights GB"]
+    rows = [
+        [
+            way.label,
+            number(statistics.median(times[way.label]), 3),
+            *(number(ratio(times, base, way.label)) for base in bases),
+            number(quality[way.label], 1),
+            "" if way.bytes is None else number(way.bytes / 1e9, 3),
         ]
-    for name, (images, side, inputs, outputs) in CONV.items():
-        depth = padded(inputs)
-        todo[name] = [
-            ConvSpec(
-                n=outputs,
-                c=depth,
-                geometry=square,
-                gather=kernels.gathers,
-                ending=Ending(out="bfloat16"),
-                tile=tile,
-            )
-            for tile in candidates(images * side**2, outputs, depth, kernels.arch)[:tiles]
-        ]
-    kernels.prepare(spec for specs in todo.values() for spec in specs)
-    print("### Layers of SD-XL's UNet, 1024 pixels, two images\n")
-    print("| layer | BF16 us | int8 us | TOPS | of peak | x BF16 | quantize us | x BF16, both |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    others = []
-    step, one = torch.zeros(1, dtype=torch.int64, device="cuda"), torch.ones(1, device="cuda")
-    zero_point = torch.full((1,), 100, dtype=torch.int32, device="cuda")
-    for name, specs in todo.items():
-        first = specs[0]
-        scale, bias = torch.rand(first.n, device="cuda"), torch.randn(first.n, device="cuda")
-        half = bias.bfloat16()
-        ending = (step, one, zero_point, scale, bias, None)
-        if isinstance(first, LinearSpec):
-            rows, inputs, _ = LINEAR[name]
-            x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
-            w = torch.randn(first.n, inputs, device="cuda", dtype=torch.bfloat16)
-            products = 2 * rows * inputs * first.n
-            code = torch.randint(-128, 128, (rows, inputs), device="cuda").to(torch.int8)
-            weight = torch.randint(-128, 128, (first.n, inputs), device="cuda").to(torch.int8)
-            operands = (code, weight, weight.sum(1, dtype=torch.int32))
-            calls = {"bf16": lambda x=x, w=w, b=half: F.linear(x, w, b)}
-            method, flat = kernels.linear, x
-        else:
-            images, side, inputs, _ = CONV[name]
-            x = torch.randn(images, inputs, side, side, device="cuda", dtype=torch.bfloat16)
-            x = x.to(memory_format=torch.channels_last)
-            w = torch.randn(first.n, inputs, 3, 3, device="cuda", dtype=torch.bfloat16)
-            w = w.to(memory_format=torch.channels_last)
-            products = 2 * images * side**2 * inputs * 9 * first.n
-            shape = (images, side, side, first.c)
-            code = torch.randint(-128, 128, shape, device="cuda").to(torch.int8)
-            taps = torch.randint(-128, 128, (first.n, 3, 3, first.c)).to(torch.int8)
-            sums = border_sums(taps.permute(0, 3, 1, 2), square, (side, side)).cuda()
-            place = positions(square, (side, side)).cuda()
-            operands = (code, taps.reshape(first.n, -1).cuda(), sums, place)
-            calls = {"bf16": lambda x=x, w=w, b=half: F.conv2d(x, w, b, padding=1)}
-            method, flat = kernels.conv2d, x.permute(0, 2, 3, 1).reshape(-1, inputs)
-        how = QuantizeSpec(
-            planes=False, total=inputs, start=0, channels=inputs, dtype="bfloat16", bits=8
-        )
-        calls["quantize"] = lambda how=how, flat=flat: kernels.quantize(
-            how, flat, step, one, zero_point
-        )
-        for spec in specs:
-            calls[str(spec.tile)] = partial(method, spec, *operands, *ending)
-        times = _interleaved(calls, rounds, cold=True)
-        us = {label: statistics.median(values) * 1e3 for label, values in times.items()}
-        mine = us[str(first.tile)]
-        tops = products / mine / 1e6
-        print(
-            f"| {name}, {kernels.name(first).removeprefix('tilelang s8 ')} | {us['bf16']:.1f} | "
-            f"{mine:.1f} | {tops:.0f} | {tops / PEAK_TOPS:.0%} | {us['bf16'] / mine:.2f} | "
-            f"{us['quantize']:.1f} | {us['bf16'] / (mine + us['quantize']):.2f} |",
-            flush=True,
-        )
-        if tiles > 1:
-            ranked = sorted((us[str(spec.tile)], str(spec.tile)) for spec in specs)
-            others.append(f"- {name}: " + ", ".join(f"{tile} {t:.1f}" for t, tile in ranked))
-    print()
-    for line in others:
-        print(line)
+        for way in ways
+    ]
+    print(table(header, rows))
+    notes += [f"{way.label}: {'; '.join(way.notes)}." for way in ways if way.notes]
+    print("".join(f"\n- {note}" for note in [f"{took}.", *notes]), end="\n\n", flush=True)
+    if args.profile and kept:
+        kernels = profiles.profiled(ways[-1].run)
+        print(f"#### Kernels of one call: {ways[-1].label}\n")
+        print(table(["kernel", "launches", "ms", "share"], profiles.lines(kernels)), flush=True)
+        print()
 
 
-def _captured(run: Callable) -> Callable:
-    """Replays of a CUDA graph of `run`, after warming up on a side stream."""
-    import torch
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = run()
-
-    def replay(_kept=run):  # the graph reads the network's tensors, but does not hold them
-        graph.replay()
-        return found
-
-    return replay
+def first_step(name: str, args: argparse.Namespace) -> str:
+    """A row of `start`: this process, with the caches that it finds."""
+    case = networks.CASES[name]
+    loaded = networks.load(case)
+    ranges = states.observed_ranges(loaded.full, images=1 if case.random else 8)
+    state = states.rounded_state(loaded.full, ranges, wbits=args.widths[0])
+    level = next(one for one in reversed(args.levels) if contestants.offered(one) is None)
+    batch = (args.batch or case.batches)[0]
+    packed = args.widths[0] == 4
+    way, _ = contestants.cuda(loaded, state, batch, level, packed=packed)
+    return f"{way.label}: {'; '.join(way.notes)}."
 
 
-def _interleaved(calls, rounds, *, cold) -> dict[str, list[float]]:
-    """Milliseconds of every contestant in every round, by CUDA events."""
-    import torch
-
-    flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda") if cold else None
-    for run in calls.values():
-        for _ in range(3):
-            run()
-    names = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            if flush is not None:
-                flush.zero_()  # also keeps the GPU busy while the host gets ready
-            else:
-                torch.cuda.synchronize()
-            begin.record()
-            calls[name]()
-            end.record()
-            torch.cuda.synchronize()
-            times[name].append(begin.elapsed_time(end))
-    return times
+def start(name: str, arguments: list[str]) -> int:
+    """Two processes one after the other, with caches that are empty for the first."""
+    print(f"### {name}: load to first step, state in the GPU's memory\n", flush=True)
+    rest = [word for word in arguments if word != "--start"]
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {f"{tool}_CACHE_DIR": f"{folder}/{tool}" for tool in ("TILELANG", "TRITON")}
+        for word in ("cold", "warm"):
+            print(f"- {word}, {len(os.sched_getaffinity(0))} cores: ", end="", flush=True)
+            if code := _child([*rest, "--first-step"], **caches):
+                return code
+    return 0
 
 
-def _sqnr_db(reference, output) -> float:
-    """Signal to noise of an output against FP32, in dB; infinite when they are equal."""
-    error = (reference - output).square().sum().item()
-    return math.inf if error == 0 else 10 * math.log10(reference.square().sum().item() / error)
+def _heading(name, case, loaded, batch: int, rounds: int) -> None:
+    c, h, w = loaded.model.latent_shape
+    weights = "random weights" if case.random else "its own weights"
+    print(
+        f"### {name}, batch {batch}\n\n{case.model}, state {c}x{h}x{w}, {weights}; "
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}; "
+        f"medians of {rounds} interleaved rounds. FP32 eager and TF32 in NCHW, BF16 with channels "
+        "last; `cuda` in the BF16 network.\n"
+    )
+
+
+def _child(arguments: list[str], **environment: str) -> int:
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.run(command, check=False, env={**os.environ, **environment}).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
+import torch
 
 from tfq_bench.metrics.timing import Timing
 
@@ -38,6 +42,18 @@ def test_medians_over_rounds_and_ratios_within_rounds(make_inputs):
     speed = found["speedup-vs-fp32-eager"]
     assert (speed.interval.low, speed.interval.high, speed.n) == (2.0, 4.0, 3)
     assert all(value.definition.volatile for value in found.values())
+
+
+def test_the_speed_up_says_what_the_reference_computes_in(make_inputs):
+    """A model in bfloat16 is its own reference; nobody may take its speed-up for one over FP32."""
+    inputs = make_inputs(stages=_stages("lowered"))
+    model = copy.copy(inputs.loaded.model)
+    model.dtype = torch.bfloat16
+    found = _values(replace(inputs, loaded=replace(inputs.loaded, model=model)))
+    assert "speedup-vs-fp32-eager" not in found
+    assert 3.0 == pytest.approx(found["speedup-vs-bf16-eager"].value)
+    assert "BF16 eager latency" in found["speedup-vs-bf16-eager"].definition.summary
+    assert set(found) < set(Timing.names)
 
 
 def test_simulated_cells_publish_no_speed(make_inputs):

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["Timing"]
 
 
+_TYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+"""What a model's network computes in, as names of metrics say it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Number:
     """A metric and the values behind it, one per timed round."""
@@ -30,10 +34,20 @@ class _Number:
 class Timing:
     """Medians over rounds with their intervals."""
 
-    names = ("latency-ms", "throughput-images-per-s", "speedup-vs-fp32-eager", "peak-memory-bytes")
+    names = (
+        "latency-ms",
+        "throughput-images-per-s",
+        "speedup-vs-fp32-eager",
+        "speedup-vs-bf16-eager",
+        "speedup-vs-fp16-eager",
+        "peak-memory-bytes",
+    )
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
-        """The numbers of the measure stage, all volatile; nothing is timed here."""
+        """The numbers of the measure stage, all volatile; nothing is timed here.
+
+        The speed-up is over the model's own network, and its name says what that computes in.
+        """
         return tuple(
             MetricValue(
                 definition=_definition(number, inputs),
@@ -49,10 +63,14 @@ def _numbers(inputs: EvaluationInputs) -> list[_Number]:
     measured = inputs.facts("measure")
     if not measured or inputs.facts("lower").get("execution") == "simulated":
         return []
-    return _call_numbers(measured)
+    return _call_numbers(measured, _type_name(str(inputs.loaded.model.dtype)))
 
 
-def _call_numbers(measured: Mapping[str, Any]) -> list[_Number]:
+def _type_name(dtype: str) -> str:
+    return _TYPES.get(dtype, dtype.removeprefix("torch."))
+
+
+def _call_numbers(measured: Mapping[str, Any], reference_type: str) -> list[_Number]:
     latency, reference = measured["latency_ms"], measured["reference_latency_ms"]
     batch = int(measured["batch"])
     return [
@@ -71,10 +89,11 @@ def _call_numbers(measured: Mapping[str, Any]) -> list[_Number]:
             rounds=[1e3 * batch / ms for ms in latency],
         ),
         _Number(
-            name="speedup-vs-fp32-eager",
+            name=f"speedup-vs-{reference_type}-eager",
             unit="x",
             direction="higher",
-            summary="FP32 eager latency over the cell's, within one round, median of the ratios.",
+            summary=f"{reference_type.upper()} eager latency over the cell's, within one round, "
+            "median of the ratios.",
             rounds=[other / ms for ms, other in zip(latency, reference, strict=True)],
         ),
         _Number(

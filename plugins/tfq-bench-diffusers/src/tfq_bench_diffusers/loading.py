@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,21 @@ def random_network(kind: str, config: dict[str, Any], *, dtype: torch.dtype) -> 
     once, so that nothing takes memory besides the weights.
     """
     network = empty_network(kind, config, f"random {kind}")
+
+    def fill(place: tuple[str, nn.Module, str, torch.Tensor]) -> None:
+        prefix, module, key, blank = place
+        value = _random(f"{prefix}.{key}", blank, dtype, norm="norm" in prefix)
+        module.register_parameter(key, torch.nn.Parameter(value, requires_grad=False))
+
+    places = [
+        (prefix, module, key, blank)
+        for prefix, module in network.named_modules()
+        for key, blank in module.named_parameters(recurse=False)
+    ]
+    # One core draws 30 million numbers a second, and SDXL has 2,567 million.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, places))
     for prefix, module in network.named_modules():
-        for key, blank in list(module.named_parameters(recurse=False)):
-            value = _random(f"{prefix}.{key}", blank, dtype, norm="norm" in prefix)
-            module.register_parameter(key, torch.nn.Parameter(value, requires_grad=False))
         for key, blank in list(module.named_buffers(recurse=False)):
             if blank.is_meta:
                 persistent = key not in module._non_persistent_buffers_set
