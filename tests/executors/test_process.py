@@ -15,7 +15,7 @@ WORKER = """
 import json, os, pathlib, signal, sys, time
 name, report = sys.argv[1:]
 here = pathlib.Path(__file__).parent
-(here / f"{name}.begin").write_text("")
+(here / f"{name}.begin").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 if name.startswith("waits"):
     while not (here / "other.begin").exists():
         time.sleep(0.01)
@@ -47,8 +47,8 @@ def executor(tmp_path, monkeypatch):
         make.started.append(metrics[0] if metrics else command[5])
         return real([sys.executable, str(script), make.started[-1], report], **options)
 
-    def make(slots=1):
-        return ProcessExecutor(tmp_path, slots=slots)
+    def make(slots=1, **options):
+        return ProcessExecutor(tmp_path, slots=slots, **options)
 
     make.started = []  # names of cells and metrics
     monkeypatch.setattr(subprocess, "Popen", popen)
@@ -133,7 +133,61 @@ def test_an_exclusive_task_runs_alone(executor, task, life):
     assert ("done", "timing") == events[at + 1]
 
 
-def test_children_are_ended_when_the_run_is(executor, task, tmp_path):
+@pytest.fixture
+def seen(tmp_path):
+    """A function: the CUDA_VISIBLE_DEVICES of a child, by the name of what it worked on."""
+    return lambda name: (tmp_path / f"{name}.begin").read_text()
+
+
+def test_a_child_sees_one_device(executor, task, life, seen, monkeypatch):
+    """Each one sees the device that its task was placed on, whatever it is called."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-7f")
+    life(executor(slots=2, devices=("3", "MIG-7f")), [task("waits"), task("other")])
+    assert ("3", "MIG-7f") == (seen("waits"), seen("other"))
+    assert "3,MIG-7f" == os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_without_devices_a_child_sees_what_its_parent_sees(executor, task, life, seen, monkeypatch):
+    """Nothing is placed on a GPU unless devices are given."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    life(executor(slots=2), [task("a")])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    life(executor(slots=2), [task("b")])
+    assert ("none", "1,2") == (seen("a"), seen("b"))
+
+
+def test_timings_of_two_devices_run_side_by_side(executor, task, life, seen):
+    """Each waits for the other one, and both end."""
+    tasks = [task("waits", exclusive=True), task("other", exclusive=True)]
+    events = life(executor(slots=2, devices=("0", "1")), tasks)
+    assert [("start", "waits"), ("start", "other")] == events[:2]
+    assert {"0", "1"} == {seen("waits"), seen("other")}
+
+
+def test_a_timing_shares_its_device_with_nothing(executor, task, life, seen):
+    """With two slots a device it waits until one is idle, and what follows it runs elsewhere."""
+    tasks = [task("waits"), task("a"), task("timing", exclusive=True), task("other")]
+    events = [event[:2] for event in life(executor(slots=4, devices=("0", "1")), tasks)]
+    assert [("start", "waits"), ("start", "a"), ("done", "a"), ("start", "timing")] == events[:4]
+    assert ("0", "1", "1") == (seen("waits"), seen("a"), seen("timing"))
+    assert "0" == seen("other")
+
+
+def test_a_lost_child_gives_its_device_back(executor, task, life, seen, monkeypatch):
+    """The next task runs there; a metric that is tried alone is tried on the same one."""
+    monkeypatch.setattr(ArtefactStore, "has", lambda store, stage, key: False)
+    lost = task("killed", exclusive=True)
+    judged = dataclasses.replace(
+        task("silent"), stage="evaluate", outputs=("a", "b"), metrics=("half", "fine")
+    )
+    events = life(executor(slots=1, devices=("5",)), [lost, judged, task("good")])
+    assert ["killed", "silent", "good"] == [event[1] for event in events if event[0] == "done"]
+    assert {"5"} == {seen(name) for name in ("killed", "silent", "half", "fine", "good")}
+    assert not any("5" in event[2] for event in events if event[0] == "done" and event[2])
+
+
+@pytest.mark.parametrize("devices", [(), ("0", "1")])
+def test_children_are_ended_when_the_run_is(executor, task, tmp_path, devices):
     """An interrupted run leaves no process behind."""
     children = []
 
@@ -141,13 +195,13 @@ def test_children_are_ended_when_the_run_is(executor, task, tmp_path):
         raise KeyboardInterrupt
 
     class Noting(ProcessExecutor):
-        def _spawn(self, task, metric=None):
-            worker = super()._spawn(task)
+        def _spawn(self, *arguments):
+            worker = super()._spawn(*arguments)
             children.append(worker.process)
             return worker
 
     with pytest.raises(KeyboardInterrupt):
-        Noting(tmp_path, slots=2).run(
+        Noting(tmp_path, slots=2, devices=devices).run(
             (task("waits"), task("good")), None, start=lambda _: None, done=interrupt
         )
     assert 2 == len(children)

@@ -2,13 +2,15 @@
 
 The process is `tfq-bench cell RUN CELL --stage S [--shard I] --outcome FD`, which is also how a
 person repeats a task by hand. How it ended comes through a pipe, which needs no room on a disk. It
-dies with its parent, so that a killed run leaves no orphan.
+dies with its parent, so that a killed run leaves no orphan. Where tasks are placed on GPUs it sees
+one of them, and computes as if there were no other.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.errors import DamagedArtefact, TfqError
 from tfq_bench.executors.base import Queue
+from tfq_bench.executors.placement import Placement
 from tfq_bench.store.disk import store_error
 from tfq_bench.store.run import RunFolder
 from tfq_bench.types.tasks import LOST, Done, Outcome, Start, Work
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from tfq_bench.types.tasks import Task
 
 __all__ = ["ProcessExecutor", "cell_command"]
+
+log = logging.getLogger("tfq_bench.executors")
 
 POLL_SECONDS = 0.05
 
@@ -44,12 +49,15 @@ class ProcessExecutor:
 
     Args:
         run: the run folder; plan and suite are written in it.
-        slots: tasks at the same time; an exclusive task waits for all others and runs alone.
+        slots: tasks at the same time.
+        devices: values of `CUDA_VISIBLE_DEVICES`, each of which shows one GPU; tasks are spread
+            over them. An exclusive task waits for all others on its GPU and is alone there;
+            without devices it waits for all others and runs alone.
     """
 
-    def __init__(self, run: Path, *, slots: int) -> None:
+    def __init__(self, run: Path, *, slots: int, devices: tuple[str, ...] = ()) -> None:
         self.run_folder = run
-        self.slots = slots
+        self._placement = Placement(slots, devices)
 
     def run(self, tasks: tuple[Task, ...], work: Work, *, start: Start, done: Done) -> None:  # noqa: ARG002
         """Runs `tasks`; see the package for the contract. `work` is not used: children run it."""
@@ -59,11 +67,13 @@ class ProcessExecutor:
             while True:
                 for outcome in queue.blocked():
                     done(outcome)
-                while (
-                    task := self._startable(queue, [worker.task for worker in running])
-                ) is not None:
+                while (task := queue.peek()) is not None:
+                    device = self._placement.place(task, [(w.task, w.device) for w in running])
+                    if device is None:
+                        break  # it is next in line: nothing else starts until it has room
+                    queue.take()
                     start(task)
-                    running.append(self._spawn(task))
+                    running.append(self._spawn(task, device))
                 if not running:
                     return
                 for worker in [worker for worker in running if worker.ended()]:
@@ -76,17 +86,11 @@ class ProcessExecutor:
             for worker in running:
                 worker.end()
 
-    def _startable(self, queue: Queue, running: list[Task]) -> Task | None:
-        task = queue.peek()
-        if task is None or len(running) >= self.slots or any(other.exclusive for other in running):
-            return None
-        if task.exclusive and running:
-            return None  # it is next in line: nothing else starts until the slots are free
-        return queue.take()
-
-    def _spawn(self, task: Task, metric: str | None = None) -> _Worker:
-        log = RunFolder(self.run_folder).log_path(task.cell)
-        return _Worker(task, cell_command(self.run_folder, task, metric), log)
+    def _spawn(self, task: Task, device: str, metric: str | None = None) -> _Worker:
+        if device:
+            log.info("%s of %s runs with CUDA_VISIBLE_DEVICES=%s", task.stage, task.cell, device)
+        last_words = RunFolder(self.run_folder).log_path(task.cell)
+        return _Worker(task, cell_command(self.run_folder, task, metric), last_words, device)
 
     def _lost(self, worker: _Worker) -> Outcome:
         """How a task ended whose worker said nothing; of an evaluation each metric gets its own."""
@@ -98,7 +102,7 @@ class ProcessExecutor:
         for metric, key in zip(task.metrics, task.outputs, strict=True):
             if store.has(task.stage, key):
                 continue
-            alone = self._spawn(task, metric)
+            alone = self._spawn(task, worker.device, metric)
             try:
                 while not alone.ended():
                     time.sleep(POLL_SECONDS)
@@ -118,13 +122,14 @@ class _Worker:
     Args:
         arguments: of `tfq-bench`.
         log: what a crash leaves is found where it is looked for.
+        device: value of `CUDA_VISIBLE_DEVICES` that shows it one GPU; "" leaves it as it is.
 
     Raises:
         StoreError: the log cannot be written.
     """
 
-    def __init__(self, task: Task, arguments: list[str], log: Path) -> None:
-        self.task = task
+    def __init__(self, task: Task, arguments: list[str], log: Path, device: str) -> None:
+        self.task, self.device = task, device
         self._said = b""
         self._pipe: int | None
         self._pipe, end = os.pipe()
@@ -139,6 +144,7 @@ class _Worker:
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
                     pass_fds=(end,),
+                    env={**os.environ, "CUDA_VISIBLE_DEVICES": device} if device else None,
                 )
         except OSError as error:
             self._close()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tfq_bench.plan.suite_format import CALIBRATION, TIMING
-from tfq_bench.provenance.environment import gpu_names
+from tfq_bench.provenance.gpus import gpu_name
 from tfq_bench.types import Option, OptionValue
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _machine(spec: SuiteSpec) -> list[str]:
             f"[suite] threads {spec.threads} are more than the {cores} cores that may be used here;"
             " they take turns."
         )
-    if spec.device == "cuda" and not gpu_names():
+    if spec.device == "cuda" and not gpu_name():
         found.append("[suite] device 'cuda': torch finds no GPU here, so 'run' will refuse it.")
     return found
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tfq_bench.foreign.text import printable
 from tfq_bench.keys import digest
+from tfq_bench.provenance.gpus import gpu_driver, gpu_name, gpu_speed, visible_gpus
 from tfq_bench.version import __version__
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "arithmetic_facts",
     "capture",
     "environment_id",
-    "gpu_names",
     "hardware_fingerprint",
     "speed_facts",
     "stated_arithmetic",
@@ -99,7 +99,9 @@ class _Plugin(Protocol):
 def capture(plugins: Iterable[_Plugin]) -> dict[str, Any]:
     """The environment as JSON-able data; the same machine and software give equal data.
 
-    Imports torch, which is needed to see GPUs and thread counts.
+    Of the GPUs only the one that tasks compute on is described, the first that is visible: how many
+    others there are, and which of some equal ones had a task, changes nothing. Imports torch, which
+    is needed to see GPUs and thread counts.
     """
     import torch
 
@@ -108,8 +110,8 @@ def capture(plugins: Iterable[_Plugin]) -> dict[str, Any]:
         "host": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "hardware": {**_processor(), "memory_bytes": _memory_bytes(), "gpus": _gpus()},
-        "gpu_driver": _gpu_driver(),
+        "hardware": {**_processor(), "memory_bytes": _memory_bytes(), "gpus": visible_gpus(1)},
+        "gpu_driver": gpu_driver(),
         "cuda": torch.version.cuda,
         "versions": _versions(),
         "plugins": [
@@ -158,7 +160,7 @@ def arithmetic_facts(device: str) -> dict[str, str]:
     vendor = fields.get("vendor_id") or fields.get("CPU implementer") or found["machine"]
     facts = {"processor": " ".join([vendor, *found["instruction_sets"]])}
     if device == "cuda":
-        facts["GPU"] = ", ".join(gpu_names()) or "none"
+        facts["GPU"] = gpu_name() or "none"
     return facts | {
         f"setting {name}": os.environ[name] for name in ARITHMETIC_SETTINGS if name in os.environ
     }
@@ -171,7 +173,9 @@ def speed_facts(device: str) -> dict[str, Any]:
         "memory_gib": round(_memory_bytes() / 2**30),
         **{f"setting {name}": os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
     }
-    return {**found, "GPUs": _gpus(), "driver": _gpu_driver()} if device == "cuda" else found
+    if device == "cuda":
+        found |= {"GPUs": [gpu_speed(gpu) for gpu in visible_gpus(1)], "driver": gpu_driver()}
+    return found
 
 
 def stated_arithmetic(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -194,11 +198,6 @@ def stated_arithmetic(environment: Mapping[str, Any]) -> dict[str, str]:
         else None,
     }
     return {name: printable(value, 200) for name, value in found.items() if value is not None}
-
-
-def gpu_names() -> tuple[str, ...]:
-    """Names of the GPUs that torch finds, each once; imports torch."""
-    return tuple(sorted({gpu["name"] for gpu in _gpus()}))
 
 
 def _processor() -> dict[str, Any]:
@@ -228,32 +227,6 @@ def _cpuinfo() -> dict[str, str]:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _gpus() -> list[dict[str, Any]]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return [
-        {
-            "name": gpu.name,
-            "memory_bytes": gpu.total_memory,
-            "capability": f"{gpu.major}.{gpu.minor}",
-            "multiprocessors": gpu.multi_processor_count,
-        }
-        for gpu in found
-    ]
-
-
-def _gpu_driver() -> str | None:
-    """Version text of the NVIDIA kernel module, None without one."""
-    try:
-        lines = Path("/proc/driver/nvidia/version").read_text("utf-8").splitlines()
-    except OSError:
-        return None
-    return " ".join(lines[0].partition(":")[2].split()) if lines else None
 
 
 def _versions() -> dict[str, str]:

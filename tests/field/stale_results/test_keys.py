@@ -115,6 +115,16 @@ def test_settings_that_code_reads_count(project, keys, monkeypatch, read):
     assert moved(before, keys()) == set()
 
 
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"])
+def test_where_a_task_was_placed_does_not_count(project, keys, monkeypatch, name):
+    """Code may read which GPUs it sees; what one of them computes, another of its name does too."""
+    (project / "ranges.py").write_text(f"import os\nSTEPS = 1\nGPU = os.environ.get('{name}')\n")
+    monkeypatch.delenv(name, raising=False)
+    before = keys()
+    monkeypatch.setenv(name, "1")
+    assert moved(before, keys()) == set()
+
+
 def library(folder, version, body="x = 1\n", origin=None):
     """Installs a library into a folder, as pip leaves it."""
     info = folder / f"somelib-{version}.dist-info"
