@@ -10,6 +10,7 @@ import torch
 from tfq_bench.api import LoadedModel, Lowered, StepCursor, timestep_tensor
 from tfq_bench.quant import check_state, copy_network, finish_lowering, guided_prediction
 from tfq_bench_cuda.ahead import ahead
+from tfq_bench_cuda.blocks.context import install_context
 from tfq_bench_cuda.blocks.fuse import fuse
 from tfq_bench_cuda.details import describe_blocks, describe_weights
 from tfq_bench_cuda.graph import StepGraph
@@ -82,6 +83,7 @@ class CudaBackend:
             made.replace(name, layer, tiles, loaded.topology.layer(name).macs)
         others = finish_lowering(made.network, loaded, state, made.step, made.executed)
         blocks = fuse(made.network) if self.blocks else []
+        context = install_context(made.network, blocks)
         clock.phase("weights")
         made.prepare()
         if self._kernels is None:
@@ -93,6 +95,7 @@ class CudaBackend:
             made.executed,
             device=device,
             refusal=self._graph_refusal(device),
+            version=lambda: 0 if context is None else context.version,
             prepare=made.prepare_single,
         )
         step_graph.install()
@@ -105,6 +108,7 @@ class CudaBackend:
             details={
                 "architecture": arch,
                 "blocks": describe_blocks(blocks, loaded, state),
+                "text_once": context is not None,
                 "weights": describe_weights(made.layers, made.scratch),
                 "seconds": clock.seconds(),
                 "graph": step_graph.facts,

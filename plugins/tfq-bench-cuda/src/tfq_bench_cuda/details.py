@@ -32,6 +32,7 @@ def describe_blocks(
             "layers": list(use.layers),
             "mac_share": sum(topology.layer(name).macs for name in use.layers) / max(total, 1),
             "reason": use.reason,
+            "remarks": list(use.remarks),
         }
         for use in uses
     ]

@@ -27,11 +27,7 @@ __all__ = ["Part", "conv_spec", "dtype_name", "linear_spec"]
 
 
 class Part(nn.Module):
-    """One slice of the input channels: its weight, and the parameters of its codes.
-
-    Attributes:
-        stored: the weight, which `Joined` exchanges for rows of its own.
-    """
+    """One slice of the input channels: its weight, and the parameters of its codes."""
 
     weight_scale: Tensor
     bias: Tensor
@@ -58,6 +54,17 @@ class Part(nn.Module):
             "sums": weight.read().sum(1, dtype=torch.int32),
         }.items():
             self.register_buffer(name, value.to(device).contiguous(), persistent=False)
+
+    @property
+    def stored(self) -> Weight:
+        """The weight as it lies on the device; `Joined` exchanges it for rows of its own."""
+        return self._stored
+
+    @stored.setter
+    def stored(self, weight: Weight) -> None:
+        self._stored = weight
+        # A buffer, so that whoever adds up the network's bytes sees them.
+        self.register_buffer("integers", weight.stored, persistent=False)
 
     @property
     def weight(self) -> Tensor:

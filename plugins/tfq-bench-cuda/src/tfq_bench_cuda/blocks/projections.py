@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
 from tfq_bench_cuda.blocks.joined import Joined, same_codes
 from tfq_bench_cuda.layers import CudaLinear
-
-if TYPE_CHECKING:
-    from tfq_bench_cuda.parts import Part
 
 __all__ = ["Projections"]
 
@@ -54,6 +50,6 @@ class Projections:
                 continue
             (code,) = given
             together = joined.product(code.reshape(-1, code.shape[-1]), ending)
-            widths = [len(cast("Part", layer.parts[0]).weight) for layer in group]
+            widths = [layer.weights[0].shape[0] for layer in group]
             found.update(zip(group, together.split(widths, dim=1), strict=True))
         return [found[layer] for layer in self.layers]
