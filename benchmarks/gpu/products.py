@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,9 +25,9 @@ def specs_of(shape: Shape, arch: str, gathers: bool, tiles: int) -> list[Product
     halved = 2 if shape.ending.activation == "geglu" else 1
     outputs = shape.n // halved
     depth = padded(_channels(shape))
-    chosen = TileChoice(arch=arch, rows=shape.rows)(outputs, depth, shape.ending)
-    pair = {"accumulators": 2} if halved == 2 else {}
-    others = candidates(shape.rows, outputs, depth, arch, **pair) if tiles > 1 else []
+    taps = 1 if shape.geometry is None else math.prod(shape.geometry.kernel)
+    chosen = TileChoice(arch=arch, rows=shape.rows)(outputs, depth, shape.ending, taps=taps)
+    others = candidates(shape.rows, outputs, depth, arch, taps=taps, accumulators=halved)
     made: list[ProductSpec] = []
     for tile in list(dict.fromkeys([chosen, *others]))[:tiles]:
         if shape.geometry is None:

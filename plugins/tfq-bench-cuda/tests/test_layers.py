@@ -47,7 +47,7 @@ def convolution(layer, original, step, executed, gathers=False) -> CudaConv2d:
         kernels,
         step,
         executed,
-        tiles=lambda *_: TILE,
+        tiles=lambda *_, **__: TILE,
         device=torch.device("cpu"),
         dtype=original.weight.dtype,
     )
@@ -60,7 +60,7 @@ def linear(layer, original, step, executed) -> CudaLinear:
         ReferenceKernels(),
         step,
         executed,
-        tiles=lambda *_: TILE,
+        tiles=lambda *_, **__: TILE,
         device=torch.device("cpu"),
         dtype=original.weight.dtype,
     )

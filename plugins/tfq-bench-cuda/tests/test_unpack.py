@@ -78,7 +78,7 @@ def linear(layer, scratch, executed) -> CudaLinear:
         ReferenceKernels(),
         StepCursor("cpu"),
         executed,
-        tiles=lambda *_: TILE,
+        tiles=lambda *_, **__: TILE,
         device=torch.device("cpu"),
         dtype=torch.float32,
         scratch=scratch,

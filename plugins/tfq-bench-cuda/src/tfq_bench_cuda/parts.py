@@ -124,14 +124,15 @@ def conv_spec(
 ) -> ProductSpec:
     """A convolution with int8 weights `[C_out, kh * kw * c]`."""
     n, terms = part.stored.shape
-    c = terms // (geometry.kernel[0] * geometry.kernel[1])
+    taps = geometry.kernel[0] * geometry.kernel[1]
+    c = terms // taps
     return ConvSpec(
         n=n,
         c=c,
         geometry=geometry,
         gather=gathers or not geometry.centred,
         ending=ending,
-        tile=tiles(n, c, ending),
+        tile=tiles(n, c, ending, taps=taps),
     )
 
 

@@ -37,6 +37,9 @@ class Tile:
 
     Args:
         stages: how many steps of `k` are in flight.
+        whole_rows: whether each group of warps multiplies rows of its own by all `n` outputs, which
+            reads least of shared memory where an instruction is that wide (`wgmma`); else the
+            groups share out rows and outputs.
     """
 
     m: int
@@ -44,6 +47,7 @@ class Tile:
     k: int
     stages: int
     threads: int
+    whole_rows: bool = False
 
     def __str__(self) -> str:
         return f"{self.m}x{self.n}x{self.k}"

@@ -6,6 +6,7 @@ import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.programs.ending import asked, end
+from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import ConvSpec
 
 __all__ = ["conv2d"]
@@ -25,6 +26,7 @@ def conv2d(spec: ConvSpec) -> Any:
     M, classes, steps = T.dynamic("m"), T.dynamic("classes"), T.dynamic("steps")
     next_steps, shifts, gatings = T.dynamic("next_steps"), T.dynamic("shifts"), T.dynamic("gatings")
     coded = ending.out == "int8"
+    policy = warps(tile)
     write = end(spec)
 
     @T.prim_func
@@ -79,12 +81,12 @@ def conv2d(spec: ConvSpec) -> Any:
                             T.int8(0),
                         )
                     T.copy(F[bx * BN, k * BK], Fs)
-                    T.gemm(Xs, Fs, total, transpose_B=True)
+                    T.gemm(Xs, Fs, total, transpose_B=True, policy=policy)
             else:
                 for k in T.Pipelined(K // BK, num_stages=tile.stages):
                     T.im2col(X, Xs, by, k, KH, geometry.stride[0], DH, geometry.padding[0])
                     T.copy(F[bx * BN, k * BK], Fs)
-                    T.gemm(Xs, Fs, total, transpose_B=True)
+                    T.gemm(Xs, Fs, total, transpose_B=True, policy=policy)
             factors = Factors(
                 weight=F,
                 sums=sums,

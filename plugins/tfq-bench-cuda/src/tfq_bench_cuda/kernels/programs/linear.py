@@ -6,6 +6,7 @@ import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.programs.ending import asked, end
+from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import LinearSpec
 
 __all__ = ["linear"]
@@ -24,7 +25,7 @@ def linear(spec: LinearSpec) -> Any:
     shifts, gatings = T.dynamic("shifts"), T.dynamic("gatings")
     coded, paired = ending.out == "int8", ending.activation == "geglu"
     sums_per_row = 2 * BN if paired else BN
-    policy = _policy(spec)
+    policy = warps(tile, whole_rows=paired)
     write = end(spec)
 
     @T.prim_func
@@ -79,9 +80,3 @@ def linear(spec: LinearSpec) -> Any:
             write(factors, additions, Y, bx, by, total, None)
 
     return s8_linear
-
-
-def _policy(spec: LinearSpec) -> Any:
-    """How a tile is divided among warps."""
-    rows = spec.ending.activation == "geglu"
-    return T.GemmWarpPolicy.FullRow if rows else T.GemmWarpPolicy.Square
