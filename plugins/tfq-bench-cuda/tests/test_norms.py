@@ -1,7 +1,7 @@
 """Norms to codes: the statement in torch, and the Triton kernels against it.
 
 The kernels' tests are marked `gpu`. One test here runs these same tests on the CPU, in Triton's
-interpreter; others compile the kernels, as they would be launched, without a GPU.
+interpreter.
 """
 
 from __future__ import annotations
@@ -305,110 +305,3 @@ def test_the_kernels_pass_their_gpu_tests_in_the_interpreter():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d\d passed", done.stdout)
-
-
-class Launches:
-    """Stands in for `norm_programs`: keeps what would be launched, and runs nothing."""
-
-    def __init__(self):
-        from tfq_bench_cuda.kernels import norm_programs
-
-        self.programs = norm_programs
-        self.kept = []
-
-    def __getattr__(self, name):
-        return Named(name, self.kept)
-
-    def compiled(self, capability):
-        """PTX of each launch, by the name of its kernel."""
-        return {name: self._compile(name, *rest, capability) for name, *rest in self.kept}
-
-    def _compile(self, name, arguments, settings, capability):
-        import triton
-        from triton.backends.compiler import GPUTarget
-        from triton.compiler import ASTSource
-
-        kernel = getattr(self.programs, name)
-        constants = dict(settings)
-        options = {key: constants.pop(key) for key in ("num_warps", "enable_fp_fusion")}
-        values = dict(zip(kernel.arg_names, arguments, strict=False))
-        constants |= {key: value for key, value in values.items() if value is None}
-        places = {key: place for place, key in enumerate(kernel.arg_names)}
-        aligned = {}
-        signature = {
-            key: "constexpr" if key in constants else typed(values[key], (places[key],), aligned)
-            for key in kernel.arg_names
-        }
-        source = ASTSource(
-            fn=kernel,
-            signature=signature,
-            constexprs={(places[key],): value for key, value in constants.items()},
-            attrs=aligned,
-        )
-        target = GPUTarget("cuda", capability, 32)
-        return triton.compile(source, target=target, options=options).asm["ptx"]
-
-
-class Named:
-    """A kernel of `Launches`: `kernel[grid](...)`."""
-
-    def __init__(self, name, kept):
-        self.name = name
-        self.kept = kept
-
-    def __getitem__(self, grid):
-        return lambda *arguments, **constants: self.kept.append((self.name, arguments, constants))
-
-
-def typed(value, path, aligned):
-    """Triton's name for the type of an argument; notes which ones are multiples of 16."""
-    if isinstance(value, tuple):
-        return tuple(typed(inner, (*path, at), aligned) for at, inner in enumerate(value))
-    if isinstance(value, torch.Tensor):
-        aligned[path] = [["tt.divisibility", 16]]
-        names = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-        name = str(value.dtype).removeprefix("torch.")
-        return "*" + names.get(name, name.replace("int", "i"))
-    if path[-1:] == (1,) and isinstance(value, int):
-        aligned[path] = [["tt.divisibility", 16]]  # the stride of rows
-    return "fp32" if isinstance(value, float) else "i32"
-
-
-@pytest.fixture
-def launches(monkeypatch):
-    """What the launching module launches while the test runs."""
-    kept = Launches()
-    monkeypatch.setattr(launch(), "programs", kept)
-    return kept
-
-
-def sdxl(readers, images):
-    """Launches all kernels at a width of SD-XL."""
-    x = torch.zeros(images, 64, 320, dtype=torch.bfloat16)
-    weight, step = torch.ones(320), torch.tensor([0])
-    settings = {"eps": 1e-5, "step": step, "tables": readers(1, 320)}
-    launch().group_norm_codes(x, weight, weight, groups=32, silu=True, **settings)
-    launch().layer_norm_codes(x, weight, weight, **settings)
-    launch().row_codes(x.view(-1, 320), step=step, tables=settings["tables"])
-
-
-@pytest.mark.parametrize("capability", [80, 90])
-def test_compiled_kernels_read_and_write_16_bytes_at_once(launches, readers, capability):
-    """Nothing fuses product and sum unasked, which would round otherwise than the simulation."""
-    sdxl(readers, 2)
-    compiled = launches.compiled(capability)
-    assert {"group_moments", "group_codes", "layer_codes", "plain_codes"} == compiled.keys()
-    for name, ptx in compiled.items():
-        assert f".target sm_{capability}" in ptx
-        assert "ld.global.v4.b32" in ptx
-        assert ("st.global.v4.b32" in ptx) == (name != "group_moments")
-        assert ("fma.rn.f32" in ptx) == (name == "group_codes")
-
-
-def test_another_batch_compiles_nothing(launches, readers):
-    """What is compiled in is the same for 2 and for 200 images."""
-    sdxl(readers, 2)
-    few = [(name, constants) for name, _, constants in launches.kept]
-    launches.kept.clear()
-    sdxl(readers, 200)
-    assert few == [(name, constants) for name, _, constants in launches.kept]
