@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -20,7 +23,7 @@ from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, simulate
 from tfq_bench.testing.inputs import tiny_state
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
-from tfq_bench_cuda.backend import CudaBackend
+from tfq_bench_cuda.backend import CudaBackend, _rehearse
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.network import _original_reason
 
@@ -102,6 +105,21 @@ def test_a_state_is_read_once(loaded, make_state):
     lowered = backend().lower(loaded, dataclasses.replace(state, layers=Layers(state.layers)))
     assert sorted(names) == sorted(Layers.seen)
     assert names == [use.layer for use in lowered.kernels]
+
+
+def test_a_rehearsal_leaves_nothing_behind():
+    """Its numbers are wrong: no count of them stays, and no hook of the network keeps them."""
+    loaded = load_tiny()
+    made = SimpleNamespace(network=copy.deepcopy(loaded.network), executed={"kernel": 1})
+    called = []
+    made.network.register_forward_pre_hook(lambda *_: called.append("hook"))
+    rehearsed = []
+    made.network.first.register_forward_hook(lambda *_: rehearsed.append("block"))
+    _rehearse(loaded, made, SimpleNamespace(rehearsal=nullcontext))
+    assert (["block"], [], {}) == (rehearsed, called, made.executed)
+    t = torch.full((1,), loaded.sampler.timesteps[0])
+    loaded.model.predict(made.network, torch.zeros(1, *loaded.model.latent_shape), t, {})
+    assert ["hook"] == called
 
 
 def test_details_are_plain_json(loaded, make_state):
