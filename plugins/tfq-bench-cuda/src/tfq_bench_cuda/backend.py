@@ -141,8 +141,15 @@ def _rehearse(loaded: LoadedModel, made: KernelNetwork, kernels: Kernels) -> Non
     x = torch.zeros((1, *model.latent_shape), device=device)
     t = timestep_tensor(loaded.sampler.timesteps[0], 1, device)
     condition = model.conditions(range(1), device=device)
-    with kernels.rehearsal():
-        guided_prediction(model, made.network, x, t, condition)
+    # A hook of the network may keep what is the same at every step, and here no number is right.
+    hooks = made.network._forward_pre_hooks
+    kept = dict(hooks)
+    hooks.clear()
+    try:
+        with kernels.rehearsal():
+            guided_prediction(model, made.network, x, t, condition)
+    finally:
+        hooks.update(kept)
     made.executed.clear()
 
 
