@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tfq_bench_cuda.blocks.attention import CrossAttention
 from tfq_bench_cuda.blocks.fuse import BlockUse
+from tfq_bench_cuda.blocks.token_attention import CrossAttention
 from tfq_bench_cuda.blocks.transformer import TransformerBlock
 from tfq_bench_cuda.layers import CudaLayer
 
