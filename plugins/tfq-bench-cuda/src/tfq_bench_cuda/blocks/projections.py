@@ -54,6 +54,6 @@ class Projections:
                 continue
             (code,) = given
             together = joined.product(code.reshape(-1, code.shape[-1]), ending)
-            widths = [len(cast("Part", layer.parts[0]).weight) for layer in group]
+            widths = [len(cast("Part", layer.parts[0]).weight_scale) for layer in group]
             found.update(zip(group, together.split(widths, dim=1), strict=True))
         return [found[layer] for layer in self.layers]
