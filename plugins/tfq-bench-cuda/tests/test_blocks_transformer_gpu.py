@@ -162,7 +162,7 @@ def test_fused_network_passes_the_lower_stage(kernels, family, dtype):
         make_state(loaded), "attn2.to_k", "attn2.to_v", "caption_projection.linear_1", "linear_2"
     )
     lowered, blocks = lower(loaded, state, kernels)
-    assert all(use.reason is None for use in blocks)
+    assert all(use.reason is None for use in blocks if "Transformer" in use.kind)
     install_context(lowered.network, blocks)
     lowering_facts(
         loaded, state, lowered, simulate(loaded, state), execution="lowered", batches=[3]

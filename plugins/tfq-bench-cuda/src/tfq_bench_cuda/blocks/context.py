@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tfq_bench_cuda.blocks.attention import CrossAttention
 from tfq_bench_cuda.blocks.fuse import BlockUse
+from tfq_bench_cuda.blocks.token_attention import CrossAttention
 from tfq_bench_cuda.blocks.transformer import TransformerBlock
 from tfq_bench_cuda.layers import CudaLayer
 
@@ -54,22 +54,21 @@ class ContextCache:
         version = None if text.is_inference() else text._version
         if text is self._given and version is not None and version == self._given_version:
             return False
-        # Kept alive, so that no other tensor gets its place in memory.
-        self._given, self._given_version = text, version
         # Buffers that were made in inference mode could not be written outside of it.
         with torch.inference_mode(False), torch.no_grad():
-            if self._held is not None and _alike(self._held, text):
-                if torch.equal(self._held, text):
-                    return False
-                self._held.copy_(text)
+            alike = self._held is not None and _alike(self._held, text)
+            equal = alike and torch.equal(cast(Tensor, self._held), text)
+            if not alike:
+                for attention in self.attentions:
+                    attention.held = None
+                self.version += 1
+            if not equal:
+                self._held = None  # until all of it is computed
                 self._compute(text)
-                return True
-            self._held = text.clone()
-            for attention in self.attentions:
-                attention.held = None
-            self._compute(text)
-            self.version += 1
-        return True
+                self._held = text.clone()
+        # Kept alive, so that no other tensor gets its place in memory.
+        self._given, self._given_version = text, version
+        return not equal
 
     def _compute(self, text: Tensor) -> None:
         seen = self._seen(text)

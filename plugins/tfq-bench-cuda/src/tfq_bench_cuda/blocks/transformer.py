@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from tfq_bench_cuda.blocks.attention import CrossAttention, SelfAttention, check_attention
 from tfq_bench_cuda.blocks.feed_forward import FeedForward, check_feed_forward
 from tfq_bench_cuda.blocks.fused import FusedBlock, needs
+from tfq_bench_cuda.blocks.token_attention import CrossAttention, SelfAttention, check_attention
 from tfq_bench_cuda.kernels.norms import Table, layer_norm_codes, row_codes
 
 __all__ = ["Modulation", "TransformerBlock"]
