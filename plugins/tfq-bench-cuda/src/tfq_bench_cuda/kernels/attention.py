@@ -161,7 +161,7 @@ def attend(
         # The kernel writes no padding.
         make = q.new_empty if padded(codes.channels) == codes.channels else q.new_zeros
         out = make(batch, queries, padded(codes.channels), dtype=torch.int8)
-    unit = _unit(q, keys.k, keys.v)
+    unit = _unit(q, *(() if qk8 else (keys.k,)), *(() if pv8 else (keys.v,)))
     _programs().attend[(-(-queries // blocks.queries), batch * heads)](
         q,
         *_strides(q, unit),

@@ -98,7 +98,7 @@ def _permuted(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     return tl.reshape(tl.permute(groups, (0, 1, 3, 2, 4)), (ROWS, COLUMNS))
 
 
-@triton.jit(do_not_specialize=["heads", "length", "padded"])
+@triton.jit(do_not_specialize=["heads", "length"])
 def quantize_keys(
     k,
     k_batch,
@@ -345,7 +345,7 @@ def attend(
         scale: of the logits, times log2(e).
         D, WIDTH: channels of a head, and the power of two that they fit into.
         FIRST, REST: channels of a product and of another after it, powers of two, or REST 0.
-        UNIT: what the strides of q, k and v are given in, so that their alignment is known.
+        UNIT: what the strides of 16-bit operands are given in, so that their alignment is known.
         QK8, PV8: whether the first and the second product take the 8-bit operands.
         q8: int8 `[B, H, queries, FIRST + REST]`, room for the queries' codes.
         EVEN: whether `length` is a multiple of N.
@@ -360,16 +360,22 @@ def attend(
     first = tl.arange(0, FIRST)
     rest = FIRST + tl.arange(0, REST if REST > 0 else 1)
     q += (batch * q_batch + head * q_head) * UNIT
-    k += (batch * k_batch + head * k_head) * UNIT
-    v += (batch * v_batch + head * v_head) * UNIT
     q_token *= UNIT
-    k_token *= UNIT
-    v_token *= UNIT
     if QK8:
+        k_token = FIRST + REST
+        k += pair * blocks * N * (FIRST + REST)
         k_scale += pair * blocks
         k_norm += pair * blocks
+    else:
+        k_token *= UNIT
+        k += (batch * k_batch + head * k_head) * UNIT
     if PV8:
+        v_token = blocks * N
+        v += pair * (FIRST + REST) * (blocks * N)
         v_scale += pair * blocks
+    else:
+        v_token *= UNIT
+        v += (batch * v_batch + head * v_head) * UNIT
 
     factor = tl.full((M,), 1.0, tl.float32) * scale
     if QK8:
