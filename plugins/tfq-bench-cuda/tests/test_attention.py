@@ -12,7 +12,7 @@ import torch
 from tfq_bench_cuda.kernels import attention
 from tfq_bench_cuda.kernels.attention import attend, attention8, prepare_keys
 from tfq_bench_cuda.kernels.attention_reference import codes_of, sample
-from tfq_bench_cuda.kernels.attention_specs import Blocks, Table, choose_blocks
+from tfq_bench_cuda.kernels.attention_specs import Blocks, Table, choose_blocks, parts
 
 SMALL = Blocks(queries=64, keys=64, warps=4, stages=2)
 
@@ -99,6 +99,8 @@ def launched(q, k, v, **options):
         ((1, 1, 64, 1, 72), None),
         ((1, 1, 30, 100, 160), None),
         ((1, 2, 40, 90, 32), SMALL),
+        ((1, 2, 40, 128, 80), SMALL),
+        ((1, 1, 40, 128, 96), SMALL),
     ],
 )
 def test_programs_compute_attention(interpreted, shape, blocks):
@@ -242,7 +244,9 @@ def compiled(blocks, capability, *, channels=64, pv8=False, codes=False, even=Tr
 
     from tfq_bench_cuda.kernels.attention_programs import attend as program
 
-    constants: dict[str, Any] = {"D": channels, "WIDTH": attention.width(channels)}
+    first, rest = parts(channels)
+    constants: dict[str, Any] = {"D": channels, "WIDTH": 1 << (channels - 1).bit_length()}
+    constants |= {"FIRST": first, "REST": rest}
     constants |= {
         "M": blocks.queries,
         "N": blocks.keys,

@@ -30,7 +30,7 @@ from tfq_bench_cuda.kernels.attention_specs import (
     check_operand,
     choose_blocks,
     description,
-    width,
+    parts,
 )
 from tfq_bench_cuda.kernels.specs import padded
 
@@ -89,15 +89,16 @@ def prepare_keys(
         return plain
     count = -(-length // blocks.keys)
     size = count * blocks.keys
+    kept = sum(parts(channels))
 
     def scales() -> Tensor:
         return k.new_empty(batch, heads, count, dtype=torch.float32)
 
     values = v
     if pv == "fp8":
-        values = v.new_empty(batch, heads, width(channels), size, dtype=torch.float8_e4m3fn)
+        values = v.new_empty(batch, heads, kept, size, dtype=torch.float8_e4m3fn)
     keys = Keys(
-        k=k.new_empty(batch, heads, size, width(channels), dtype=torch.int8),
+        k=k.new_empty(batch, heads, size, kept, dtype=torch.int8),
         k_scale=scales(),
         k_norm=scales(),
         v=values,
@@ -120,7 +121,8 @@ def prepare_keys(
         length,
         size,
         D=channels,
-        WIDTH=width(channels),
+        WIDTH=_power_of_two(channels),
+        KEPT=kept,
         BLOCK=blocks.keys,
         UNIT=unit,
         SAMPLE=SAMPLE,
@@ -144,8 +146,9 @@ def attend(
     batch, heads, queries, channels = q.shape
     blocks = blocks or choose_blocks(channels, keys.length)
     qk8, pv8 = keys.k_scale is not None, keys.v_scale is not None
+    first, rest = parts(channels)
     scale = _scale(scale, channels)
-    _check_pair(q, keys.k, keys.v if not pv8 else q, width(channels) if qk8 else channels)
+    _check_pair(q, keys.k, keys.v if not pv8 else q, first + rest if qk8 else channels)
     if keys.block != blocks.keys:
         raise ValueError(
             f"attention8: the keys were prepared in blocks of {keys.block}, expected {blocks.keys};"
@@ -158,7 +161,7 @@ def attend(
         # The kernel writes no padding.
         make = q.new_empty if padded(codes.channels) == codes.channels else q.new_zeros
         out = make(batch, queries, padded(codes.channels), dtype=torch.int8)
-    unit = _unit(q, keys.k, keys.v)
+    unit = _unit(q, *(() if qk8 else (keys.k,)), *(() if pv8 else (keys.v,)))
     _programs().attend[(-(-queries // blocks.queries), batch * heads)](
         q,
         *_strides(q, unit),
@@ -169,7 +172,7 @@ def attend(
         keys.v,
         *_strides(keys.v, unit),
         keys.v_scale,
-        q.new_empty(batch, heads, queries, width(channels), dtype=torch.int8) if qk8 else None,
+        q.new_empty(batch, heads, queries, first + rest, dtype=torch.int8) if qk8 else None,
         out,
         out.stride(0),
         out.stride(1),
@@ -182,7 +185,9 @@ def attend(
         -(-keys.length // keys.block),
         scale * math.log2(math.e),
         D=channels,
-        WIDTH=width(channels),
+        WIDTH=_power_of_two(channels),
+        FIRST=first,
+        REST=rest,
         M=blocks.queries,
         N=blocks.keys,
         UNIT=unit,
@@ -203,6 +208,10 @@ def _programs() -> ModuleType:
     from tfq_bench_cuda.kernels import attention_programs
 
     return attention_programs
+
+
+def _power_of_two(channels: int) -> int:
+    return 1 << (channels - 1).bit_length()
 
 
 def _unit(*operands: Tensor) -> int:

@@ -17,7 +17,7 @@ constant and neither maximum nor correction is computed. Each thread block decid
 Imports Triton, so only `tfq_bench_cuda.kernels.attention` imports this, when it launches.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202, RET505, SIM108 (Triton's operands have no annotations)
+# ruff: noqa: ANN001, ANN201, ANN202, RET505 (Triton's operands have no annotations)
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _permuted(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     return tl.reshape(tl.permute(groups, (0, 1, 3, 2, 4)), (ROWS, COLUMNS))
 
 
-@triton.jit(do_not_specialize=["heads", "length", "padded"])
+@triton.jit(do_not_specialize=["heads", "length"])
 def quantize_keys(
     k,
     k_batch,
@@ -118,20 +118,22 @@ def quantize_keys(
     padded,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
+    KEPT: tl.constexpr,
     BLOCK: tl.constexpr,
     UNIT: tl.constexpr,
     SAMPLE: tl.constexpr,
     VALUES: tl.constexpr,
 ):
-    """One block of keys of one head: codes `[BLOCK, WIDTH]` of `k - mean`, scale, largest norm.
+    """One block of keys of one head: codes `[BLOCK, KEPT]` of `k - mean`, scale, largest norm.
 
     The mean is that of SAMPLE tokens, spread over the head by an odd step: any vector is allowed,
     and every block must take the same one.
 
     Args:
         padded: `length` rounded up to a multiple of BLOCK.
+        WIDTH, KEPT: channels of the tile, a power of two, and of the result.
         UNIT: what the strides of k and v are given in, so that their alignment is known.
-        VALUES: whether e4m3 of v, `[WIDTH, BLOCK]` with permuted tokens, and its scale come too.
+        VALUES: whether e4m3 of v, `[KEPT, BLOCK]` with permuted tokens, and its scale come too.
     """
     block = tl.program_id(0)
     pair = tl.program_id(1).to(tl.int64)
@@ -157,7 +159,9 @@ def quantize_keys(
     code = _round(x * (127.0 / amax))
     norm = tl.sqrt(tl.max(tl.sum(code * code, 1), 0))
     place = pair * (padded // BLOCK) + block
-    tl.store(k8 + (pair * padded + token[:, None]) * WIDTH + channel[None, :], code.to(tl.int8))
+    kept = channel < KEPT
+    k8 += (pair * padded + token[:, None]) * KEPT + channel[None, :]
+    tl.store(k8, code.to(tl.int8), mask=kept[None, :])
     tl.store(k_scale + place, amax / 127.0)
     tl.store(k_norm + place, norm * (amax / 127.0))
 
@@ -167,14 +171,26 @@ def quantize_keys(
         y = y.to(tl.float32)
         amax = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), _FLOOR)
         y = _permuted(tl.trans(y * (448.0 / amax)), WIDTH, BLOCK).to(tl.float8e4nv)
-        tl.store(v8 + (pair * WIDTH + channel[:, None]) * padded + token[None, :], y)
+        v8 += (pair * KEPT + channel[:, None]) * padded + token[None, :]
+        tl.store(v8, y, mask=kept[:, None])
         tl.store(v_scale + place, amax / 448.0)
+
+
+@triton.jit
+def _tile(x, x_token, token, channel, length, D: tl.constexpr, MASKED: tl.constexpr):
+    """`[tokens, channels]` of a head; MASKED: some are outside, which are zeros."""
+    places = x + token[:, None] * x_token + channel[None, :]
+    if MASKED:
+        inside = (token < length)[:, None] & (channel < D)[None, :]
+        return tl.load(places, mask=inside, other=0.0)
+    return tl.load(places)
 
 
 @triton.jit
 def _block(
     start,
     q,
+    q_rest,
     factor,
     k,
     k_token,
@@ -188,33 +204,35 @@ def _block(
     mass,
     unit,
     total,
+    total_rest,
     D: tl.constexpr,
     N: tl.constexpr,
+    REST: tl.constexpr,
     QK8: tl.constexpr,
     PV8: tl.constexpr,
     TAIL: tl.constexpr,
     CUBIC: tl.constexpr,
 ):
-    """m, mass, unit and total after the keys and values [start, start + N).
+    """m, mass, unit and totals after the keys and values [start, start + N).
 
-    `total` `[M, WIDTH]` is in units of the last block's v_scale.
+    `total` `[M, FIRST]` and `total_rest` `[M, REST]` are in units of the last block's v_scale.
     """
     M: tl.constexpr = total.shape[0]
-    WIDTH: tl.constexpr = total.shape[1]
-    channel = tl.arange(0, WIDTH)
+    FIRST: tl.constexpr = total.shape[1]
+    first = tl.arange(0, FIRST)
+    rest = FIRST + tl.arange(0, REST if REST > 0 else 1)
     token = start + tl.arange(0, N)
-    inside = (token < length)[:, None] & (channel < D)[None, :]
-    places = k + token[:, None] * k_token + channel[None, :]
+    # The codes of keys are padded with zeros.
+    outside: tl.constexpr = not QK8 and (TAIL or D < FIRST)
+    outside_rest: tl.constexpr = not QK8 and (TAIL or D < FIRST + REST)
+    keys = _tile(k, k_token, token, first, length, D, outside)
+    sums = tl.dot(q, tl.trans(keys), out_dtype=tl.int32 if QK8 else tl.float32)
+    if REST > 0:
+        keys = _tile(k, k_token, token, rest, length, D, outside_rest)
+        sums = tl.dot(q_rest, tl.trans(keys), sums, out_dtype=tl.int32 if QK8 else tl.float32)
     if QK8:
-        keys = tl.load(places)
-        sums = tl.dot(q, tl.trans(keys), out_dtype=tl.int32).to(tl.float32)
+        sums = sums.to(tl.float32)
         factor = factor * tl.load(k_scale + start // N)
-    else:
-        if TAIL or D < WIDTH:
-            keys = tl.load(places, mask=inside, other=0.0)
-        else:
-            keys = tl.load(places)
-        sums = tl.dot(q, tl.trans(keys))
     if TAIL:
         sums = tl.where((token < length)[None, :], sums, float("-inf"))
     if PV8:
@@ -227,23 +245,54 @@ def _block(
         r = tl.exp2(m - top)
         mass *= r
         total *= r[:, None]
+        if REST > 0:
+            total_rest *= r[:, None]
         m = top
     p = _exp2(sums * factor[:, None] - m[:, None], CUBIC)
     mass += tl.sum(p, 1)
     if PV8:
-        values = tl.load(v + channel[:, None] * v_token + token[None, :])
         p8 = _permuted(p.to(tl.float8e4nv), M, N)
         next_unit = tl.load(v_scale + start // N)
-        total = total * (r * (unit / next_unit))[:, None] + tl.dot(p8, tl.trans(values))
+        r *= unit / next_unit
         unit = next_unit
+        values = tl.load(v + first[:, None] * v_token + token[None, :])
+        total = total * r[:, None] + tl.dot(p8, tl.trans(values))
+        if REST > 0:
+            values = tl.load(v + rest[:, None] * v_token + token[None, :])
+            total_rest = total_rest * r[:, None] + tl.dot(p8, tl.trans(values))
     else:
-        places = v + token[:, None] * v_token + channel[None, :]
-        if TAIL or D < WIDTH:
-            values = tl.load(places, mask=inside, other=0.0)
-        else:
-            values = tl.load(places)
-        total = tl.dot(p.to(values.dtype), values, total)
-    return m, mass, unit, total
+        values = _tile(v, v_token, token, first, length, D, TAIL or D < FIRST)
+        p16 = p.to(values.dtype)
+        total = tl.dot(p16, values, total)
+        if REST > 0:
+            values = _tile(v, v_token, token, rest, length, D, TAIL or D < FIRST + REST)
+            total_rest = tl.dot(p16, values, total_rest)
+    return m, mass, unit, total, total_rest
+
+
+@triton.jit
+def _finish(
+    y,
+    out,
+    out_token,
+    row,
+    channel,
+    queries,
+    inverse,
+    zero_point,
+    step,
+    D: tl.constexpr,
+    LAST: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """Stores `y` `[M, channels]`, or its codes."""
+    if LAST > 0:
+        at = tl.load(step) if STEPS else 0
+        code = _round(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
+        y = tl.minimum(tl.maximum(code, 0.0), LAST) - 128.0
+    inside = (row < queries)[:, None] & (channel < D)[None, :]
+    place = out + row[:, None] * out_token + channel[None, :]
+    tl.store(place, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["heads", "queries", "length", "blocks"])
@@ -277,6 +326,8 @@ def attend(
     scale,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
+    FIRST: tl.constexpr,
+    REST: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     UNIT: tl.constexpr,
@@ -292,10 +343,11 @@ def attend(
 
     Args:
         scale: of the logits, times log2(e).
-        D, WIDTH: channels of a head, and the power of two that they are padded to.
-        UNIT: what the strides of q, k and v are given in, so that their alignment is known.
+        D, WIDTH: channels of a head, and the power of two that they fit into.
+        FIRST, REST: channels of a product and of another after it, powers of two, or REST 0.
+        UNIT: what the strides of 16-bit operands are given in, so that their alignment is known.
         QK8, PV8: whether the first and the second product take the 8-bit operands.
-        q8: int8 `[B, H, queries, WIDTH]`, room for the queries' codes.
+        q8: int8 `[B, H, queries, FIRST + REST]`, room for the queries' codes.
         EVEN: whether `length` is a multiple of N.
         BOUNDS: whether to look for blocks of queries that need no maximum.
         LAST: 0: `out` is in the queries' dtype. Else int8: codes up to LAST, less 128.
@@ -304,66 +356,79 @@ def attend(
     pair = tl.program_id(1).to(tl.int64)
     batch = pair // heads
     head = pair % heads
-    channel = tl.arange(0, WIDTH)
     row = tl.program_id(0) * M + tl.arange(0, M)
-    inside = (row < queries)[:, None] & (channel < D)[None, :]
+    first = tl.arange(0, FIRST)
+    rest = FIRST + tl.arange(0, REST if REST > 0 else 1)
     q += (batch * q_batch + head * q_head) * UNIT
-    k += (batch * k_batch + head * k_head) * UNIT
-    v += (batch * v_batch + head * v_head) * UNIT
     q_token *= UNIT
-    k_token *= UNIT
-    v_token *= UNIT
     if QK8:
+        k_token = FIRST + REST
+        k += pair * blocks * N * (FIRST + REST)
         k_scale += pair * blocks
         k_norm += pair * blocks
+    else:
+        k_token *= UNIT
+        k += (batch * k_batch + head * k_head) * UNIT
     if PV8:
+        v_token = blocks * N
+        v += pair * (FIRST + REST) * (blocks * N)
         v_scale += pair * blocks
+    else:
+        v_token *= UNIT
+        v += (batch * v_batch + head * v_head) * UNIT
 
-    x = tl.load(q + row[:, None] * q_token + channel[None, :], mask=inside, other=0.0)
     factor = tl.full((M,), 1.0, tl.float32) * scale
     if QK8:
-        y = x.to(tl.float32)
+        y = _tile(q, q_token, row, tl.arange(0, WIDTH), queries, D, True).to(tl.float32)
         amax = tl.maximum(tl.max(tl.abs(y), 1), _FLOOR)
         y = _round(y * (127.0 / amax)[:, None])
         factor = amax / 127.0 * scale
         # Triton keeps a computed operand in registers, and then the assembler makes every product
         # wait for the last; a loaded one lies in shared memory. So the codes go through L2.
-        place = q8 + (pair * queries + row[:, None]) * WIDTH + channel[None, :]
-        tl.store(place, y.to(tl.int8), mask=(row < queries)[:, None])
+        q = q8 + pair * queries * (FIRST + REST)
+        q_token = FIRST + REST
+        channel = tl.arange(0, WIDTH)
+        place = q + row[:, None] * q_token + channel[None, :]
+        tl.store(place, y.to(tl.int8), mask=(row < queries)[:, None] & (channel < D)[None, :])
         tl.debug_barrier()
-        x = tl.load(place, mask=(row < queries)[:, None], other=0)
+    x = _tile(q, q_token, row, first, queries, D, True)
+    x_rest = x
+    if REST > 0:
+        x_rest = _tile(q, q_token, row, rest, queries, D, True)
 
     m = tl.full((M,), float("-inf"), tl.float32)
     mass = tl.zeros((M,), tl.float32)
-    total = tl.zeros((M, WIDTH), tl.float32)
+    total = tl.zeros((M, FIRST), tl.float32)
+    total_rest = tl.zeros((M, REST), tl.float32) if REST > 0 else 0.0
     unit = 1.0
     moving = True
     if BOUNDS:
         norm = 0.0
-        for first in tl.range(0, blocks, 128):
-            one = first + tl.arange(0, 128)
+        for begin in tl.range(0, blocks, 128):
+            one = begin + tl.arange(0, 128)
             norm = tl.maximum(norm, tl.max(tl.load(k_norm + one, mask=one < blocks, other=0.0), 0))
         bound = tl.sqrt(tl.sum(y * y, 1)) * factor * norm
         moving = tl.max(bound, 0) > _BOUND
         m = tl.where(moving, m, bound - _HIGHEST)
     whole = length // N * N
     for start in tl.range(0, whole, N):
-        m, mass, unit, total = _block(
-            start, x, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m, mass,
-            unit, total, D, N, QK8, PV8, False, CUBIC,
+        m, mass, unit, total, total_rest = _block(
+            start, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m,
+            mass, unit, total, total_rest, D, N, REST, QK8, PV8, False, CUBIC,
         )  # fmt: skip
     if not EVEN:
-        m, mass, unit, total = _block(
-            whole, x, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m, mass,
-            unit, total, D, N, QK8, PV8, True, CUBIC,
+        m, mass, unit, total, total_rest = _block(
+            whole, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m,
+            mass, unit, total, total_rest, D, N, REST, QK8, PV8, True, CUBIC,
         )  # fmt: skip
 
-    y = total * (unit / mass)[:, None]
-    if LAST > 0:
-        at = tl.load(step) if STEPS else 0
-        code = _round(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
-        y = tl.minimum(tl.maximum(code, 0.0), LAST) - 128.0
+    r = (unit / mass)[:, None]
     out += batch * out_batch + head * D
-    tl.store(
-        out + row[:, None] * out_token + channel[None, :], y.to(out.dtype.element_ty), mask=inside
+    _finish(
+        total * r, out, out_token, row, first, queries, inverse, zero_point, step, D, LAST, STEPS
     )
+    if REST > 0:
+        _finish(
+            total_rest * r, out, out_token, row, rest, queries, inverse, zero_point, step, D, LAST,
+            STEPS,
+        )  # fmt: skip

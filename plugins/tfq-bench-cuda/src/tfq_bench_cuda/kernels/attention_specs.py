@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = ["CHANNELS", "Blocks", "Keys", "Table", "check_codes", "check_keys", "check_operand"]
-__all__ += ["choose_blocks", "description", "width"]
+__all__ += ["choose_blocks", "description", "parts"]
 
 CHANNELS = (32, 40, 64, 72, 80, 96, 128, 160)
 """Channels of a head that the kernels are tested with; others than powers of two are padded."""
@@ -53,9 +53,10 @@ class Keys:
     """Keys and values of B x H heads, ready for `attend`.
 
     Args:
-        k: int8 `[B, H, padded, WIDTH]`, or the keys as they came.
+        k: int8 `[B, H, padded, sum(parts(D))]`, or the keys as they came.
         k_scale, k_norm: float32 `[B, H, padded / block]`, None without 8-bit keys.
-        v: the values as they came, or e4m3 `[B, H, WIDTH, padded]`, tokens in the kernel's order.
+        v: the values as they came, or e4m3 `[B, H, sum(parts(D)), padded]`, tokens in the
+            kernel's order.
         v_scale: float32 `[B, H, padded / block]`, None without 8-bit values.
         length: keys of a head. block: keys with the same scale.
     """
@@ -76,18 +77,26 @@ def choose_blocks(channels: int, length: int) -> Blocks:
     With 128 and 4 warps the registers of a multiprocessor hold two thread blocks, one of which
     multiplies while the other exponentiates.
     """
-    if channels <= 64:
-        if length <= 128:
-            return Blocks(queries=64, keys=128, warps=4, stages=2)
+    kept = sum(parts(channels))
+    if kept <= 64 and length <= 128:
+        return Blocks(queries=64, keys=128, warps=4, stages=2)
+    if kept <= 96:
         return Blocks(queries=128, keys=64, warps=4, stages=3)
-    if channels <= 128:
+    if kept <= 128:
         return Blocks(queries=128, keys=64, warps=8, stages=2)
-    return Blocks(queries=64, keys=32, warps=4, stages=2)
+    return Blocks(queries=64, keys=64, warps=4, stages=2)
 
 
-def width(channels: int) -> int:
-    """The power of two that the channels of a head are padded to."""
-    return max(32, 1 << (channels - 1).bit_length())
+def parts(channels: int) -> tuple[int, int]:
+    """Powers of two that the channels of a head are cut into; the second is 0 or at least 32.
+
+    >>> [parts(channels) for channels in (40, 64, 72, 160)]
+    [(64, 0), (64, 0), (64, 32), (128, 32)]
+    """
+    whole = max(32, 1 << (channels - 1).bit_length())
+    if channels > whole // 2 + 32 or whole == 32:
+        return whole, 0
+    return (whole // 2, 32) if whole > 64 else (whole, 0)
 
 
 def description(x: Tensor) -> str:
