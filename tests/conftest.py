@@ -16,7 +16,7 @@ import pytest
 # Imported, not named in `pytest_plugins`: that is refused below the root folder of a checkout.
 from tfq_bench.testing.plugin_host import plugin_host
 
-__all__ = ["asset_plugin", "plugin_host", "project", "small_plan", "tiny_suite", "web"]
+__all__ = ["asset_plugin", "host_gpus", "plugin_host", "project", "small_plan", "tiny_suite", "web"]
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +226,43 @@ def small_plan(plugin_host, tmp_path):
         return make_plan(replace(spec, **changes), plugin_host.discover())
 
     return make
+
+
+@pytest.fixture
+def host_gpus(monkeypatch):
+    """A function that gives this host GPUs of these names, which `CUDA_VISIBLE_DEVICES` chooses of.
+
+    Only the answer of the child process that asks torch for them is made up. It is asked with a
+    value of that variable, which are kept in `asked`: numbers, or the ids GPU-0, GPU-1 and so on.
+    Of MIG instances CUDA shows a process the first only.
+    """
+    from tfq_bench.executors import gpus
+
+    def of(*names):
+        facts = [
+            {
+                "name": name,
+                "memory_bytes": 80 * 2**30 + number,
+                "capability": "9.0",
+                "multiprocessors": 132,
+            }
+            for number, name in enumerate(names)
+        ]
+        known = {f"{how}{n}": one for n, one in enumerate(facts) for how in ("", "GPU-", "MIG-")}
+
+        def asked(shown):
+            of.asked.append(shown)
+            if shown is None:
+                return facts
+            entries = [entry.strip() for entry in shown.split(",")]
+            there = [entry in known for entry in [*entries, ""]].index(False)
+            return [known[entry] for entry in entries[:there][: 1 if "MIG" in shown else None]]
+
+        monkeypatch.setattr(gpus, "_asked", asked)
+
+    of.asked = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return of
 
 
 @pytest.hookimpl(wrapper=True)

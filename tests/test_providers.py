@@ -92,3 +92,13 @@ def test_a_list_whose_first_is_the_default_cannot_be_empty(kind, name):
     """A provider that leaves the default open is refused when it is described."""
     with pytest.raises(api.BrokenPlugin, match=f"{kind.kind} 'odd': {name} is empty"):
         kind(name="odd", summary="", factory="a:B", **{name: ()})
+
+
+def test_an_option_that_the_host_passes_itself_is_refused():
+    """An executor that asks for GPUs is given `devices`; of any other the name is its own."""
+    option = api.Option(name="devices", kind="str", default="", help="Hosts of the cluster.")
+    api.ExecutorProvider(name="cluster", summary="", factory="a:b", options=(option,))
+    with pytest.raises(api.BrokenPlugin, match="the host passes 'devices'; rename the option"):
+        api.ExecutorProvider(
+            name="cluster", summary="", factory="a:b", options=(option,), gpus=True
+        )

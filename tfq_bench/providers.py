@@ -153,7 +153,7 @@ class MetricProvider(Provider):
 
     Args:
         timed: the metric reads the facts of the stage `measure`. Suites without such a metric time
-            nothing; timings run alone and hold up all else.
+            nothing; a timing has its device to itself and holds up all else there.
     """
 
     kind: ClassVar[str] = "metric"
@@ -167,9 +167,28 @@ class ExecutorProvider(Provider):
 
     `run` is the run folder, with plan and suite written. An option `slots` is what
     `tfq-bench run --slots` sets.
+
+    Args:
+        gpus: it places tasks on the GPUs of this host, as `tfq-bench run --devices` says. Its
+            factory is called with `devices` too: a tuple of values of `CUDA_VISIBLE_DEVICES`, each
+            of which shows one GPU. A task is to see one of them, and beside an exclusive one
+            nothing else runs on that GPU. Empty when tasks see what their parent sees.
+
+    Raises:
+        BrokenPlugin: an option is called `devices`, and `gpus` is True.
     """
 
     kind: ClassVar[str] = "executor"
+
+    gpus: bool = False
+
+    def __post_init__(self) -> None:
+        Provider.__post_init__(self)
+        if self.gpus and any(option.name == "devices" for option in self.options):
+            raise BrokenPlugin(
+                f"executor '{self.name}': with gpus = True the host passes 'devices'; rename the "
+                "option."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

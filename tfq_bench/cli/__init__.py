@@ -7,11 +7,11 @@ Each verb is a module `tfq_bench.cli.<verb>` with `NAME`, `HELP`, `add_arguments
     4 not comparable   5 nothing to do   70 a bug   130 interrupted   141 the reader went away
 
 Here: one command a file: its arguments, and what it prints; in `__init__` the parser, and beside it
-    streams and exit codes.
+    streams, exit codes and what says who runs the tasks.
 Not here: what commands have in common to say (`output`), and anything that a script would want
     without a command line.
-Imports: assets, errors, foreign, host, host.discovery, output, pipeline, pipeline.guard, plan,
-    provenance, providers, stats, store, types, version.
+Imports: assets, errors, executors, foreign, host, host.discovery, output, pipeline, pipeline.guard,
+    plan, provenance, providers, stats, store, types, version.
 """
 
 from __future__ import annotations

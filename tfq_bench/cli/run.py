@@ -7,21 +7,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench.cli.placing import Placing, add_placing, placing
 from tfq_bench.errors import SuiteError, TfqError, UsageError
+from tfq_bench.executors.gpus import showing_only
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.plugins import discover
 from tfq_bench.host.table import PluginTable
 from tfq_bench.output.rendering import write_report
 from tfq_bench.plan.planner import make_plan
 from tfq_bench.plan.suite import load_suite
-from tfq_bench.providers import Provider
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch
-from tfq_bench.types import OptionValue, parse_options
 
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan, PlannedCell
+    from tfq_bench.plan.suite import SuiteSpec
     from tfq_bench.protocols import Executor
+    from tfq_bench.providers import RendererProvider
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -32,20 +34,12 @@ EXIT_FAILED_CELLS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the suite, `--run`, `--executor`, `--slots`, `--renderer` and `--no-report`."""
+    """Adds the suite, `--run`, who runs the tasks, `--renderer` and `--no-report`."""
     parser.add_argument("suite", metavar="SUITE", help="name of a packaged suite, or a .toml file")
     parser.add_argument(
         "--run", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME OF THE SUITE)"
     )
-    parser.add_argument(
-        "--executor",
-        default="inline",
-        metavar="NAME",
-        help="inline: in this process (default); process: a fresh process for each task",
-    )
-    parser.add_argument(
-        "--slots", type=int, metavar="N", help="tasks at the same time, with --executor process (1)"
-    )
+    add_placing(parser)
     parser.add_argument(
         "--renderer", metavar="NAME", help="which renderer writes the report (html)"
     )
@@ -58,14 +52,24 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("--renderer has no effect with --no-report; leave one of the two out.")
     spec = load_suite(args.suite)
     table = discover()
-    executor = table.get("executor", args.executor)
-    options = _executor_options(executor, args.slots)
+    placed = placing(args, spec, table)
     renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
+    with showing_only(placed.gpus):
+        return _run(spec, table, placed, renderer, args.run or Path("runs") / spec.name)
+
+
+def _run(
+    spec: SuiteSpec,
+    table: PluginTable,
+    placed: Placing,
+    renderer: RendererProvider | None,
+    path: Path,
+) -> int:
     from tfq_bench.pipeline.guard.functions import unreplaced
 
     with unreplaced():
         plan = make_plan(spec, table)
-    folder = RunFolder.prepare(args.run or Path("runs") / spec.name)
+    folder = RunFolder.prepare(path)
     with folder.lease():
         remove_abandoned_scratch()
         folder.tidy()
@@ -73,7 +77,10 @@ def execute(args: argparse.Namespace) -> int:
             print(sentence)
         folder.write(spec.text, plan.to_json())
         _tell(folder)
-        failed = _carry_out(plan, table, folder, table.create(executor, run=folder.path, **options))
+        if placed.gpus:
+            numbers = ", ".join(str(gpu.number) for gpu in placed.gpus)
+            print(f"tasks on GPU {numbers} ({placed.gpus[0].model})", file=sys.stderr)
+        failed = _carry_out(plan, table, folder, placed.executor(table, folder.path))
         if renderer is not None:
             target = folder.path / f"report{renderer.suffix}"
             try:
@@ -105,15 +112,6 @@ def _changes(plan: Plan, folder: RunFolder) -> tuple[str, ...]:
     told = f"note: '{folder.path}' held a run of the suite '{printable(other, 100)}'."
     why = reasons(before, plan, unfinished(tasks_of(plan), store), store)
     return why if other == plan.spec.name else (told, *why)
-
-
-def _executor_options(provider: Provider, slots: int | None) -> dict[str, OptionValue]:
-    if slots is not None and all(option.name != "slots" for option in provider.options):
-        raise UsageError(
-            f"--slots: the executor '{provider.name}' has no slots; --executor process has."
-        )
-    given: dict[str, object] = {} if slots is None else {"slots": slots}
-    return parse_options(provider.options, given, f"executor '{provider.name}'")
 
 
 def _carry_out(

@@ -4,7 +4,7 @@ An executor gets tasks in an order in which dependencies come first. It starts a
 tasks it needs have finished, gives up a task when one of them failed, runs an exclusive task
 alone (on its GPU, where tasks are placed on several), and reports each end by calling `done`.
 
-Here: where tasks run: `inline` in this process, `process` each in its own.
+Here: where tasks run: `inline` in this process, `process` each in its own, on which GPU.
 Not here: what a task does (`pipeline`), and what it is (`types.tasks`).
-Imports: errors, store, types.
+Imports: errors, foreign, provenance, store, types.
 """

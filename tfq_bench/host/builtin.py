@@ -153,6 +153,7 @@ def tfq_executors() -> Iterator[ExecutorProvider]:
         name="process",
         summary="Each task in a fresh process.",
         factory="tfq_bench.executors.process:ProcessExecutor",
+        gpus=True,
         options=(
             Option(
                 name="slots",

@@ -36,7 +36,7 @@ class Task:
         shard: number of the index range for `sample`, else None.
         outputs: keys of the artefacts it leaves under `stage`.
         needs: ids of the tasks that must be finished before.
-        exclusive: True for timings, beside which nothing else may run.
+        exclusive: True for timings, beside which nothing else may run on the same device.
         weight: expected cost in 1e9 multiply-accumulates; for progress only.
         metrics: titles of the metrics of `evaluate`, one for each of `outputs`; else empty.
     """
