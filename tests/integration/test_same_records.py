@@ -33,6 +33,56 @@ def test_fuzz_fresh_processes(run, facts, slots):
     assert facts(run("inline")) == facts(run("apart", "--executor", "process", "--slots", slots))
 
 
+PLACED = """
+import os
+from tfq_bench import api
+from tfq_bench.executors.process import ProcessExecutor
+
+SEEN = api.MetricDefinition(
+    name="seen", unit="", direction="lower", margin=0.1, summary="Length of what is seen."
+)
+
+
+class Seen:
+    def evaluate(self, inputs):
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+        with open(f"{os.environ['TMPDIR']}/seen", "a") as file:
+            file.write(f"{seen}\\n")
+        return (api.MetricValue(definition=SEEN, value=1.0, n=2),)
+
+
+def placed(run):
+    return ProcessExecutor(run, slots=2, devices=("3", "MIG-7f"))
+
+
+@api.hookimpl
+def tfq_executors():
+    yield api.ExecutorProvider(name="placed", summary="", factory=f"{__name__}:placed")
+
+
+@api.hookimpl
+def tfq_metrics():
+    yield api.MetricProvider(name="seen", summary="", factory=f"{__name__}:Seen")
+"""
+
+
+def test_placed_on_devices(run, facts, plugin_host, scratch, monkeypatch):
+    """Workers that see one GPU each, and code that reads which: the records of a run inline."""
+    plugin_host.install("placed", PLACED, distribution="placed-dist")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    more = '[[metric]]\nname = "seen"\n'
+    inline = run("inline", more=more, images=2)
+    apart = run("apart", "--executor", "placed", more=more, images=2)
+    assert facts(inline) == facts(apart)
+    assert inline.plan() == apart.plan()
+    seen = (scratch / "seen").read_text().split()
+    assert ["none", "none"] == seen[:2]
+    assert {"3", "MIG-7f"} >= set(seen[2:])
+    assert 2 == len(seen[2:])
+    texts = [path.read_text() for path in apart.path.rglob("*.json*")]
+    assert not any("MIG-7f" in text for text in texts)
+
+
 def test_another_order(run, facts, monkeypatch):
     """Shards and cells from last to first: equal records, and equal images."""
     forwards = run("forwards", shard=1, sampler="ddim-stochastic", wbits=(8, 4))
