@@ -153,7 +153,7 @@ class MetricProvider(Provider):
 
     Args:
         timed: the metric reads the facts of the stage `measure`. Suites without such a metric time
-            nothing; timings run alone and hold up all else.
+            nothing; a timing has its device to itself and holds up all else there.
     """
 
     kind: ClassVar[str] = "metric"

@@ -152,7 +152,7 @@ def chosen_gpus(numbers: Iterable[int], slots: int) -> tuple[Gpu, ...]:
         most = max(kinds.values(), key=len)
         raise UsageError(
             f"expected GPUs of one model, found {' and '.join(alike)}. Records name one GPU, and "
-            f"times of unlike ones do not compare. Choose equal ones, such as --devices "
+            "times of unlike ones do not compare. Choose equal ones, such as --devices "
             f"{_numbers(most)}, and give each model a run of its own."
         )
     return chosen
