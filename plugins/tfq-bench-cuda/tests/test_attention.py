@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from tfq_bench_cuda.kernels import attention
 from tfq_bench_cuda.kernels.attention import attend, attention8, prepare_keys
 from tfq_bench_cuda.kernels.attention_reference import codes_of, sample
 from tfq_bench_cuda.kernels.attention_specs import Blocks, Table, choose_blocks, parts
+
+PROGRAMS = (
+    "tfq_bench_cuda.kernels.attention_key_programs",
+    "tfq_bench_cuda.kernels.attention_programs",
+)
 
 SMALL = Blocks(queries=64, keys=64, warps=4, stages=2)
 
@@ -50,11 +55,11 @@ def interpreted(monkeypatch):
     from triton.runtime import JITFunction, interpreter
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    origin = importlib.util.find_spec("tfq_bench_cuda.kernels.attention_programs").origin
-    spec = importlib.util.spec_from_file_location("interpreted_attention_programs", origin)
-    programs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(programs)
-    monkeypatch.setattr(attention, "_programs", lambda: programs)
+    for name in PROGRAMS:
+        spec = importlib.util.find_spec(name)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
 
     def interpret(self, *args, **options):
         scope = interpreter._patch_lang(self.fn)
@@ -143,7 +148,7 @@ def test_both_ways_to_subtract_the_maximum_agree(interpreted, monkeypatch):
     """Bounded logits need no running maximum; dtype float16 never takes that way."""
     q, k, v = operands(1, 1, 64, 200, 64)
     bounded = launched(q, k, v, blocks=SMALL)
-    monkeypatch.setattr(attention._programs(), "_BOUND", 0.0)
+    monkeypatch.setattr(sys.modules[PROGRAMS[1]], "_BOUND", 0.0)
     assert error(bounded, launched(q, k, v, blocks=SMALL)) < 0.004
 
 

@@ -14,7 +14,6 @@ CUDA graph. On a CPU `attention8` is the same arithmetic in plain torch.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -33,9 +32,6 @@ from tfq_bench_cuda.kernels.attention_specs import (
     parts,
 )
 from tfq_bench_cuda.kernels.specs import padded
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = ["attend", "attention8", "prepare_keys"]
 
@@ -107,7 +103,9 @@ def prepare_keys(
         block=blocks.keys,
     )
     unit = _unit(k, v)
-    _programs().quantize_keys[(count, batch * heads)](
+    from tfq_bench_cuda.kernels.attention_key_programs import quantize_keys
+
+    quantize_keys[(count, batch * heads)](
         k,
         *_strides(k, unit),
         v,
@@ -162,7 +160,9 @@ def attend(
         make = q.new_empty if padded(codes.channels) == codes.channels else q.new_zeros
         out = make(batch, queries, padded(codes.channels), dtype=torch.int8)
     unit = _unit(q, *(() if qk8 else (keys.k,)), *(() if pv8 else (keys.v,)))
-    _programs().attend[(-(-queries // blocks.queries), batch * heads)](
+    from tfq_bench_cuda.kernels.attention_programs import attend as program
+
+    program[(-(-queries // blocks.queries), batch * heads)](
         q,
         *_strides(q, unit),
         keys.k,
@@ -202,12 +202,6 @@ def attend(
         num_stages=blocks.stages,
     )
     return out.transpose(1, 2) if codes is None else out
-
-
-def _programs() -> ModuleType:
-    from tfq_bench_cuda.kernels import attention_programs
-
-    return attention_programs
 
 
 def _power_of_two(channels: int) -> int:

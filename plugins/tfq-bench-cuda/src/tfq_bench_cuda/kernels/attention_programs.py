@@ -1,4 +1,4 @@
-"""Attention on 8-bit tensor cores in Triton: one program for keys and values, one that attends.
+"""Attention on 8-bit tensor cores in Triton: the program that attends to prepared keys.
 
     m     running maximum of a row's logits, all to base 2     p     exp2(logit - m)
     mass  running sum of p                                     r     exp2(old m - new m)
@@ -24,13 +24,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["attend", "quantize_keys"]
+from tfq_bench_cuda.kernels.attention_key_programs import FLOOR, permuted, rounded
 
-_FLOOR: tl.constexpr = tl.constexpr(1e-20)
-"""Smallest `amax`: a row or block of zeros has a finite inverse."""
-
-_HALF_EVEN: tl.constexpr = tl.constexpr(12582912.0)
-"""1.5 * 2^23: adding it leaves no fraction bits, so float32 rounds half to even."""
+__all__ = ["attend"]
 
 _P_BITS: tl.constexpr = tl.constexpr(8.0)
 """p reaches 2^8 before it becomes e4m3, whose largest value is 448 and smallest 2^-9."""
@@ -39,12 +35,6 @@ _BOUND: tl.constexpr = tl.constexpr(90.0)
 _HIGHEST: tl.constexpr = tl.constexpr(60.0)
 """With |logit| <= bound <= 90, p = exp2(logit - bound + 60) lies in [2^-120, 2^60]: normal in
 float32 and bfloat16, and far from overflow when it is summed over tokens."""
-
-
-@triton.jit
-def _round(x):
-    """Half to even, for |x| < 2^22; what is larger stays about as large."""
-    return (x + _HALF_EVEN) - _HALF_EVEN
 
 
 @triton.jit
@@ -85,95 +75,6 @@ def _exp2(x, CUBIC: tl.constexpr):
             is_pure=True,
             pack=4,
         )
-
-
-@triton.jit
-def _permuted(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """`[ROWS, COLUMNS]` with each 16 columns (j, lane, i) of sizes (2, 4, 2) as (lane, j, i).
-
-    A thread then owns those columns of `p` that it must hand to an 8-bit product: no data moves.
-    The tokens of the 8-bit values are permuted in the same way, so the product is the same.
-    """
-    groups = tl.reshape(x, (ROWS, COLUMNS // 16, 2, 4, 2))
-    return tl.reshape(tl.permute(groups, (0, 1, 3, 2, 4)), (ROWS, COLUMNS))
-
-
-@triton.jit(do_not_specialize=["heads", "length"])
-def quantize_keys(
-    k,
-    k_batch,
-    k_head,
-    k_token,
-    v,
-    v_batch,
-    v_head,
-    v_token,
-    k8,
-    k_scale,
-    k_norm,
-    v8,
-    v_scale,
-    heads,
-    length,
-    padded,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    KEPT: tl.constexpr,
-    BLOCK: tl.constexpr,
-    UNIT: tl.constexpr,
-    SAMPLE: tl.constexpr,
-    VALUES: tl.constexpr,
-):
-    """One block of keys of one head: codes `[BLOCK, KEPT]` of `k - mean`, scale, largest norm.
-
-    The mean is that of SAMPLE tokens, spread over the head by an odd step: any vector is allowed,
-    and every block must take the same one.
-
-    Args:
-        padded: `length` rounded up to a multiple of BLOCK.
-        WIDTH, KEPT: channels of the tile, a power of two, and of the result.
-        UNIT: what the strides of k and v are given in, so that their alignment is known.
-        VALUES: whether e4m3 of v, `[KEPT, BLOCK]` with permuted tokens, and its scale come too.
-    """
-    block = tl.program_id(0)
-    pair = tl.program_id(1).to(tl.int64)
-    batch = pair // heads
-    head = pair % heads
-    channel = tl.arange(0, WIDTH)
-    token = block * BLOCK + tl.arange(0, BLOCK)
-    inside = (token < length)[:, None] & (channel < D)[None, :]
-    k += (batch * k_batch + head * k_head) * UNIT
-    k_token *= UNIT
-    v_token *= UNIT
-
-    drawn = tl.arange(0, SAMPLE)
-    step = (length // SAMPLE) | 1
-    spread = (drawn * step) % length
-    seen = (drawn < length)[:, None] & (channel < D)[None, :]
-    sample = tl.load(k + spread[:, None] * k_token + channel[None, :], mask=seen, other=0.0)
-    mean = tl.sum(sample.to(tl.float32), 0) / tl.minimum(length, SAMPLE)
-
-    x = tl.load(k + token[:, None] * k_token + channel[None, :], mask=inside, other=0.0)
-    x = tl.where(inside, x.to(tl.float32) - mean[None, :], 0.0)
-    amax = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), _FLOOR)
-    code = _round(x * (127.0 / amax))
-    norm = tl.sqrt(tl.max(tl.sum(code * code, 1), 0))
-    place = pair * (padded // BLOCK) + block
-    kept = channel < KEPT
-    k8 += (pair * padded + token[:, None]) * KEPT + channel[None, :]
-    tl.store(k8, code.to(tl.int8), mask=kept[None, :])
-    tl.store(k_scale + place, amax / 127.0)
-    tl.store(k_norm + place, norm * (amax / 127.0))
-
-    if VALUES:
-        v += (batch * v_batch + head * v_head) * UNIT
-        y = tl.load(v + token[:, None] * v_token + channel[None, :], mask=inside, other=0.0)
-        y = y.to(tl.float32)
-        amax = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), _FLOOR)
-        y = _permuted(tl.trans(y * (448.0 / amax)), WIDTH, BLOCK).to(tl.float8e4nv)
-        v8 += (pair * KEPT + channel[:, None]) * padded + token[None, :]
-        tl.store(v8, y, mask=kept[:, None])
-        tl.store(v_scale + place, amax / 448.0)
 
 
 @triton.jit
@@ -251,7 +152,7 @@ def _block(
     p = _exp2(sums * factor[:, None] - m[:, None], CUBIC)
     mass += tl.sum(p, 1)
     if PV8:
-        p8 = _permuted(p.to(tl.float8e4nv), M, N)
+        p8 = permuted(p.to(tl.float8e4nv), M, N)
         next_unit = tl.load(v_scale + start // N)
         r *= unit / next_unit
         unit = next_unit
@@ -288,7 +189,7 @@ def _finish(
     """Stores `y` `[M, channels]`, or its codes."""
     if LAST > 0:
         at = tl.load(step) if STEPS else 0
-        code = _round(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
+        code = rounded(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
         y = tl.minimum(tl.maximum(code, 0.0), LAST) - 128.0
     inside = (row < queries)[:, None] & (channel < D)[None, :]
     place = out + row[:, None] * out_token + channel[None, :]
@@ -380,8 +281,8 @@ def attend(
     factor = tl.full((M,), 1.0, tl.float32) * scale
     if QK8:
         y = _tile(q, q_token, row, tl.arange(0, WIDTH), queries, D, True).to(tl.float32)
-        amax = tl.maximum(tl.max(tl.abs(y), 1), _FLOOR)
-        y = _round(y * (127.0 / amax)[:, None])
+        amax = tl.maximum(tl.max(tl.abs(y), 1), FLOOR)
+        y = rounded(y * (127.0 / amax)[:, None])
         factor = amax / 127.0 * scale
         # Triton keeps a computed operand in registers, and then the assembler makes every product
         # wait for the last; a loaded one lies in shared memory. So the codes go through L2.
