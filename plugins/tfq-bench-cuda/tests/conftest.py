@@ -19,6 +19,7 @@ from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import Ending
 from tfq_bench_cuda.kernels.tiles import TileChoice
 from tfq_bench_cuda.network import kernel_layer
+from tfq_bench_cuda.weights import moved
 
 __all__ = ["plugin_host"]
 
@@ -148,7 +149,9 @@ def kernel_block() -> Callable[..., tuple[nn.Module, StepCursor, dict[str, int]]
             low, high = (float(end) for end in ranges[name])
             full = copy.deepcopy(module).float().cpu()
             layer = quantized_layer(name, full, low, high, split=(splits or {}).get(name), **bits)
-            kernel = kernel_layer(layer, module, kernels, step, executed, tiles)
+            kernel = kernel_layer(
+                moved(layer, module.weight.device), module, kernels, step, executed, tiles
+            )
             replace_layer(block, name, kernel)
         return block, step, executed
 
