@@ -48,15 +48,16 @@ def check(kernels: Any, spec: ProductSpec | QuantizeSpec, device: torch.device) 
     Raises:
         LoweringError: names the kernel, and the first value that differs.
     """
-    generator = torch.Generator().manual_seed(0)
+    # Of the device, which is where weights of 10 million numbers are drawn at once.
+    generator = torch.Generator(device).manual_seed(0)
     if isinstance(spec, QuantizeSpec):
-        _check_quantize(kernels, spec, device, generator)
+        _check_quantize(kernels, spec, device, torch.Generator().manual_seed(0))
     elif isinstance(spec, LinearSpec):
         for worst in (False, True):
-            code = _bytes((_ROWS, spec.k), worst, generator).to(device)
-            weight = _bytes((spec.weights, spec.k), worst, generator).to(device)
+            code = _bytes((_ROWS, spec.k), worst, generator)
+            weight = _bytes((spec.weights, spec.k), worst, generator)
             sums = weight.sum(1, dtype=torch.int32)
-            _check_product(kernels, spec, device, (code, weight, sums), generator)
+            _check_product(kernels, spec, device, (code, weight, sums))
     else:
         for worst in (False, True):
             _check_conv(kernels, spec, device, worst, generator)
@@ -72,11 +73,11 @@ def _check_conv(
         reach[0] + 2 * geometry.stride[0] - geometry.beyond[0],
         reach[1] + 3 * geometry.stride[1] - geometry.beyond[1],
     )
-    code = _bytes((2, *size, spec.c), worst, generator).to(device)
-    taps = _bytes((spec.n, *geometry.kernel, spec.c), worst, generator).to(device)
+    code = _bytes((2, *size, spec.c), worst, generator)
+    taps = _bytes((spec.n, *geometry.kernel, spec.c), worst, generator)
     sums = border_sums(taps.permute(0, 3, 1, 2), geometry, size)
     operands = (code, taps.reshape(spec.n, -1), sums, positions(geometry, size))
-    _check_product(kernels, spec, device, operands, generator)
+    _check_product(kernels, spec, device, operands)
 
 
 def _check_product(
@@ -84,10 +85,9 @@ def _check_product(
     spec: ProductSpec,
     device: torch.device,
     operands: tuple[Tensor, ...],
-    generator: torch.Generator,
 ) -> None:
     code, weight, sums, *places = operands
-    additions = _additions(spec, _result_rows(spec, code, places), generator)
+    additions = _additions(spec, _result_rows(spec, code, places), torch.Generator().manual_seed(1))
     what = f"{kernels.name(spec)}, {spec.terms} terms a sum"
     for index in range(3):
         factors = Factors(
@@ -191,8 +191,10 @@ def _check_quantize(
 
 def _bytes(shape: tuple[int, ...], worst: bool, generator: torch.Generator) -> Tensor:
     if worst:
-        return torch.full(shape, -128, dtype=torch.int8)
-    return torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
+        return torch.full(shape, -128, dtype=torch.int8, device=generator.device)
+    return torch.randint(
+        -128, 128, shape, generator=generator, dtype=torch.int8, device=generator.device
+    )
 
 
 def _compare(expected: Tensor, found: Tensor, what: str, allowed: Tensor | None = None) -> None:

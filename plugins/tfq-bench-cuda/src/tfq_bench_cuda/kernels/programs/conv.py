@@ -6,6 +6,7 @@ import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.programs.ending import asked, end
+from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import ConvSpec
 
@@ -27,7 +28,7 @@ def conv2d(spec: ConvSpec) -> Any:
     next_steps, shifts, gatings = T.dynamic("next_steps"), T.dynamic("shifts"), T.dynamic("gatings")
     coded = ending.out == "int8"
     policy = warps(tile)
-    write = end(spec)
+    taken_off, write = start(spec), end(spec)
 
     @T.prim_func
     def s8_conv2d(
@@ -53,9 +54,18 @@ def conv2d(spec: ConvSpec) -> Any:
             Fs = T.alloc_shared((BN, BK), "int8")
             total = T.alloc_fragment((BM, BN), "int32")
             border = T.alloc_shared((BM,), "int32")
-            T.clear(total)
             for i in T.Parallel(BM):
                 border[i] = positions[(by * BM + i) % P, 2]
+            factors = Factors(
+                weight=F,
+                sums=sums,
+                step=step,
+                scale=scale,
+                zero_point=zero_point,
+                weight_scale=weight_scale,
+                bias=bias,
+            )
+            taken_off(factors, bx, total, border)
             if spec.gather:
                 pixels = T.reshape(X, (B * H * W, C))
                 top = T.alloc_shared((BM,), "int32")
@@ -87,15 +97,6 @@ def conv2d(spec: ConvSpec) -> Any:
                     T.im2col(X, Xs, by, k, KH, geometry.stride[0], DH, geometry.padding[0])
                     T.copy(F[bx * BN, k * BK], Fs)
                     T.gemm(Xs, Fs, total, transpose_B=True, policy=policy)
-            factors = Factors(
-                weight=F,
-                sums=sums,
-                step=step,
-                scale=scale,
-                zero_point=zero_point,
-                weight_scale=weight_scale,
-                bias=bias,
-            )
             additions = Additions(
                 partial=partial,
                 shift=shift,
@@ -104,6 +105,6 @@ def conv2d(spec: ConvSpec) -> Any:
                 inverse=next_inverse,
                 zero_point=next_zero_point,
             )
-            write(factors, additions, Y, bx, by, total, border)
+            write(factors, additions, Y, bx, by, total)
 
     return s8_conv2d

@@ -24,8 +24,8 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
     """The macro that ends `spec`, called at the end of its thread block.
 
     Its arguments are `Factors` and `Additions` of the program's arguments, the result `Y`, the
-    place `bx, by` of the block, the sums `total` `[tile.m, tile.n]` in registers, of a GEGLU
-    `[tile.m, 2 * tile.n]`, gates last, and of a convolution the rows' `border` classes `[tile.m]`.
+    place `bx, by` of the block, and the sums `total` `[tile.m, tile.n]` in registers, of a GEGLU
+    `[tile.m, 2 * tile.n]`, gates last.
     """
     ending, N, BM, BN = spec.ending, spec.n, spec.tile.m, spec.tile.n
     paired = ending.activation == "geglu"
@@ -37,11 +37,8 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
     collected = added and _COLLECTED and N % 8 == 0
 
     @T.macro
-    def write(
-        factors: Any, additions: Any, Y: Any, bx: Any, by: Any, total: Any, border: Any
-    ) -> None:
+    def write(factors: Any, additions: Any, Y: Any, bx: Any, by: Any, total: Any) -> None:
         s = at_step(factors.scale, factors.step)
-        z = at_step(factors.zero_point, factors.step) - 128
         if shifted:
             shifted_rows = T.truncdiv(Y.shape[0], additions.shift.shape[0])
         if gated:
@@ -54,7 +51,7 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
             gates = T.alloc_fragment((BM, BN), "float32")
             for i, j in T.Parallel(BM, BN):
                 n = N + bx * BN + j
-                y = _scaled(total[i, BN + j] - z * factors.sums[n], s, factors, n)
+                y = _scaled(total[i, BN + j], s, factors, n)
                 gates[i, j] = _gelu(y)
         if collected:
             # Eight columns more than a row, so that the rows of a thread lie in different banks.
@@ -64,8 +61,7 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
         for i, j in T.Parallel(BM, BN):
             m = by * BM + i
             n = bx * BN + j
-            sums = factors.sums[n] if border is None else factors.sums[border[i], n]
-            y = _scaled(total[i, j] - z * sums, s, factors, n)
+            y = _scaled(total[i, j], s, factors, n)
             if ending.partial:
                 y = y + additions.partial[m, n]
             if shifted:

@@ -6,6 +6,7 @@ import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.programs.ending import asked, end
+from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import LinearSpec
 
@@ -26,7 +27,7 @@ def linear(spec: LinearSpec) -> Any:
     coded, paired = ending.out == "int8", ending.activation == "geglu"
     sums_per_row = 2 * BN if paired else BN
     policy = warps(tile, whole_rows=paired)
-    write = end(spec)
+    taken_off, write = start(spec), end(spec)
 
     @T.prim_func
     def s8_linear(
@@ -51,15 +52,6 @@ def linear(spec: LinearSpec) -> Any:
             Ws = T.alloc_shared((sums_per_row, BK), "int8")
             total = T.alloc_fragment((BM, sums_per_row), "int32")
             T.use_swizzle(8)
-            T.clear(total)
-            for k in T.Pipelined(K // BK, num_stages=tile.stages):
-                T.copy(X[by * BM, k * BK], Xs)
-                if paired:
-                    T.copy(W[bx * BN, k * BK], Ws[0:BN, 0:BK])
-                    T.copy(W[N + bx * BN, k * BK], Ws[BN : 2 * BN, 0:BK])
-                else:
-                    T.copy(W[bx * BN, k * BK], Ws)
-                T.gemm(Xs, Ws, total, transpose_B=True, policy=policy)
             factors = Factors(
                 weight=W,
                 sums=sums,
@@ -69,6 +61,15 @@ def linear(spec: LinearSpec) -> Any:
                 weight_scale=weight_scale,
                 bias=bias,
             )
+            taken_off(factors, bx, total, None)
+            for k in T.Pipelined(K // BK, num_stages=tile.stages):
+                T.copy(X[by * BM, k * BK], Xs)
+                if paired:
+                    T.copy(W[bx * BN, k * BK], Ws[0:BN, 0:BK])
+                    T.copy(W[N + bx * BN, k * BK], Ws[BN : 2 * BN, 0:BK])
+                else:
+                    T.copy(W[bx * BN, k * BK], Ws)
+                T.gemm(Xs, Ws, total, transpose_B=True, policy=policy)
             additions = Additions(
                 partial=partial,
                 shift=shift,
@@ -77,6 +78,6 @@ def linear(spec: LinearSpec) -> Any:
                 inverse=next_inverse,
                 zero_point=next_zero_point,
             )
-            write(factors, additions, Y, bx, by, total, None)
+            write(factors, additions, Y, bx, by, total)
 
     return s8_linear
