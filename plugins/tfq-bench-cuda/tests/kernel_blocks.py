@@ -16,6 +16,7 @@ from tfq_bench_cuda.kernels.borders import Geometry
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import Tile
 from tfq_bench_cuda.layers import CudaConv2d, CudaLinear
+from tfq_bench_cuda.weights import moved
 
 __all__ = ["difference", "numbers", "swap_layers"]
 
@@ -56,7 +57,7 @@ def swap_layers(
         splits: the first input channel of a second part, by layer.
     """
     # As wide as what comes out, so that names tell which product it is.
-    chosen = {"tiles": tiles or (lambda outputs, *_: replace(TILE, n=outputs))}
+    chosen = {"tiles": tiles or (lambda outputs, *_, **__: replace(TILE, n=outputs))}
     modules = {
         name: module
         for name, module in block.named_modules()
@@ -81,6 +82,7 @@ def swap_layers(
         split = (splits or {}).get(name)
         original = module.float().cpu()
         layer = change(name, quantized_layer(name, original, *bounds, split=split, **bits))
+        layer = moved(layer, torch.device(device))
         shared = (kernels or ReferenceKernels(), step, {})  # each counts its own
         where = {**chosen, "device": torch.device(device), "dtype": dtype}
         made: nn.Module

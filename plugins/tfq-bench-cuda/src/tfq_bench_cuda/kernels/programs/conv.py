@@ -1,5 +1,6 @@
 """The convolution: a matrix product whose rows are the pixels under a filter."""
 
+import os
 from typing import Any
 
 import tilelang.language as T
@@ -10,6 +11,7 @@ from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import ConvSpec
 
+PDL = int(os.environ.get("TFQ_PDL", "0"))
 __all__ = ["conv2d"]
 
 _OUTSIDE = -(2**28)
@@ -50,6 +52,10 @@ def conv2d(spec: ConvSpec) -> Any:
         Y: T.Tensor((M, N), ending.out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
+            if PDL >= 1:
+                T.pdl_sync()
+            if PDL >= 2:
+                T.pdl_trigger()
             Xs = T.alloc_shared((BM, BK), "int8")
             Fs = T.alloc_shared((BN, BK), "int8")
             total = T.alloc_fragment((BM, BN), "int32")

@@ -11,7 +11,9 @@ from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec
 __all__ = ["asked", "end"]
 
 
-_COLLECTED = False
+import os
+
+_COLLECTED = os.environ.get("TFQ_COLLECT") == "1"
 """Whether a residual goes through shared memory, read in runs of 16 bytes, and not pair by pair."""
 
 
@@ -108,8 +110,28 @@ def _silu(y: Any) -> Any:
     return y / (T.float32(1) + T.exp(-y))
 
 
+# erf(y / sqrt 2) = y P(y^2) / Q(y^2) for |y| <= 5.2, where it is 1 within 2e-7: a minimax fit, in
+# float32 within 4e-7. Half the instructions of CUDA's erff, which took a fifth of a GEGLU's time.
+_ERF_END = 5.2
+_ERF_P = (7.978838347e-01, 9.918696856e-02, 1.103746505e-02, 6.285271054e-04, 1.168127419e-05)
+_ERF_Q = (
+    *(1.0, 2.909731956e-01, 3.733984075e-02),
+    *(2.703747780e-03, 1.127409342e-04, 5.019011435e-07),
+)
+
+
+def _polynomial(coefficients: tuple[float, ...], u: Any) -> Any:
+    *others, found = (T.float32(value) for value in coefficients)
+    for value in reversed(others):
+        found = T.ieee_fmaf(found, u, value)
+    return found
+
+
 def _gelu(y: Any) -> Any:
-    return y * T.float32(0.5) * (T.float32(1) + T.erf(y * T.float32(math.sqrt(0.5))))
+    inside = T.max(T.min(y, T.float32(_ERF_END)), T.float32(-_ERF_END))
+    u = inside * inside
+    erf = inside * _polynomial(_ERF_P, u) * T.fast_rcp(_polynomial(_ERF_Q, u))
+    return y * T.float32(0.5) * (T.float32(1) + erf)
 
 
 def _gelu_tanh(y: Any) -> Any:

@@ -1,5 +1,6 @@
 """The matrix product."""
 
+import os
 from typing import Any
 
 import tilelang.language as T
@@ -10,6 +11,7 @@ from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import LinearSpec
 
+PDL = int(os.environ.get("TFQ_PDL", "0"))
 __all__ = ["linear"]
 
 
@@ -48,6 +50,10 @@ def linear(spec: LinearSpec) -> Any:
         Y: T.Tensor((M, N), ending.out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
+            if PDL >= 1:
+                T.pdl_sync()
+            if PDL >= 2:
+                T.pdl_trigger()
             Xs = T.alloc_shared((BM, BK), "int8")
             Ws = T.alloc_shared((sums_per_row, BK), "int8")
             total = T.alloc_fragment((BM, sums_per_row), "int32")
