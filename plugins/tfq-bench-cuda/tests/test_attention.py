@@ -335,6 +335,10 @@ def on_gpu(*shape, **options):
         ((2, 16, 256, 256, 72), {}, 0.015),
         ((1, 3, 100, 1000, 64), {"qk": "bf16"}, 0.004),
         ((1, 3, 100, 1000, 64), {"pv": "fp8"}, 0.05),
+        *(
+            ((2, 3, 130, 77, channels), {"qk": "bf16"}, 0.004)
+            for channels in (40, 64, 80, 128, 160)
+        ),
         *(((2, 3, 130, 200, channels), {}, 0.015) for channels in (32, 40, 80, 96, 128, 160)),
         *(((2, 3, 130, 200, channels), {"pv": "fp8"}, 0.05) for channels in (40, 72, 128, 160)),
     ],
@@ -361,22 +365,23 @@ def test_attention_on_the_gpu_is_that_of_the_reference(dtype, peak):
 
 
 @pytest.mark.gpu
-def test_captured_attention_follows_the_step_and_its_input():
-    """A graph of both launches, replayed at another step with other operands, writes its codes."""
+@pytest.mark.parametrize(("qk", "length"), [("int8", 256), ("bf16", 77)])
+def test_captured_attention_follows_the_step_and_its_input(qk, length):
+    """A graph of all launches, replayed at another step with other operands, writes its codes."""
     codes, step = table(128), torch.tensor([0], device="cuda")
     names = ("inverse", "zero_point")
     on_device = {name: getattr(codes, name).cuda() for name in names}
     codes = table(128, **on_device)
-    q, k, v = on_gpu(1, 2, 256, 256, 64)
-    attention8(q, k, v, codes=codes, step=step)
+    q, k, v = on_gpu(1, 2, 256, length, 64)
+    attention8(q, k, v, qk=qk, codes=codes, step=step)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = attention8(q, k, v, codes=codes, step=step)
+        captured = attention8(q, k, v, qk=qk, codes=codes, step=step)
     for x in (q, k, v):
         x.copy_(x.flip(2) * 0.5)
     step.fill_(2)
     graph.replay()
-    assert torch.equal(captured, attention8(q, k, v, codes=codes, step=step))
+    assert torch.equal(captured, attention8(q, k, v, qk=qk, codes=codes, step=step))
     expected = codes_of(exact(q, k, v).float(), codes, step)
     assert (captured.int() - expected.int()).abs().max() <= 3

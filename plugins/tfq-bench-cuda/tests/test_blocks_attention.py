@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from tfq_bench.pipeline.lower import lowering_facts
+from tfq_bench.quant.lower.simulate import simulate
+from tfq_bench_cuda.backend import CudaBackend
 from tfq_bench_cuda.blocks import token_attention
 from tfq_bench_cuda.blocks.fuse import BlockUse, fuse
+from tfq_bench_cuda.blocks.fused import LIMIT
+from tfq_bench_cuda.blocks.int8_attention import install_int8
+from tfq_bench_cuda.kernels.reference import ReferenceKernels
 
+from . import text_networks
 from .kernel_blocks import difference, numbers, swap_layers
 
 WIDTH, TOKENS, TEXT = 64, 40, 24
@@ -94,3 +102,78 @@ def test_what_it_cannot_write_is_attended_to_by_torch(products, make, call):
     fused(block)
     assert difference(type(block).forward(block, **call), block(**call)) < CLOSE
     assert [] == products
+
+
+@pytest.mark.parametrize("peak", [1.0, 30.0])
+def test_int8_products_pass_the_watch_of_a_block(products, peak):
+    """Their error is in what is added to the residual, also where attention looks at few tokens."""
+    block, _ = transformer(peak=peak)
+    assert {"block": None} == install_int8(*fused(block))
+    call = given()
+    expected = type(block).forward(block, **call)
+    assert 0 < difference(expected, block(**call)) < LIMIT / 2
+    handle = block.attn1.to_q.register_forward_hook(lambda *_: None)
+    assert torch.equal(expected, block(**call))
+    handle.remove()
+    assert ["int8", "bf16"] * 2 == products
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_int8_products_in_attention_of_pixels(products, kernel_block, distance, adds):
+    """With and without a residual: alone, the error of attention is that of the block."""
+    x = numbers(2, 64, 8, 8).to(torch.bfloat16)
+    x = x.contiguous(memory_format=torch.channels_last)
+    original = Attention(
+        64, heads=2, dim_head=32, norm_num_groups=8, residual_connection=adds, bias=True
+    )
+    block, step, _ = kernel_block(original, (x,))
+    assert {"block": None} == install_int8(*fused(block))
+    assert 0 < distance(block, step, x) < LIMIT
+    assert ["int8"] * 3 == products
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        ({"dtype": torch.float32}, "the network is in float32, not in 16 bit"),
+        ({"heads": 4}, "a head has 16 channels, expected one of (32, 40"),
+        ({"splits": {"attn1.to_out.0": 32}}, "the output layer reads its input in parts"),
+    ],
+)
+def test_why_products_stay_in_16_bit(products, make, reason):
+    """A sentence for the record."""
+    block, _ = transformer(**make)
+    assert reason in install_int8(*fused(block))["block"]
+    assert block.forward.attention.qk is None
+
+
+def test_the_backend_records_what_its_option_did(loaded, make_state):
+    """Nothing without the option; with it, every attention and why it is in 16 bit."""
+    plain, asked = (
+        CudaBackend(kernels=ReferenceKernels(), **options).lower(loaded, make_state()).details
+        for options in ({}, {"attention": "int8"})
+    )
+    assert {"option": "16-bit", "int8": {}} == plain["attention"]
+    assert "int8" == asked["attention"]["option"]
+    assert asked["attention"]["int8"]
+    assert all("float32" in reason for reason in asked["attention"]["int8"].values())
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "expected"),
+    [("sdxl", "16-bit", {"bf16"}), ("sdxl", "int8", {"bf16", "int8"}), ("dit", "int8", {"int8"})],
+)
+def test_network_passes_the_lower_stage(monkeypatch, products, family, attention, expected):
+    """Layer by layer, block by block and as a whole, it stays as near as a run asks for."""
+    monkeypatch.setitem(text_networks.UNET, "attention_head_dim", 2)  # so many heads, of 32
+    monkeypatch.setitem(text_networks.TRANSFORMER, "attention_head_dim", 32)
+    loaded = text_networks.load(family, dtype=torch.bfloat16)
+    state = text_networks.make_state(loaded)
+    backend = CudaBackend(kernels=text_networks.OpaqueKernels(), batch=2, attention=attention)
+    lowered = backend.lower(loaded, state)
+    facts = lowering_facts(
+        loaded, state, lowered, simulate(loaded, state), execution="lowered", batches=[3]
+    )
+    assert len(state.layers) == facts["layers"]["checked"]
+    assert expected == set(products)
+    assert {None} >= set(facts["details"]["attention"]["int8"].values())
