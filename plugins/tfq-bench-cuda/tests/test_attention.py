@@ -12,7 +12,8 @@ import torch
 
 from tfq_bench_cuda.kernels.attention import attend, attention8, prepare_keys
 from tfq_bench_cuda.kernels.attention_reference import codes_of, sample
-from tfq_bench_cuda.kernels.attention_specs import Blocks, Table, choose_blocks, parts
+from tfq_bench_cuda.kernels.attention_specs import Blocks, choose_blocks, parts
+from tfq_bench_cuda.kernels.norms import Table
 
 PROGRAMS = (
     "tfq_bench_cuda.kernels.attention_key_programs",
@@ -91,7 +92,7 @@ def interpreted(monkeypatch):
 def launched(q, k, v, **options):
     """`attention8` without the way out for CPU tensors."""
     keys = {name: options.pop(name) for name in ("qk", "pv") if name in options}
-    blocks = options.pop("blocks", choose_blocks(q.shape[-1], k.shape[2]))
+    blocks = options.pop("blocks", None) or choose_blocks(q.shape[-1], k.shape[2], **keys)
     return attend(q, prepare_keys(k, v, blocks=blocks, **keys), blocks=blocks, **options)
 
 
@@ -111,7 +112,7 @@ def launched(q, k, v, **options):
 def test_programs_compute_attention(interpreted, shape, blocks):
     """Whole blocks, tails, padded channels: as near to float64 as 8-bit operands are."""
     q, k, v = operands(*shape)
-    found = launched(q, k, v, blocks=blocks or choose_blocks(q.shape[-1], k.shape[2]))
+    found = launched(q, k, v, blocks=blocks)
     assert found.shape == q.shape
     assert found.dtype == q.dtype
     assert found.transpose(1, 2).is_contiguous()
@@ -160,15 +161,15 @@ def table(channels, **values):
     return Table(**fields | {"zero_point": zero_point} | values)
 
 
-@pytest.mark.parametrize("step", [0, 1, 2])
-def test_programs_write_codes_of_the_next_layer(interpreted, step):
-    """At any step, saturated ones too, with zeros up to the padded width."""
+@pytest.mark.parametrize(("qk", "step"), [("int8", 0), ("int8", 1), ("int8", 2), ("bf16", 5)])
+def test_programs_write_codes_of_the_next_layer(interpreted, qk, step):
+    """At any step, the last for all later ones; saturated, with zeros up to the padded width."""
     q, k, v = operands(2, 3, 33, 77, 40)
     codes, step = table(120), torch.tensor([step])
-    found = launched(q, k, v, codes=codes, step=step)
+    found = launched(q, k, v, qk=qk, codes=codes, step=step)
     assert found.shape == (2, 33, 128)
     assert found.dtype == torch.int8
-    expected = attention8(q, k, v, codes=codes, step=step)
+    expected = attention8(q, k, v, qk=qk, codes=codes, step=step)
     assert (found.int() - expected.int()).abs().max() <= 2
     assert (found == expected).float().mean() > 0.8
     assert not found[..., 120:].any()
@@ -236,12 +237,12 @@ def test_what_it_cannot_take_is_refused_in_a_sentence(change, says):
 def test_keys_of_other_blocks_are_refused(interpreted):
     """Their scales would be read at the wrong places."""
     q, k, v = operands(1, 1, 16, 32, 32)
-    keys = prepare_keys(k, v, blocks=SMALL)
-    with pytest.raises(ValueError, match="blocks of 64, expected 128"):
+    keys = prepare_keys(k, v, blocks=Blocks(queries=64, keys=128, warps=4, stages=2))
+    with pytest.raises(ValueError, match="blocks of 128, expected 64"):
         attend(q, keys)
 
 
-def compiled(blocks, capability, *, channels=64, pv8=False, codes=False, even=True):
+def compiled(blocks, capability, *, channels=64, qk8=True, pv8=False, codes=False, even=True):
     """The compiled program `attend`, as on a card of a capability such as 90; needs no GPU."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -256,14 +257,14 @@ def compiled(blocks, capability, *, channels=64, pv8=False, codes=False, even=Tr
         "M": blocks.queries,
         "N": blocks.keys,
         "UNIT": 8,
-        "QK8": True,
+        "QK8": qk8,
         "PV8": pv8,
         "EVEN": even,
     }
-    constants |= {"BOUNDS": not pv8, "CUBIC": blocks.cubic, "LAST": 255 * codes, "STEPS": True}
+    constants |= {"BOUNDS": qk8 and not pv8, "LAST": 255 * codes}
     types = {
         "q": "*bf16",
-        "k": "*i8",
+        "k": "*i8" if qk8 else "*bf16",
         "k_scale": "*fp32",
         "k_norm": "*fp32",
         "v_scale": "*fp32",
@@ -298,19 +299,25 @@ def products(ptx):
         (90, {}, {"wgmma.mma_async s32.s8.s8", "wgmma.mma_async f32.bf16.bf16"}),
         (90, {"pv8": True}, {"wgmma.mma_async s32.s8.s8", "wgmma.mma_async f32.e4m3.e4m3"}),
         (90, {"codes": True, "channels": 72}, {"wgmma.mma_async s32.s8.s8"}),
+        (90, {"qk8": False, "codes": True, "even": False}, {"wgmma.mma_async f32.bf16.bf16"}),
         (80, {}, {"mma.sync s32.s8.s8"}),
+        (80, {"qk8": False, "codes": True, "even": False}, {"mma.sync f32.bf16.bf16"}),
     ],
-    ids=["sm_90", "sm_90 fp8", "sm_90 codes", "sm_80"],
+    ids=["sm_90", "sm_90 fp8", "sm_90 codes", "sm_90 text", "sm_80", "sm_80 text"],
 )
-def test_compiled_programs_multiply_8_bit_codes_on_tensor_cores(capability, options, expected):
-    """int8 into int32, e4m3 into float32; `p` goes from one product to the other in registers."""
-    blocks = choose_blocks(options.get("channels", 64), 1024)
+def test_compiled_programs_multiply_on_tensor_cores(capability, options, expected):
+    """int8 into int32, e4m3 and 16 bit into float32; text keys take both products in 16 bit."""
+    names = {
+        "qk": "int8" if options.get("qk8", True) else "bf16",
+        "pv": "fp8" if options.get("pv8") else "bf16",
+    }
+    length = 1024 if options.get("even", True) else 77
+    blocks = choose_blocks(options.get("channels", 64), length, **names)
     program = compiled(blocks, capability, **options)
     ptx = program.asm["ptx"]
     assert expected <= products(ptx)
-    if (
-        capability == 90
-    ):  # Queries in shared memory: the assembler serializes products with registers.
+    # Queries in shared memory: the assembler serializes products with registers.
+    if capability == 90 and names["qk"] == "int8":
         assert re.search(r"s32\.s8\.s8 \{[^}]*\}, %rd", ptx)
 
 
@@ -328,6 +335,10 @@ def on_gpu(*shape, **options):
         ((2, 16, 256, 256, 72), {}, 0.015),
         ((1, 3, 100, 1000, 64), {"qk": "bf16"}, 0.004),
         ((1, 3, 100, 1000, 64), {"pv": "fp8"}, 0.05),
+        *(
+            ((2, 3, 130, 77, channels), {"qk": "bf16"}, 0.004)
+            for channels in (40, 64, 80, 128, 160)
+        ),
         *(((2, 3, 130, 200, channels), {}, 0.015) for channels in (32, 40, 80, 96, 128, 160)),
         *(((2, 3, 130, 200, channels), {"pv": "fp8"}, 0.05) for channels in (40, 72, 128, 160)),
     ],
@@ -354,30 +365,23 @@ def test_attention_on_the_gpu_is_that_of_the_reference(dtype, peak):
 
 
 @pytest.mark.gpu
-def test_cubic_exponentials_are_near_enough():
-    """They err by less than rounding p to bfloat16 does."""
-    q, k, v = on_gpu(1, 2, 256, 256, 64)
-    cubic = Blocks(queries=64, keys=128, warps=4, stages=2, cubic=True)
-    assert error(attention8(q, k, v, blocks=cubic), exact(q, k, v)) < 0.015
-
-
-@pytest.mark.gpu
-def test_captured_attention_follows_the_step_and_its_input():
-    """A graph of both launches, replayed at another step with other operands, writes its codes."""
+@pytest.mark.parametrize(("qk", "length"), [("int8", 256), ("bf16", 77)])
+def test_captured_attention_follows_the_step_and_its_input(qk, length):
+    """A graph of all launches, replayed at another step with other operands, writes its codes."""
     codes, step = table(128), torch.tensor([0], device="cuda")
     names = ("inverse", "zero_point")
     on_device = {name: getattr(codes, name).cuda() for name in names}
     codes = table(128, **on_device)
-    q, k, v = on_gpu(1, 2, 256, 256, 64)
-    attention8(q, k, v, codes=codes, step=step)
+    q, k, v = on_gpu(1, 2, 256, length, 64)
+    attention8(q, k, v, qk=qk, codes=codes, step=step)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = attention8(q, k, v, codes=codes, step=step)
+        captured = attention8(q, k, v, qk=qk, codes=codes, step=step)
     for x in (q, k, v):
         x.copy_(x.flip(2) * 0.5)
     step.fill_(2)
     graph.replay()
-    assert torch.equal(captured, attention8(q, k, v, codes=codes, step=step))
+    assert torch.equal(captured, attention8(q, k, v, qk=qk, codes=codes, step=step))
     expected = codes_of(exact(q, k, v).float(), codes, step)
     assert (captured.int() - expected.int()).abs().max() <= 3

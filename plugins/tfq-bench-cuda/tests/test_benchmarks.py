@@ -296,3 +296,17 @@ def test_the_command_line(capsys):
     with pytest.raises(SystemExit):
         gpu_speed.main(["sdlx"])
     assert "found sdlx" in capsys.readouterr().err
+
+
+def test_every_contestant_of_the_attentions_computes_the_same():
+    """Chosen and other blocks; codes have a row for each query."""
+    import gpu_attention
+
+    shape = gpu_attention.Shape("small", 2, 2, 48, 77, 40)
+    q, k, v = gpu_attention.operands(shape, "cpu")
+    expected, names = gpu_attention.exact(q, k, v), set()
+    for name, run, to_codes in gpu_attention.contestants(shape, q, k, v, others=True):
+        assert (run() - expected).norm() < 0.05 * expected.norm()
+        assert 2 * 48 * 96 == to_codes().numel()
+        names.add(name)
+    assert len(names) > 3 * len(gpu_attention.BLOCKS)

@@ -183,7 +183,7 @@ def test_attention_runs_one_product_for_three_layers(kernel_block):
 
 
 def test_attention_whose_layers_quantize_otherwise_than_each_other(kernel_block, distance):
-    """Three products, each of codes of its own."""
+    """Keys are a product of codes of their own; queries and values remain one."""
     x = images()
     block, step, executed = kernel_block(attention(), (x,))
     block.to_k.parts[0].inverse.mul_(0.5)
@@ -192,16 +192,18 @@ def test_attention_whose_layers_quantize_otherwise_than_each_other(kernel_block,
     executed.clear()
     block(x)
     assert sum(executed.values()) == 4
-    assert [32] * 3 == [layer.running[0].n for layer in (block.to_q, block.to_k, block.to_v)]
+    assert [64, 32, 64] == [layer.running[0].n for layer in (block.to_q, block.to_k, block.to_v)]
 
 
 def test_attention_to_something_else_goes_layer_by_layer(kernel_block):
-    """Other tokens may come with any call, and a mask."""
+    """Other tokens may come with any call, and a mask; or another type."""
     x = images().flatten(2).transpose(1, 2)
     tokens = torch.randn(2, 7, 32)
     block, _, _ = kernel_block(attention(), (x,))
     expected = block(x, tokens)
     assert torch.equal(expected, fused(block)(x, tokens))
+    block.group_norm.double()
+    assert torch.equal(type(block).forward(block, x.double()), block(x.double()))
 
 
 def quantized_inside():

@@ -16,6 +16,9 @@ from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench_cuda.blocks.ada_transformer import transformer_block
 from tfq_bench_cuda.blocks.attend import attend
 from tfq_bench_cuda.blocks.context import install_context
+from tfq_bench_cuda.blocks.fuse import BlockUse
+from tfq_bench_cuda.blocks.fused import LIMIT as WATCHED
+from tfq_bench_cuda.blocks.int8_attention import install_int8
 from tfq_bench_cuda.blocks.transformer import TransformerBlock
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.runtime import Kernels
@@ -125,6 +128,46 @@ def test_block_runs_in_a_graph_at_every_step(kernels, form):
         graph.replay()
         assert torch.equal(expected[index], found)
     assert not torch.equal(expected[0], expected[2])
+
+
+@pytest.mark.parametrize("form", ["sdxl 640", "sd 320", "dit 1152"])
+def test_self_attention_in_int8_passes_the_watch_of_its_block(kernels, form):
+    """The same bits twice, other ones than with 16-bit products, and those of a graph."""
+    fused, step = fused_block(form, kernels)
+    call = given(form)
+    half = fused.block(**call)
+    use = BlockUse(name="block", kind="BasicTransformerBlock", layers=())
+    assert {"block": None} == install_int8(nn.ModuleDict({"block": fused.block}), [use])
+    expected = fused.block(**call)
+    assert not torch.equal(half, expected)
+    assert difference(fused._single(**call), expected) < WATCHED / 2
+    assert torch.equal(expected, fused.block(**call))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = fused.block(**call)
+    step.set(2)
+    graph.replay()
+    assert torch.equal(fused.block(**call), found)
+    assert not torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("form", ["sdxl 1280", "sd 320"])
+def test_attention_to_a_text_launches_one_kernel(kernels, form):
+    """No attention of torch, and nothing that quantizes its result."""
+    fused, _ = fused_block(form, kernels)
+    cross = fused.cross
+    assert cross is not None
+    rows = numbers(IMAGES * TOKENS, FORMS[form][0]).to("cuda", torch.bfloat16)
+    k, v = (numbers(IMAGES * WORDS, FORMS[form][0], seed=s).to(rows) for s in (1, 2))
+    cross._mixed(rows, k, v, IMAGES, None)
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        (codes,) = cross._mixed(rows, k, v, IMAGES, None)
+        torch.cuda.synchronize()
+    assert ["attend"] == [
+        event.key for event in profile.key_averages() if event.self_device_time_total
+    ]
+    assert (torch.int8, len(rows)) == (codes.dtype, codes.flatten(0, 1).shape[0])
 
 
 class Spy(TorchDispatchMode):

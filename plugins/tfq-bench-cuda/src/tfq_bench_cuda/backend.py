@@ -12,6 +12,7 @@ from tfq_bench.quant import check_state, copy_network, finish_lowering, guided_p
 from tfq_bench_cuda.ahead import ahead
 from tfq_bench_cuda.blocks.context import install_context
 from tfq_bench_cuda.blocks.fuse import fuse
+from tfq_bench_cuda.blocks.int8_attention import install_int8
 from tfq_bench_cuda.details import describe_blocks, describe_weights
 from tfq_bench_cuda.graph import StepGraph
 from tfq_bench_cuda.kernels.runtime import Kernels
@@ -34,6 +35,7 @@ class CudaBackend:
         blocks: whether known blocks run as fused passes, see `blocks`.
         graph: whether a step is captured in a CUDA graph, see `graph`.
         weights: `int8`, or `packed` for two 4-bit weights a byte, see `kernels.unpack`.
+        attention: `16-bit`, or `int8` for the first product of fused self-attention.
         kernels: what runs them, for tests; else they are compiled for the machine's GPU.
     """
 
@@ -44,9 +46,11 @@ class CudaBackend:
         blocks: bool = True,
         graph: bool = True,
         weights: str = "int8",
+        attention: str = "16-bit",
         kernels: Any = None,
     ) -> None:
         self.batch, self.blocks, self.graph, self.weights = batch, blocks, graph, weights
+        self.attention = attention
         self._kernels = kernels
 
     def check(self, *, device: str) -> None:
@@ -83,6 +87,7 @@ class CudaBackend:
             made.replace(name, layer, tiles, loaded.topology.layer(name).macs)
         others = finish_lowering(made.network, loaded, state, made.step, made.executed)
         blocks = fuse(made.network) if self.blocks else []
+        int8 = install_int8(made.network, blocks) if self.attention == "int8" else {}
         context = install_context(made.network, blocks)
         clock.phase("weights")
         made.prepare()
@@ -108,6 +113,7 @@ class CudaBackend:
             details={
                 "architecture": arch,
                 "blocks": describe_blocks(blocks, loaded, state),
+                "attention": {"option": self.attention, "int8": int8},
                 "text_once": context is not None,
                 "weights": describe_weights(made.layers, made.scratch),
                 "seconds": clock.seconds(),

@@ -52,6 +52,14 @@ def tfq_backends() -> Iterable[BackendProvider]:
                     help="how 4-bit weights lie on the device: a byte each, which is fastest, or "
                     "two a byte, unpacked just before each product",
                 ),
+                Option(
+                    name="attention",
+                    kind="str",
+                    default="16-bit",
+                    choices=("16-bit", "int8"),
+                    help="queries times keys of unmasked self-attention in fused blocks of 16-bit "
+                    "networks; int8 adds an error and was no faster on an H100",
+                ),
             ),
         )
     ]

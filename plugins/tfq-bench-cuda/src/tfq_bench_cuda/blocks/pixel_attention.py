@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tfq_bench_cuda.blocks.fused import FusedBlock, Unfusable, kernel_layer
-from tfq_bench_cuda.blocks.joined import Joined, same_codes
 from tfq_bench_cuda.blocks.pixels import as_images, as_pixels, group_norm, norm_codes
-from tfq_bench_cuda.kernels.norms import row_codes
-from tfq_bench_cuda.kernels.operands import Additions
-from tfq_bench_cuda.kernels.specs import Ending
+from tfq_bench_cuda.blocks.token_attention import SelfAttention
 from tfq_bench_cuda.layers import CudaLinear
 from tfq_bench_cuda.parts import dtype_name
 
@@ -34,13 +30,8 @@ class FusedAttention(FusedBlock):
     def __init__(self, name: str, block: Any) -> None:
         _refuse(block)
         self.norm = group_norm(block, "group_norm")
-        self.inputs = [kernel_layer(block, f"to_{which}", CudaLinear) for which in "qkv"]
-        self.output = kernel_layer(block, "to_out.0", CudaLinear)
-        super().__init__(name, block, [*self.inputs, self.output])
-        self.heads: int = block.heads
-        self.adds = bool(block.residual_connection)
-        self.joined = Joined(self.inputs) if same_codes(self.inputs) else None
-        self.output.runs = self._last(self.output.runs.out)
+        self.attention = SelfAttention(block, adds=bool(block.residual_connection))
+        super().__init__(name, block, self.attention.layers)
 
     def fused(
         self,
@@ -51,41 +42,21 @@ class FusedAttention(FusedBlock):
     ) -> Tensor:
         """What came in, `[B, C, H, W]` (channels last in memory) or `[B, P, C]`.
 
-        Other tokens to attend to, or a mask, go layer by layer.
+        Other tokens to attend to, a mask, or another type than the network's go layer by layer.
         """
-        if encoder_hidden_states is not None or attention_mask is not None:
+        other = dtype_name(hidden_states.dtype) != self.attention.out.runs.out
+        if encoder_hidden_states is not None or attention_mask is not None or other:
             single: Tensor = self._single(
                 hidden_states, encoder_hidden_states, attention_mask, **kwargs
             )
             return single
         images = hidden_states.dim() == 4
         x = as_pixels(hidden_states) if images else hidden_states.contiguous()
-        dtype = dtype_name(x.dtype)
-        query, key, value = (part.transpose(1, 2) for part in self._projected(x, dtype))
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        codes = row_codes(
-            mixed.flatten(0, 1), step=self.output.step.index, tables=self.output.tables
-        )
-        residual = Additions(residual=x.flatten(0, 1) if self.adds else None)
-        y = self.output.product(codes, self._last(dtype), residual)
+        codes = norm_codes(self.norm, x, self.attention.projections.first, silu=False)
+        y = self.attention(list(chain.from_iterable(codes)), x)
         if images:
-            return as_images(y, (hidden_states.shape[2], hidden_states.shape[3]))
-        return y.view(*x.shape[:2], -1)
-
-    def _projected(self, x: Tensor, dtype: str) -> tuple[Tensor, ...]:
-        """Queries, keys and values, `[B, P, heads, D]`; of one product they are views."""
-        read = self.inputs if self.joined is None else self.inputs[:1]
-        codes = norm_codes(self.norm, x, read, silu=False)
-        ending = Ending(out=dtype)
-        shape = (*x.shape[:2], self.heads, -1)
-        if self.joined is None:
-            products = zip(self.inputs, codes, strict=True)
-            return tuple(layer.product(code, ending).view(shape) for layer, code in products)
-        together = self.joined.product(codes[0][0].flatten(0, 1), ending)
-        return torch.unbind(together.view(*x.shape[:2], 3, self.heads, -1), 2)
-
-    def _last(self, dtype: str) -> Ending:
-        return Ending(residual=dtype if self.adds else "", out=dtype)
+            return as_images(y.flatten(0, 1), (hidden_states.shape[2], hidden_states.shape[3]))
+        return y
 
 
 def _refuse(block: Any) -> None:
@@ -104,3 +75,5 @@ def _refuse(block: Any) -> None:
         raise Unfusable("scales its output, or does not scale its queries")
     if block.to_out[1].training and block.to_out[1].p > 0:
         raise Unfusable("drops values out, as a network in training does")
+    for name in ("to_q", "to_k", "to_v", "to_out.0"):
+        kernel_layer(block, name, CudaLinear)

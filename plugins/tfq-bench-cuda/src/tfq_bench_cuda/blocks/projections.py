@@ -20,7 +20,8 @@ class Projections:
         layers: of the same input. They end as they are said to, `CudaLayer.runs`.
 
     Attributes:
-        tables: how the input's codes are made, one per product, or per part of a split layer.
+        first: a layer of each product, which say how the input's codes are made.
+        tables: theirs, one per product, or per part of a split layer.
     """
 
     def __init__(self, layers: Sequence[CudaLinear]) -> None:
@@ -33,7 +34,8 @@ class Projections:
             else:
                 self._groups.append([layer])
         self._joined = [Joined(group) if len(group) > 1 else None for group in self._groups]
-        self.tables = [table for group in self._groups for table in group[0].tables]
+        self.first = tuple(group[0] for group in self._groups)
+        self.tables = [table for layer in self.first for table in layer.tables]
 
     def __call__(self, codes: Sequence[Tensor]) -> list[Tensor]:
         """`[M, C_out]` of each layer, in their order; those of one product are views of it.

@@ -5,6 +5,7 @@ Queries, keys and values are views of what their product wrote; attention reads 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from tfq_bench_cuda.blocks.attend import Attend, attend
 from tfq_bench_cuda.blocks.fused import kernel_layer, needs
 from tfq_bench_cuda.blocks.projections import Projections
+from tfq_bench_cuda.kernels.attention import attention8
+from tfq_bench_cuda.kernels.attention_specs import CHANNELS
 from tfq_bench_cuda.kernels.norms import row_codes
 from tfq_bench_cuda.kernels.operands import Additions
 from tfq_bench_cuda.kernels.specs import Ending
@@ -51,41 +54,71 @@ class _Attention:
     Args:
         attn: of which `check_attention` approves.
         gated: whether the output is multiplied by a gate before the residual is added.
+        adds: whether a residual is added.
+
+    Attributes:
+        qk: the first product of `kernels.attention`, `bf16` or `int8`, which then writes codes of
+            the output layer; None: torch's attention, whose result is quantized.
+        most_keys: for which `qk` holds.
+        refusal: why `kernels.attention` cannot compute it; a mask may come with any call.
     """
 
-    def __init__(self, attn: nn.Module, *, gated: bool) -> None:
+    qk: str | None = None
+    most_keys: float = math.inf
+
+    def __init__(self, attn: nn.Module, *, gated: bool, adds: bool = True) -> None:
         self.attn = cast(Any, attn)
         self.out = kernel_layer(attn, "to_out.0", CudaLinear)
         dtype = self.out.runs.out
-        self.out.runs = Ending(gate=gated, residual=dtype, out=dtype)
+        self.out.runs = Ending(gate=gated, residual=dtype if adds else "", out=dtype)
+        self.adds = adds
+        self.refusal = _refusal(self.out, self.attn.inner_dim // self.attn.heads)
         self.attend: Attend = attend
 
-    def _attended(
+    def _mixed(
         self, q: Tensor, k: Tensor, v: Tensor, images: int, mask: Tensor | None
-    ) -> Tensor:
-        """`[M, C]` of queries `[M, C]`, keys and values `[B * T, C]`."""
-        heads = self.attn.heads
+    ) -> list[Tensor]:
+        """Codes of the output layer's parts, of queries `[M, C]`, keys and values `[B * T, C]`."""
+        heads, step = self.attn.heads, self.out.step.index
         q, k, v = (
             y.view(images, -1, heads, y.shape[-1] // heads).transpose(1, 2) for y in (q, k, v)
         )
+        fits = mask is None and self.refusal is None and k.shape[2] <= self.most_keys
+        if self.qk is not None and fits:
+            (table,) = self.out.tables
+            return [attention8(q, k, v, qk=self.qk, codes=table, step=step)]
         if mask is not None:
             mask = self.attn.prepare_attention_mask(mask, k.shape[2], images)
             mask = mask.view(images, heads, -1, mask.shape[-1])
-        mixed = self.attend(q, k, v, mask).transpose(1, 2)
-        return mixed.reshape(mixed.shape[0] * mixed.shape[1], -1)
+        rows = self.attend(q, k, v, mask).transpose(1, 2).flatten(2).flatten(0, 1)
+        return row_codes(rows, step=step, tables=self.out.tables)
 
-    def _ended(self, mixed: Tensor, x: Tensor, gate: Tensor | None) -> Tensor:
-        """`x + gate * to_out(mixed)`, shape of x `[B, S, C]`."""
-        codes = row_codes(mixed, step=self.out.step.index, tables=self.out.tables)
-        additions = Additions(residual=x.view(-1, x.shape[-1]), gate=gate)
-        return self.out.product(codes, self.out.runs, additions).view(x.shape)
+    def _ended(self, codes: Sequence[Tensor], x: Tensor, gate: Tensor | None) -> Tensor:
+        """`x + gate * to_out`, shape of x `[B, S, C]`."""
+        residual = x.view(-1, x.shape[-1]) if self.adds else None
+        additions = Additions(residual=residual, gate=gate)
+        return self.out.product(codes, self.out.runs, additions).view(*x.shape[:2], -1)
+
+
+def _refusal(out: CudaLinear, channels: int) -> str | None:
+    """Why `kernels.attention` cannot end in codes of an output layer, for heads of that size."""
+    if out.runs.out not in ("bfloat16", "float16"):
+        return f"the network is in {out.runs.out}, not in 16 bit"
+    if channels not in CHANNELS:
+        return f"a head has {channels} channels, expected one of {CHANNELS}"
+    if len(out.parts) > 1:
+        return "the output layer reads its input in parts"
+    return None
 
 
 class SelfAttention(_Attention):
-    """Attention of tokens among each other; see `_Attention`."""
+    """Attention of tokens among each other; see `_Attention`.
 
-    def __init__(self, attn: nn.Module, *, gated: bool = False) -> None:
-        super().__init__(attn, gated=gated)
+    On an H100 cuDNN's 16-bit attention is as fast as ours in int8, so `qk` is None unless asked.
+    """
+
+    def __init__(self, attn: nn.Module, *, gated: bool = False, adds: bool = True) -> None:
+        super().__init__(attn, gated=gated, adds=adds)
         self.projections = Projections(
             [kernel_layer(attn, f"to_{name}", CudaLinear) for name in "qkv"]
         )
@@ -93,7 +126,11 @@ class SelfAttention(_Attention):
         self.layers = (*self.projections.layers, self.out)
 
     def __call__(
-        self, codes: Sequence[Tensor], x: Tensor, mask: Tensor | None, gate: Tensor | None
+        self,
+        codes: Sequence[Tensor],
+        x: Tensor,
+        mask: Tensor | None = None,
+        gate: Tensor | None = None,
     ) -> Tensor:
         """`x + gate * attention`, `[B, S, C]`.
 
@@ -103,17 +140,22 @@ class SelfAttention(_Attention):
             gate: float32 `[B, C]`, when it was made `gated`.
         """
         q, k, v = self.projections(codes)
-        return self._ended(self._attended(q, k, v, len(x), mask), x, gate)
+        return self._ended(self._mixed(q, k, v, len(x), mask), x, gate)
 
 
 class CrossAttention(_Attention):
     """Attention to a text; see `_Attention`.
+
+    For few keys our 16-bit kernel is faster than cuDNN's, and saves the quantization after it.
 
     Attributes:
         steady: whether keys and values are the same at every step.
         held: keys and values `[B, T, C]` of the text, which are read in the place of computing
             them at every step; `context.ContextCache` sets and fills them.
     """
+
+    qk = "bf16"
+    most_keys = 128
 
     def __init__(self, attn: nn.Module) -> None:
         super().__init__(attn, gated=False)
@@ -139,4 +181,4 @@ class CrossAttention(_Attention):
             k, v = self.held
         else:
             k, v = self.keys_values(text)
-        return self._ended(self._attended(q, k, v, len(x), mask), x, None)
+        return self._ended(self._mixed(q, k, v, len(x), mask), x, None)

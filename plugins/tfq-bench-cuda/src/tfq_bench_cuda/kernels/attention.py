@@ -23,7 +23,6 @@ from tfq_bench_cuda.kernels.attention_reference import SAMPLE
 from tfq_bench_cuda.kernels.attention_specs import (
     Blocks,
     Keys,
-    Table,
     check_codes,
     check_keys,
     check_operand,
@@ -31,6 +30,7 @@ from tfq_bench_cuda.kernels.attention_specs import (
     description,
     parts,
 )
+from tfq_bench_cuda.kernels.norms import Table
 from tfq_bench_cuda.kernels.specs import padded
 
 __all__ = ["attend", "attention8", "prepare_keys"]
@@ -64,11 +64,12 @@ def attention8(
     Raises:
         ValueError: for other shapes, dtypes, layouts and names.
     """
-    blocks = blocks or choose_blocks(q.shape[-1], k.shape[2])
+    blocks = blocks or choose_blocks(q.shape[-1], k.shape[2], qk=qk, pv=pv)
     if q.device.type == "cpu":
         return _on_cpu(q, k, v, scale, qk, pv, codes, step, blocks)
-    keys = prepare_keys(k, v, qk=qk, pv=pv, blocks=blocks)
-    return attend(q, keys, scale=scale, codes=codes, step=step, blocks=blocks)
+    with torch.cuda.device_of(q):
+        keys = prepare_keys(k, v, qk=qk, pv=pv, blocks=blocks)
+        return attend(q, keys, scale=scale, codes=codes, step=step, blocks=blocks)
 
 
 def prepare_keys(
@@ -77,7 +78,7 @@ def prepare_keys(
     """What `attend` takes; `attention8` describes the arguments. One launch, none for 16 bit."""
     check_keys(k, v, qk, pv)
     batch, heads, length, channels = k.shape
-    blocks = blocks or choose_blocks(channels, length)
+    blocks = blocks or choose_blocks(channels, length, qk=qk, pv=pv)
     plain = Keys(
         k=k, k_scale=None, k_norm=None, v=v, v_scale=None, length=length, block=blocks.keys
     )
@@ -142,8 +143,9 @@ def attend(
     """Attention of queries to prepared keys; arguments and result are those of `attention8`."""
     check_operand("q", q)
     batch, heads, queries, channels = q.shape
-    blocks = blocks or choose_blocks(channels, keys.length)
     qk8, pv8 = keys.k_scale is not None, keys.v_scale is not None
+    names = {"qk": "int8" if qk8 else "bf16", "pv": "fp8" if pv8 else "bf16"}
+    blocks = blocks or choose_blocks(channels, keys.length, **names)
     first, rest = parts(channels)
     scale = _scale(scale, channels)
     _check_pair(q, keys.k, keys.v if not pv8 else q, first + rest if qk8 else channels)
@@ -179,6 +181,7 @@ def attend(
         codes.inverse if codes else None,
         codes.zero_point if codes else None,
         step if codes else None,
+        len(codes.inverse) - 1 if codes else 0,
         heads,
         queries,
         keys.length,
@@ -195,9 +198,7 @@ def attend(
         PV8=pv8,
         EVEN=keys.length % keys.block == 0,
         BOUNDS=qk8 and not pv8 and q.dtype == torch.bfloat16,
-        CUBIC=blocks.cubic,
         LAST=2**codes.bits - 1 if codes else 0,
-        STEPS=len(codes.inverse) > 1 if codes else False,
         num_warps=blocks.warps,
         num_stages=blocks.stages,
     )

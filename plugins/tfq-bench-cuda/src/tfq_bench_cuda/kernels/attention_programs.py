@@ -17,7 +17,7 @@ constant and neither maximum nor correction is computed. Each thread block decid
 Imports Triton, so only `tfq_bench_cuda.kernels.attention` imports this, when it launches.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202, RET505 (Triton's operands have no annotations)
+# ruff: noqa: ANN001, ANN201, ANN202 (Triton's operands have no annotations)
 
 from __future__ import annotations
 
@@ -35,46 +35,6 @@ _BOUND: tl.constexpr = tl.constexpr(90.0)
 _HIGHEST: tl.constexpr = tl.constexpr(60.0)
 """With |logit| <= bound <= 90, p = exp2(logit - bound + 60) lies in [2^-120, 2^60]: normal in
 float32 and bfloat16, and far from overflow when it is summed over tokens."""
-
-
-@triton.jit
-def _exp2(x, CUBIC: tl.constexpr):
-    """2^x of x <= 60 in float32; CUBIC: a quarter of the elements by a polynomial.
-
-    It (minimax, relative error 7.5e-5) runs on the units that multiply and add, beside those for
-    `exp2`, as in FlashAttention-4. The interpreter has no assembly, so only a GPU can run it.
-    """
-    if not CUBIC:
-        return tl.exp2(x)
-    else:
-        return tl.inline_asm_elementwise(
-            """
-            {
-            .reg .f32 x, n, f, p;
-            .reg .b32 i, j;
-            max.ftz.f32 x, $7, 0fC2FC0000;
-            add.rn.ftz.f32 n, x, 0f4B400000;
-            sub.rn.ftz.f32 f, n, 0f4B400000;
-            sub.rn.ftz.f32 f, x, f;
-            fma.rn.ftz.f32 p, f, 0f3D61FBB0, 0f3E786F0E;
-            fma.rn.ftz.f32 p, p, f, 0f3F31798D;
-            fma.rn.ftz.f32 p, p, f, 0f3F7FFB49;
-            mov.b32 i, n;
-            mov.b32 j, p;
-            shl.b32 i, i, 23;
-            add.s32 j, i, j;
-            mov.b32 $3, j;
-            ex2.approx.ftz.f32 $0, $4;
-            ex2.approx.ftz.f32 $1, $5;
-            ex2.approx.ftz.f32 $2, $6;
-            }
-            """,
-            "=&f,=&f,=&f,=&f,f,f,f,f",
-            [x],
-            dtype=tl.float32,
-            is_pure=True,
-            pack=4,
-        )
 
 
 @triton.jit
@@ -112,7 +72,6 @@ def _block(
     QK8: tl.constexpr,
     PV8: tl.constexpr,
     TAIL: tl.constexpr,
-    CUBIC: tl.constexpr,
 ):
     """m, mass, unit and totals after the keys and values [start, start + N).
 
@@ -149,7 +108,7 @@ def _block(
         if REST > 0:
             total_rest *= r[:, None]
         m = top
-    p = _exp2(sums * factor[:, None] - m[:, None], CUBIC)
+    p = tl.exp2(sums * factor[:, None] - m[:, None])
     mass += tl.sum(p, 1)
     if PV8:
         p8 = permuted(p.to(tl.float8e4nv), M, N)
@@ -182,13 +141,13 @@ def _finish(
     inverse,
     zero_point,
     step,
+    last_step,
     D: tl.constexpr,
     LAST: tl.constexpr,
-    STEPS: tl.constexpr,
 ):
     """Stores `y` `[M, channels]`, or its codes."""
     if LAST > 0:
-        at = tl.load(step) if STEPS else 0
+        at = tl.minimum(tl.load(step), last_step)
         code = rounded(y * tl.load(inverse + at)) + tl.load(zero_point + at).to(tl.float32)
         y = tl.minimum(tl.maximum(code, 0.0), LAST) - 128.0
     inside = (row < queries)[:, None] & (channel < D)[None, :]
@@ -196,7 +155,7 @@ def _finish(
     tl.store(place, y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["heads", "queries", "length", "blocks"])
+@triton.jit(do_not_specialize=["last_step", "heads", "queries", "length", "blocks"])
 def attend(
     q,
     q_batch,
@@ -220,6 +179,7 @@ def attend(
     inverse,
     zero_point,
     step,
+    last_step,
     heads,
     queries,
     length,
@@ -236,9 +196,7 @@ def attend(
     PV8: tl.constexpr,
     EVEN: tl.constexpr,
     BOUNDS: tl.constexpr,
-    CUBIC: tl.constexpr,
     LAST: tl.constexpr,
-    STEPS: tl.constexpr,
 ):
     """M queries of one head, against all keys in `blocks` blocks of N.
 
@@ -251,8 +209,8 @@ def attend(
         q8: int8 `[B, H, queries, FIRST + REST]`, room for the queries' codes.
         EVEN: whether `length` is a multiple of N.
         BOUNDS: whether to look for blocks of queries that need no maximum.
+        last_step: of the codes' tables; its entry stands for all later steps.
         LAST: 0: `out` is in the queries' dtype. Else int8: codes up to LAST, less 128.
-        STEPS: whether the tables of the codes have an entry per step, else one.
     """
     pair = tl.program_id(1).to(tl.int64)
     batch = pair // heads
@@ -315,21 +273,22 @@ def attend(
     for start in tl.range(0, whole, N):
         m, mass, unit, total, total_rest = _block(
             start, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m,
-            mass, unit, total, total_rest, D, N, REST, QK8, PV8, False, CUBIC,
+            mass, unit, total, total_rest, D, N, REST, QK8, PV8, False,
         )  # fmt: skip
     if not EVEN:
         m, mass, unit, total, total_rest = _block(
             whole, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m,
-            mass, unit, total, total_rest, D, N, REST, QK8, PV8, True, CUBIC,
+            mass, unit, total, total_rest, D, N, REST, QK8, PV8, True,
         )  # fmt: skip
 
     r = (unit / mass)[:, None]
     out += batch * out_batch + head * D
     _finish(
-        total * r, out, out_token, row, first, queries, inverse, zero_point, step, D, LAST, STEPS
-    )
+        total * r, out, out_token, row, first, queries, inverse, zero_point, step, last_step,
+        D, LAST,
+    )  # fmt: skip
     if REST > 0:
         _finish(
-            total_rest * r, out, out_token, row, rest, queries, inverse, zero_point, step, D, LAST,
-            STEPS,
+            total_rest * r, out, out_token, row, rest, queries, inverse, zero_point, step,
+            last_step, D, LAST,
         )  # fmt: skip

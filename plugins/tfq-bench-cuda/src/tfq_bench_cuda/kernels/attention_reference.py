@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfq_bench_cuda.kernels.reference import at_step
-from tfq_bench_cuda.kernels.specs import padded
-
-if TYPE_CHECKING:
-    from tfq_bench_cuda.kernels.attention_specs import Table
+from tfq_bench_cuda.kernels.norm_reference import Table, row_codes
 
 __all__ = ["attention", "codes_of", "sample"]
 
@@ -49,10 +43,8 @@ def attention(
 
 def codes_of(x: Tensor, codes: Table, step: Tensor) -> Tensor:
     """int8 `[B, S, padded(H * D)]` of `[B, H, S, D]` in float32."""
-    x = x.transpose(1, 2).flatten(2)
-    code = (x * at_step(codes.inverse, step)).round() + at_step(codes.zero_point, step)
-    code = code.clamp(0, 2**codes.bits - 1).sub(128).to(torch.int8)
-    return F.pad(code, (0, padded(codes.channels) - codes.channels))
+    (code,) = row_codes(x.transpose(1, 2).flatten(2), step=step, tables=[codes])
+    return code
 
 
 def _blockwise(x: Tensor, block: int, largest: float, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""What attention takes: how a launch is cut, prepared keys, codes of the result; and the checks."""
+"""What attention takes: how a launch is cut, prepared keys; and the checks."""
 
 from __future__ import annotations
 
@@ -7,29 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["CHANNELS", "Blocks", "Keys", "Table", "check_codes", "check_keys", "check_operand"]
+from tfq_bench_cuda.kernels.norms import Table
+
+__all__ = ["CHANNELS", "Blocks", "Keys", "check_codes", "check_keys", "check_operand"]
 __all__ += ["choose_blocks", "description", "parts"]
 
 CHANNELS = (32, 40, 64, 72, 80, 96, 128, 160)
 """Channels of a head that the kernels are tested with; others than powers of two are padded."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """How values become codes of the next layer's input, at each sampler step.
-
-    Args:
-        start, channels: of the layer's input channels, those that this table is for.
-        bits: of the codes, 2 to 8.
-        inverse: float32 `[T]` or `[1]`, 1 over the scale.
-        zero_point: int32, same shape.
-    """
-
-    start: int
-    channels: int
-    bits: int
-    inverse: Tensor
-    zero_point: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +22,12 @@ class Blocks:
 
     Args:
         stages: blocks of keys in flight.
-        cubic: whether a quarter of the exponentials is computed by a polynomial.
     """
 
     queries: int
     keys: int
     warps: int
     stages: int
-    cubic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +52,21 @@ class Keys:
     block: int
 
 
-def choose_blocks(channels: int, length: int) -> Blocks:
-    """For heads of that many channels and keys.
+def choose_blocks(channels: int, length: int, *, qk: str = "int8", pv: str = "bf16") -> Blocks:
+    """For heads of that many channels and keys, and the products of `attention8`.
 
-    Every thread block reads all keys and values of a head from L2, the limit with 64 queries.
-    With 128 and 4 warps the registers of a multiprocessor hold two thread blocks, one of which
-    multiplies while the other exponentiates.
+    Up to 64 channels: the fastest of `benchmarks/gpu_attention.py` on an H100. Above, where
+    registers are scarce, blocks are chosen so that little is spilled.
     """
     kept = sum(parts(channels))
-    if kept <= 64 and length <= 128:
+    if qk == "bf16" and length <= 128:
+        return Blocks(queries=128 if kept <= 96 else 64, keys=32, warps=4, stages=2)
+    if kept <= 64 and pv == "fp8":
         return Blocks(queries=64, keys=128, warps=4, stages=2)
+    if kept <= 64 and qk == "int8":
+        if length <= 2048:
+            return Blocks(queries=64, keys=64, warps=4, stages=3)
+        return Blocks(queries=128, keys=64, warps=8, stages=3)
     if kept <= 96:
         return Blocks(queries=128, keys=64, warps=4, stages=3)
     if kept <= 128:
