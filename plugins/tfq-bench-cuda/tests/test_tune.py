@@ -444,8 +444,8 @@ def test_a_call_that_fails_or_ends_its_process_is_lost():
 def command(monkeypatch, capsys):
     """Runs the command on a machine that is made up: `command(times, words...)`."""
 
-    def run(times, *words):
-        calls = FakeCalls(times)
+    def run(times, *words, **calls):
+        calls = FakeCalls(times, **calls)
         monkeypatch.setattr(machine, "check_machine", lambda _: "sm_90a")
         monkeypatch.setattr(watchdog, "Watched", lambda _: calls)
         code = cli.main(["tune", *words])
@@ -468,6 +468,15 @@ def test_winners_are_kept_and_chosen_from_then_on(command, tiles_file, run_folde
     assert code == 0
     assert "nothing is kept" in out
     assert "| the same |" in out
+
+
+def test_products_that_cannot_be_timed_are_said(command):
+    """With the exit code of a run some of whose cells failed."""
+    code, out, err = command({}, "--linear", "2048x1280x1280", hanging=[BEFORE])
+    assert code == 3
+    assert "nothing is kept" in out
+    assert "1 of 1 products could not be timed" in err
+    assert f"{BEFORE}, {BEFORE.stages} stages: did not end in 30 s" in err
 
 
 def test_a_users_mistake_is_a_sentence(command, tiles_file, run_folder):

@@ -1,7 +1,7 @@
 """The command `tfq-bench-cuda`: searches the fastest tiles for a network's products on this GPU.
 
-Exit codes are the host's: 0 done, 2 usage, file or machine, 5 nothing to do, 70 a bug, 130
-interrupted, 141 the reader went away.
+Exit codes are the host's: 0 done, 2 usage, file or machine, 3 some products could not be timed,
+5 nothing to do, 70 a bug, 130 interrupted, 141 the reader went away.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_BUG, _INTERRUPTED, _BROKEN_PIPE = 70, 130, 141
+_FAILED, _BUG, _INTERRUPTED, _BROKEN_PIPE = 3, 70, 130, 141
 
 _EPILOG = """\
 examples:
@@ -176,7 +176,10 @@ def _tune(args: argparse.Namespace) -> int:
         if findings:
             print(table(findings))
     print(f"\n{_told(findings)}")
-    return 0
+    untimed = sum(finding.us_before is None for finding in findings)
+    if untimed:
+        _say(f"{untimed} of {len(findings)} products could not be timed; see above.")
+    return _FAILED if untimed else 0
 
 
 def _told(findings: Sequence[Finding]) -> str:

@@ -89,8 +89,9 @@ def search(
     for one in searches:
         one.ask(_first(one.product, arch)[:shapes])
     say(_compiled(searches, calls))
-    for one in searches:
+    for number, one in enumerate(searches):
         one.time()
+        say(f"{number + 1} of {len(searches)}: {one}")
         one.ask(
             other
             for tile in one.fastest[:2]
@@ -99,8 +100,9 @@ def search(
             )
         )
     say(_compiled(searches, calls))
-    for one in searches:
+    for number, one in enumerate(searches):
         one.time()
+        say(f"{number + 1} of {len(searches)}: {one}")
         yield one.finding()
 
 
@@ -133,6 +135,10 @@ class _Search:
         self.waiting = [self.before]
         self._known: set[Tile] = {self.before}
         self._left_out: dict[Tile, str] = {}
+
+    def __str__(self) -> str:
+        found = f"{_named(self.fastest[0])} so far" if self.fastest else "no time"
+        return f"{self.product}: {found}"
 
     def ask(self, tiles: Any) -> None:
         """Adds candidates that were not there before, to be compiled and timed."""

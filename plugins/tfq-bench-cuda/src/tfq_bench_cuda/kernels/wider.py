@@ -74,7 +74,7 @@ def other_pipelines(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1
     Fewer leave room for a second thread block on the multiprocessor, which computes while the
     first one writes.
     """
-    pipelines = ((128, 3), (64, 6), (128, 2), (64, 4), (64, 8), (64, 3), (32, 4))
+    pipelines = ((128, 3), (128, 2), (64, 6), (64, 8), (64, 3), (32, 6))
     if arch != "sm_90a":
         pipelines = ((64, 4), (64, 2), (32, 4), (32, 3), (128, 2))
     return [
