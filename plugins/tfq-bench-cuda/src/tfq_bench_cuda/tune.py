@@ -211,7 +211,8 @@ class _Search:
             )
         except Lost as lost:
             for tile in tiles:
-                self.leave_out(tile, str(lost))
+                if tile not in self.fastest:  # those have run before
+                    self.leave_out(tile, str(lost))
             return None
         return found
 

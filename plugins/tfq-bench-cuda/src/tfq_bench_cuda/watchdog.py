@@ -97,11 +97,12 @@ def _serve(factory: Callable[[], Any], pipe: Connection) -> None:
         pipe.send((None, None))
         while True:
             name, args = pipe.recv()
+            said, value = None, None
             try:
-                answer = (None, getattr(served, name)(*args))
+                value = getattr(served, name)(*args)
             except Exception as error:
-                answer = (_said(error), None)
-            pipe.send(answer)
+                said = _said(error)
+            pipe.send((said, value))
 
 
 def _said(error: Exception) -> str:

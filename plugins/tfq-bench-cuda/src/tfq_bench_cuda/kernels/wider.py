@@ -37,6 +37,9 @@ _AMPERE = (
     (128, 32, 128),
     (64, 256, 256),
 )
+# Depth and stages.
+_HOPPER_PIPELINES = ((128, 3), (128, 2), (64, 6), (64, 8), (64, 3), (32, 6))
+_AMPERE_PIPELINES = ((64, 4), (64, 2), (32, 4), (32, 3), (128, 2))
 
 
 def _most_sums(threads: int, arch: str) -> int:
@@ -74,12 +77,9 @@ def other_pipelines(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1
     Fewer leave room for a second thread block on the multiprocessor, which computes while the
     first one writes.
     """
-    pipelines = ((128, 3), (128, 2), (64, 6), (64, 8), (64, 3), (32, 6))
-    if arch != "sm_90a":
-        pipelines = ((64, 4), (64, 2), (32, 4), (32, 3), (128, 2))
     return [
         other
-        for depth, stages in pipelines
+        for depth, stages in (_HOPPER_PIPELINES if arch == "sm_90a" else _AMPERE_PIPELINES)
         if inputs % depth == 0
         and (tile.m + tile.n * accumulators) * depth * stages <= SHARED[arch] * 1024
         and (other := replace(tile, k=depth, stages=stages)) != tile
