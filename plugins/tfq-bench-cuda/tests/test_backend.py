@@ -126,7 +126,7 @@ def test_details_are_plain_json(loaded, make_state):
     """They go into the lower stage's result."""
     details = backend().lower(loaded, make_state()).details
     assert details == json.loads(json.dumps(details))
-    assert {"architecture", "blocks", "weights", "seconds", "graph"} <= set(details)
+    assert {"architecture", "blocks", "weights", "seconds", "graph", "products"} <= set(details)
     assert {"weights", "kernels"} <= set(details["seconds"])
 
 

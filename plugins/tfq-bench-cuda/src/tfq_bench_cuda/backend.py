@@ -20,6 +20,7 @@ from tfq_bench_cuda.kernels.tiles import TileChoice
 from tfq_bench_cuda.kernels.unpack import Scratch
 from tfq_bench_cuda.machine import check_machine
 from tfq_bench_cuda.network import KernelNetwork
+from tfq_bench_cuda.products import describe_products
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer, QuantizedState
@@ -118,6 +119,7 @@ class CudaBackend:
                 "weights": describe_weights(made.layers, made.scratch),
                 "seconds": clock.seconds(),
                 "graph": step_graph.facts,
+                "products": describe_products(made.layers.values()),
             },
         )
 

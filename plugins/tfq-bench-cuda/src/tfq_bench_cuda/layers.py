@@ -47,6 +47,7 @@ class CudaLayer(nn.Module):
         single: how its product ends when the layer runs by itself.
         runs: how it ends in the network; a fused block sets it.
         formed_by: the products that do it then, if these are not its own; a fused block sets it.
+        sizes: height and width of each input that a convolution has seen.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class CudaLayer(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.single = self.runs = Ending(out=dtype_name(dtype))
         self.formed_by: Callable[[Ending], Sequence[ProductSpec]] | None = None
+        self.sizes: set[tuple[int, int]] = set()
         self._specs: dict[Ending, list[ProductSpec]] = {}
         self._names: dict[Ending, str] = {}
 
@@ -263,6 +265,7 @@ class CudaConv2d(CudaLayer):
         Made when a size is first seen, so before a CUDA graph is captured.
         """
         if size not in self._borders:
+            self.sizes.add(size)
             parts = self._parts()
             device, sums = parts[0].bias.device, []
             for part in parts:

@@ -59,32 +59,57 @@ class Kernels:
         if not missing:
             return
         begin = time.perf_counter()
-        tilelang = load()
-        programs = [program(spec) for spec in missing]  # the builder is not safe in threads
+        try:
+            for error in self.compile(missing).values():
+                raise error
+            compiled_at = time.perf_counter()
+            for spec in missing:
+                selftest.check(self, spec, self.device)
+        except BaseException:
+            for spec in missing:  # none is used that was not tested
+                self._compiled.pop(spec, None)
+            raise
+        self.seconds["compile"] += compiled_at - begin
+        self.seconds["self_test"] += time.perf_counter() - compiled_at
 
-        def compiled(number: int) -> Any:
+    def compile(self, specs: Iterable[_Spec]) -> dict[_Spec, Exception]:
+        """Compiles those that are not there yet, on all cores. Only a search leaves out the test.
+
+        Returns:
+            What went wrong, by spec.
+        """
+        missing = [spec for spec in dict.fromkeys(specs) if spec not in self._compiled]
+        if not missing:
+            return {}
+        tilelang = load()
+        failed: dict[_Spec, Exception] = {}
+        programs: dict[_Spec, Any] = {}
+        for spec in missing:  # the builder is not safe in threads
+            try:
+                programs[spec] = program(spec)
+            except Exception as error:
+                failed[spec] = error
+
+        def compiled(spec: _Spec) -> Any:
             return tilelang.compile(
-                programs[number],
+                programs[spec],
                 target={"kind": "cuda", "arch": self.arch},
                 execution_backend="tvm_ffi",
-                pass_configs=configuration(missing[number]),
+                pass_configs=configuration(spec),
                 compile_flags=list(FLAGS),
             )
 
         workers = min(len(missing), len(os.sched_getaffinity(0)))
         with ThreadPoolExecutor(workers) as pool:
-            for spec, kernel in zip(missing, pool.map(compiled, range(len(missing))), strict=True):
-                self._compiled[spec] = kernel
-                self._instructions[spec] = instruction(kernel.get_kernel_source())
-        compiled_at = time.perf_counter()
-        for spec in missing:
-            try:
-                selftest.check(self, spec, self.device)
-            except BaseException:
-                del self._compiled[spec]
-                raise
-        self.seconds["compile"] += compiled_at - begin
-        self.seconds["self_test"] += time.perf_counter() - compiled_at
+            futures = {spec: pool.submit(compiled, spec) for spec in programs}
+            for spec, future in futures.items():
+                try:
+                    self._compiled[spec] = future.result()
+                except Exception as error:
+                    failed[spec] = error
+                    continue
+                self._instructions[spec] = instruction(self._compiled[spec].get_kernel_source())
+        return failed
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:

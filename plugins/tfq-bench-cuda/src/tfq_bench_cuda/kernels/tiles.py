@@ -7,12 +7,13 @@ multiples of 320: on 132 multiprocessors powers of two leave up to a third of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfq_bench_cuda.kernels.specs import Ending, Tile
 from tfq_bench_cuda.kernels.tuned import found_by_search
 
-__all__ = ["ARCHITECTURES", "TileChoice", "candidates", "choose_tile"]
+__all__ = ["ARCHITECTURES", "SHARED", "TileChoice", "candidates", "choose_tile"]
 
 ARCHITECTURES = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a"}
 """Compute capability and what is compiled for it."""
@@ -48,7 +49,7 @@ _HOPPER_PAIRED = (
 )
 _AMPERE_PAIRED = ((128, 64, 256), (64, 64, 128), (64, 32, 128))
 
-_SHARED = {"sm_80": 160, "sm_86": 96, "sm_89": 96, "sm_90a": 208}
+SHARED = {"sm_80": 160, "sm_86": 96, "sm_89": 96, "sm_90a": 208}
 """KiB of shared memory that the stages of a thread block may fill; a little less than there is."""
 
 _MULTIPROCESSORS = {"sm_80": 108, "sm_86": 84, "sm_89": 128, "sm_90a": 132}
@@ -103,9 +104,20 @@ def choose_tile(
 
 
 def candidates(
-    rows: int, outputs: int, inputs: int, arch: str, *, taps: int = 1, accumulators: int = 1
+    rows: int,
+    outputs: int,
+    inputs: int,
+    arch: str,
+    *,
+    taps: int = 1,
+    accumulators: int = 1,
+    more: Sequence[tuple[int, int, int]] = (),
 ) -> list[Tile]:
-    """All tiles for such a product, the one with the shortest expected time first."""
+    """All tiles for such a product, the one with the shortest expected time first.
+
+    Args:
+        more: rows, outputs and threads of others, besides those of the table.
+    """
     hopper = arch == "sm_90a"
     depth = next(k for k in ((128, 64, 32) if hopper else (64, 32)) if inputs % k == 0)
 
@@ -122,8 +134,8 @@ def candidates(
         return waves * block, m * n
 
     tiles = []
-    for m, n, threads in sorted(shapes, key=cost):
+    for m, n, threads in sorted(dict.fromkeys((*shapes, *more)), key=cost):
         bytes_per_stage = (m + n * accumulators) * depth
-        stages = min(_SHARED[arch] * 1024 // bytes_per_stage, 4 if hopper else 3)
+        stages = min(SHARED[arch] * 1024 // bytes_per_stage, 4 if hopper else 3)
         tiles.append(Tile(m=m, n=n, k=depth, stages=stages, threads=threads, whole_rows=hopper))
     return tiles

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tfq_bench.api import LoweringError, harmless
 from tfq_bench_cuda.kernels.specs import Tile
 
@@ -34,8 +36,16 @@ def tiles_file() -> Path:
 
 
 def found_by_search(arch: str, shape: Shape) -> Tile | None:
-    """The tile that is kept for a product, None when there is none."""
-    return _read(tiles_file()).get(_key(arch, shape))
+    """The tile that is kept for a product on this machine's GPU, None when there is none.
+
+    Raises:
+        LoweringError: the file cannot be read, or the tile does not divide the product.
+    """
+    path = tiles_file()
+    tile = _read(path).get(_key(arch, shape))
+    if tile is not None and shape[2] % tile.k:
+        raise _damaged(path, f"steps of {tile.k} for {shape[2]} input channels")
+    return tile
 
 
 def keep(arch: str, tiles: Mapping[Shape, Tile]) -> Path:
@@ -43,8 +53,10 @@ def keep(arch: str, tiles: Mapping[Shape, Tile]) -> Path:
 
     Raises:
         LoweringError: the file that is there cannot be read.
+        OSError: it cannot be written.
     """
     path = tiles_file()
+    _read.cache_clear()  # another process may have written
     held = _read(path) | {_key(arch, shape): tile for shape, tile in tiles.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({key: asdict(tile) for key, tile in sorted(held.items())}, indent=1)
@@ -57,7 +69,14 @@ def keep(arch: str, tiles: Mapping[Shape, Tile]) -> Path:
 
 def _key(arch: str, shape: Shape) -> str:
     rows, outputs, inputs, taps, sums = shape
-    return f"{arch} {rows}x{outputs}x{inputs} taps {taps} sums {sums}"
+    words = f"{arch} {rows}x{outputs}x{inputs} taps {taps} sums {sums}"
+    return f"{_card()}: {words}"
+
+
+@cache
+def _card() -> str:
+    """The name of this process's GPU; cards of one architecture differ in their multiprocessors."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 @cache
@@ -68,10 +87,16 @@ def _read(path: Path) -> dict[str, Tile]:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {str(key): _tile(value) for key, value in found.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise LoweringError(
-            f"{path}: expected tiles as `tfq-bench-cuda tune` writes them, found "
-            f"{harmless(str(error))}; delete the file, and search anew."
-        ) from error
+        raise _damaged(path, harmless(str(error))) from error
+
+
+def _damaged(path: Path, found: str) -> LoweringError:
+    return LoweringError(
+        f"'{path}': expected tiles as `tfq-bench-cuda tune` writes them, found {found}. Delete the "
+        "file, and search anew.",
+        file=path,
+        found=found,
+    )
 
 
 def _tile(value: Any) -> Tile:
@@ -80,6 +105,6 @@ def _tile(value: Any) -> Tile:
         raise ValueError(f"a tile with {sorted(value)} instead of {sorted(names)}")
     for name, number in value.items():
         kind = bool if name == "whole_rows" else int
-        if type(number) is not kind or number < 0:
+        if type(number) is not kind or (kind is int and number < 1):
             raise ValueError(f"{name} = {number!r}")
     return Tile(**value)

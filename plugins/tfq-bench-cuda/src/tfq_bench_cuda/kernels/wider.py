@@ -1,0 +1,86 @@
+"""Tiles that a search tries beyond the small table: other shapes, then other depths and stages.
+
+What cannot run is left out by arithmetic. On an H100 four stages of depth 128 and whole rows for
+each group of four warps won for most products, so these come first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tfq_bench_cuda.kernels.specs import Tile
+from tfq_bench_cuda.kernels.tiles import SHARED, candidates
+
+__all__ = ["other_pipelines", "other_shapes"]
+
+# Rows, outputs and threads.
+_HOPPER = (
+    (192, 160, 384),
+    (192, 128, 384),
+    (192, 80, 384),
+    (128, 256, 256),
+    (128, 192, 256),
+    (128, 96, 256),
+    (128, 32, 256),
+    (256, 96, 256),
+    (256, 64, 256),
+    (64, 256, 128),
+    (64, 192, 128),
+    (64, 96, 128),
+    (64, 80, 128),
+)
+_AMPERE = (
+    (256, 128, 256),
+    (128, 256, 256),
+    (256, 64, 256),
+    (64, 128, 128),
+    (128, 32, 128),
+    (64, 256, 256),
+)
+# Depth and stages.
+_HOPPER_PIPELINES = ((128, 3), (128, 2), (64, 6), (64, 8), (64, 3), (32, 6))
+_AMPERE_PIPELINES = ((64, 4), (64, 2), (32, 4), (32, 3), (128, 2))
+
+
+def _most_sums(threads: int, arch: str) -> int:
+    """Sums that a thread may hold in its registers, 240 on sm_90a, or 160 in thread blocks of 512.
+
+    TileLang adds 128 threads there, which copy. `mma.sync` has its operands in registers too.
+    """
+    if arch != "sm_90a":
+        return 128
+    return 160 if threads <= 256 else 96
+
+
+def other_shapes(
+    rows: int, outputs: int, inputs: int, arch: str, *, taps: int = 1, accumulators: int = 1
+) -> list[Tile]:
+    """The table's tiles and others, the one with the shortest expected time first.
+
+    Args:
+        rows, outputs, inputs, arch, taps, accumulators: as for `tiles.candidates`.
+    """
+    fitting = [
+        (m, n, threads)
+        for m, n, threads in (_HOPPER if arch == "sm_90a" else _AMPERE)
+        if m * n * accumulators <= _most_sums(threads, arch) * threads
+    ]
+    tiles = candidates(
+        rows, outputs, inputs, arch, taps=taps, accumulators=accumulators, more=fitting
+    )
+    return [tile for tile in tiles if tile.stages >= 2]
+
+
+def other_pipelines(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1) -> list[Tile]:
+    """The same rows and outputs with steps of another depth, and more or fewer of them in flight.
+
+    Fewer leave room for a second thread block on the multiprocessor, which computes while the
+    first one writes.
+    """
+    return [
+        other
+        for depth, stages in (_HOPPER_PIPELINES if arch == "sm_90a" else _AMPERE_PIPELINES)
+        if inputs % depth == 0
+        and (tile.m + tile.n * accumulators) * depth * stages <= SHARED[arch] * 1024
+        and (other := replace(tile, k=depth, stages=stages)) != tile
+    ]
