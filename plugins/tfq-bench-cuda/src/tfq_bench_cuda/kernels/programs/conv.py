@@ -6,7 +6,7 @@ from typing import Any
 import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
-from tfq_bench_cuda.kernels.programs.ending import asked, end
+from tfq_bench_cuda.kernels.programs.ending import asked, end, held, hold
 from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import ConvSpec
@@ -30,7 +30,7 @@ def conv2d(spec: ConvSpec) -> Any:
     next_steps, shifts, gatings = T.dynamic("next_steps"), T.dynamic("shifts"), T.dynamic("gatings")
     coded = ending.out == "int8"
     policy = warps(tile)
-    taken_off, write = start(spec), end(spec)
+    taken_off, read, write = start(spec), hold(spec), end(spec)
 
     @T.prim_func
     def s8_conv2d(
@@ -52,10 +52,6 @@ def conv2d(spec: ConvSpec) -> Any:
         Y: T.Tensor((M, N), ending.out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
-            if PDL >= 1:
-                T.pdl_sync()
-            if PDL >= 2:
-                T.pdl_trigger()
             Xs = T.alloc_shared((BM, BK), "int8")
             Fs = T.alloc_shared((BN, BK), "int8")
             total = T.alloc_fragment((BM, BN), "int32")
@@ -71,6 +67,9 @@ def conv2d(spec: ConvSpec) -> Any:
                 weight_scale=weight_scale,
                 bias=bias,
             )
+            if held(spec):
+                early = T.alloc_fragment((BM, BN), ending.residual)
+                read(residual, bx, by, early)
             taken_off(factors, bx, total, border)
             if spec.gather:
                 pixels = T.reshape(X, (B * H * W, C))
@@ -111,6 +110,9 @@ def conv2d(spec: ConvSpec) -> Any:
                 inverse=next_inverse,
                 zero_point=next_zero_point,
             )
-            write(factors, additions, Y, bx, by, total)
+            if held(spec):
+                write(factors, additions, Y, bx, by, total, early)
+            else:
+                write(factors, additions, Y, bx, by, total, None)
 
     return s8_conv2d

@@ -8,13 +8,10 @@ import tilelang.language as T
 from tfq_bench_cuda.kernels.programs.codes import at_step, code
 from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec
 
-__all__ = ["asked", "end"]
+__all__ = ["asked", "end", "held", "hold"]
 
-
-import os
-
-_COLLECTED = os.environ.get("TFQ_COLLECT") == "1"
-"""Whether a residual goes through shared memory, read in runs of 16 bytes, and not pair by pair."""
+_HELD = 96
+"""Sums a thread beside which its part of a residual fits into the registers."""
 
 
 def asked(wanted: object, shape: tuple[Any, ...], dtype: str) -> Any:
@@ -22,12 +19,33 @@ def asked(wanted: object, shape: tuple[Any, ...], dtype: str) -> Any:
     return T.Tensor(shape, dtype) if wanted else None
 
 
+def held(spec: LinearSpec | ConvSpec) -> bool:
+    """Whether a residual is read before the products, while the first operands are on their way.
+
+    In the ending each thread would wait for it; in shared memory it would halt the pipeline.
+    """
+    tile = spec.tile
+    return bool(spec.ending.residual) and tile.m * tile.n <= _HELD * tile.threads
+
+
+def hold(spec: LinearSpec | ConvSpec) -> Any:
+    """The macro that reads a block's part of a residual into registers; see `held`."""
+    BM, BN = spec.tile.m, spec.tile.n
+
+    @T.macro
+    def read(residual: Any, bx: Any, by: Any, early: Any) -> None:
+        for i, j in T.Parallel(BM, BN):
+            early[i, j] = residual[by * BM + i, bx * BN + j]
+
+    return read
+
+
 def end(spec: LinearSpec | ConvSpec) -> Any:
     """The macro that ends `spec`, called at the end of its thread block.
 
     Its arguments are `Factors` and `Additions` of the program's arguments, the result `Y`, the
     place `bx, by` of the block, and the sums `total` `[tile.m, tile.n]` in registers, of a GEGLU
-    `[tile.m, 2 * tile.n]`, gates last.
+    `[tile.m, 2 * tile.n]`, gates last, and the residual that `hold` read, or None.
     """
     ending, N, BM, BN = spec.ending, spec.n, spec.tile.m, spec.tile.n
     paired = ending.activation == "geglu"
@@ -36,10 +54,10 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
     shifted, gated, added = ending.shift, ending.gate, bool(ending.residual)
     assert not (paired and (ending.partial or ending.shift)), "a GEGLU has no sum before it"
 
-    collected = added and _COLLECTED and N % 8 == 0
-
     @T.macro
-    def write(factors: Any, additions: Any, Y: Any, bx: Any, by: Any, total: Any) -> None:
+    def write(
+        factors: Any, additions: Any, Y: Any, bx: Any, by: Any, total: Any, early: Any
+    ) -> None:
         s = at_step(factors.scale, factors.step)
         if shifted:
             shifted_rows = T.truncdiv(Y.shape[0], additions.shift.shape[0])
@@ -55,10 +73,6 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
                 n = N + bx * BN + j
                 y = _scaled(total[i, BN + j], s, factors, n)
                 gates[i, j] = _gelu(y)
-        if collected:
-            # Eight columns more than a row, so that the rows of a thread lie in different banks.
-            other = T.alloc_shared((BM, BN + 8), ending.residual)
-            T.copy(additions.residual[by * BM, bx * BN], other[0:BM, 0:BN])
         done = T.alloc_fragment((BM, BN), ending.out)
         for i, j in T.Parallel(BM, BN):
             m = by * BM + i
@@ -74,8 +88,8 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
                 y = activation(y)
             if gated:
                 y = y * additions.gate[T.truncdiv(m, gated_rows), n]
-            if collected:
-                y = y + T.cast(other[i, j], "float32")
+            if added and early is not None:
+                y = y + T.cast(early[i, j], "float32")
             elif added:
                 y = y + T.cast(additions.residual[m, n], "float32")
             if ending.out == "int8":

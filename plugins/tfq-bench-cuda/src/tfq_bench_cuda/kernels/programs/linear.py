@@ -6,7 +6,7 @@ from typing import Any
 import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
-from tfq_bench_cuda.kernels.programs.ending import asked, end
+from tfq_bench_cuda.kernels.programs.ending import asked, end, held, hold
 from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import LinearSpec
@@ -29,7 +29,7 @@ def linear(spec: LinearSpec) -> Any:
     coded, paired = ending.out == "int8", ending.activation == "geglu"
     sums_per_row = 2 * BN if paired else BN
     policy = warps(tile, whole_rows=paired)
-    taken_off, write = start(spec), end(spec)
+    taken_off, read, write = start(spec), hold(spec), end(spec)
 
     @T.prim_func
     def s8_linear(
@@ -50,10 +50,6 @@ def linear(spec: LinearSpec) -> Any:
         Y: T.Tensor((M, N), ending.out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
-            if PDL >= 1:
-                T.pdl_sync()
-            if PDL >= 2:
-                T.pdl_trigger()
             Xs = T.alloc_shared((BM, BK), "int8")
             Ws = T.alloc_shared((sums_per_row, BK), "int8")
             total = T.alloc_fragment((BM, sums_per_row), "int32")
@@ -67,6 +63,9 @@ def linear(spec: LinearSpec) -> Any:
                 weight_scale=weight_scale,
                 bias=bias,
             )
+            if held(spec):
+                early = T.alloc_fragment((BM, BN), ending.residual)
+                read(residual, bx, by, early)
             taken_off(factors, bx, total, None)
             for k in T.Pipelined(K // BK, num_stages=tile.stages):
                 T.copy(X[by * BM, k * BK], Xs)
@@ -84,6 +83,9 @@ def linear(spec: LinearSpec) -> Any:
                 inverse=next_inverse,
                 zero_point=next_zero_point,
             )
-            write(factors, additions, Y, bx, by, total)
+            if held(spec):
+                write(factors, additions, Y, bx, by, total, early)
+            else:
+                write(factors, additions, Y, bx, by, total, None)
 
     return s8_linear
