@@ -116,3 +116,13 @@ def test_another_batch_compiles_nothing(launches):
     launches.kept.clear()
     sdxl(200)
     assert few == [(name, constants) for name, _, constants in launches.kept]
+
+
+@pytest.mark.parametrize(
+    ("channels", "tiles"),
+    [(72, (128, 0)), (320, (512, 0)), (640, (512, 128)), (960, (1024, 0)), (1024, (1024, 0)),
+     (1152, (1024, 128)), (1280, (1024, 256))],
+)  # fmt: skip
+def test_rows_are_cut_into_tiles_with_few_empty_lanes(channels, tiles):
+    """One tile, or a wide and a narrow one; narrow rows share a program instead."""
+    assert norm_launch.row_tiles(channels) == tiles

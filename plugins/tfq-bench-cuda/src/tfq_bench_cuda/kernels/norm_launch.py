@@ -16,7 +16,14 @@ from tfq_bench_cuda.kernels import norm_programs as programs
 from tfq_bench_cuda.kernels.norm_reference import Table
 from tfq_bench_cuda.kernels.specs import padded
 
-__all__ = ["apply_width", "group_norm_codes", "layer_norm_codes", "moments_groups", "row_codes"]
+__all__ = [
+    "apply_width",
+    "group_norm_codes",
+    "layer_norm_codes",
+    "moments_groups",
+    "row_codes",
+    "row_tiles",
+]
 
 MOMENTS_WARPS, MOMENTS_TILE, MOMENTS_DEEP = 8, 2048, 4
 """Threads that take moments read 16 bytes of a tile (two bytes a value), and of so many at once."""
@@ -26,9 +33,9 @@ LAYER_TILE = 512
 """Channels of a layer norm per warp, 16 a thread; a warp has as many rows as fit."""
 ROWS_TILE, ROWS_WARPS = 4096, 4
 """Values of rows that a program quantizes at once."""
-PROGRAMS = 528
-"""Programs among which the pixels of a group norm are divided: 4 for each multiprocessor of an
-H100. More repeat the sum of partial moments too often, fewer hide less of the memory's latency."""
+PROGRAMS = 396
+"""The most programs among which the pixels of a group norm are divided: as many as an H100 runs at
+once, 3 on each multiprocessor. More would sum up the partial moments more often."""
 MOST_BLOCKS = 64
 """Blocks of pixels per image, whose moments each program of the second kernel adds up."""
 _MOST_TABLES = 3
@@ -67,7 +74,7 @@ def group_norm_codes(
         columns = -(-_extent(channels, some) // width)
         height = min(APPLY_TILE // width, _power(pixels))
         tiles = -(-pixels // height)
-        run = height * max(1, tiles * columns * images // PROGRAMS)
+        run = height * -(-tiles * columns * images // PROGRAMS)
         codes, arguments, constants = _outputs(x, some)
         programs.group_codes[(-(-pixels // run), columns, images)](
             x, weight, bias, means, squares, step, arguments, pixels, span, blocks, run, eps,

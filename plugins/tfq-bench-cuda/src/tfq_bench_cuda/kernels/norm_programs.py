@@ -5,8 +5,9 @@ pixels (or rows) by `BC` channels; `C` channels in `GROUPS` groups of `D`. A pro
 touches at most `BG` groups. `tables` holds a tuple per reader: codes, 1/scale, zero point, and the
 table's last index; `STARTS`, `CHANNELS` and `BITS` a number per reader.
 
-Moments are a mean and a sum of squared deviations from it, never a sum of squares: those of parts
-merge exactly (Chan, Golub and LeVeque), and a large mean costs no digits. Sums have a fixed order.
+Moments are a mean and a sum of squared deviations from it. Squares are summed only of distances
+from a value of the same channel, so that a large mean costs no digits; moments of parts merge
+exactly (Chan, Golub and LeVeque). Sums have a fixed order.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations of its programs. Arguments
