@@ -73,7 +73,7 @@ def group_moments(
 ):  # fmt: skip
     """Moments of `span` pixels of `OWN` whole groups: float32 `[B, GROUPS, blocks of pixels]`.
 
-    Each thread adds up what it reads, `DEEP` pixels at a time; threads meet once, at the end.
+    Each thread adds up what it reads, `DEEP` tiles at a time; threads meet once, at the end.
     """
     D: tl.constexpr = C // GROUPS
     block = tl.program_id(0)
@@ -87,18 +87,20 @@ def group_moments(
     stop = tl.minimum(begin + span, pixels)
     # A channel is measured from its first value here: the square of what is taken off again at the
     # end is at most the number of pixels times what remains.
-    at = tl.arange(0, 1)[:, None, None] + channel[None, None, :]
-    origin = tl.load(x + begin * C + at, mask=owned[None, None, :], other=0.0)
+    origin = tl.load(x + begin * C + channel[None, :], mask=owned[None, :], other=0.0)
     total = tl.zeros([BP, BC], tl.float32)
     square = tl.zeros([BP, BC], tl.float32)
-    offset = (tl.arange(0, DEEP) * BP)[:, None] + tl.arange(0, BP)[None, :]
     for start in range(begin, stop, DEEP * BP):
-        pixel = (start + offset)[:, :, None]
-        inside = (pixel < stop) & owned[None, None, :]
-        value = tl.load(x + pixel * C + channel[None, None, :], mask=inside, other=origin)
-        value = value.to(tl.float32) - origin.to(tl.float32)
-        total += tl.sum(value, axis=0)
-        square += tl.sum(value * value, axis=0)
+        values = ()
+        for i in tl.static_range(DEEP):
+            pixel = (start + i * BP + tl.arange(0, BP))[:, None]
+            inside = (pixel < stop) & owned[None, :]
+            place = x + pixel * C + channel[None, :]
+            values += (tl.load(place, mask=inside, other=origin),)
+        for i in tl.static_range(DEEP):
+            value = values[i].to(tl.float32) - origin.to(tl.float32)
+            total += value
+            square += value * value
     # Channels: mean and deviations. Their moments merge to those of groups.
     count = (stop - begin).to(tl.float32)
     total, square = tl.split(tl.sum(tl.join(total, square), axis=0))
