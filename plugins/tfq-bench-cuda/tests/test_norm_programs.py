@@ -5,6 +5,8 @@ Needs the extra `tilelang` of this distribution where torch is a build without C
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import triton
@@ -109,6 +111,20 @@ def test_compiled_kernels_read_and_write_16_bytes_at_once(launches, capability):
         assert ("fma.rn.f32" in ptx) == (name == "group_codes")
 
 
+def test_threads_do_not_wait_for_each_other_while_they_read(launches):
+    """Moments are added up in registers; shuffles and barriers come once, after the last pixel."""
+    sdxl(2)
+    ptx = launches.compiled(90)["group_moments"]
+    ends = [
+        (ptx.index(f"{found[1]}:"), found.start())
+        for found in re.finditer(r"bra(?:\.uni)?\s+(\$L__BB\d+_\d+);", ptx)
+    ]
+    loop = max((ptx[start:end] for start, end in ends if start < end), key=len)
+    assert loop.count("ld.global.v4.b32") == norm_launch.MOMENTS_DEEP
+    assert "shfl" not in loop
+    assert "bar.sync" not in loop
+
+
 def test_another_batch_compiles_nothing(launches):
     """What is compiled in is the same for 2 and for 200 images."""
     sdxl(2)
@@ -116,3 +132,13 @@ def test_another_batch_compiles_nothing(launches):
     launches.kept.clear()
     sdxl(200)
     assert few == [(name, constants) for name, _, constants in launches.kept]
+
+
+@pytest.mark.parametrize(
+    ("channels", "tiles"),
+    [(72, (128, 0)), (320, (512, 0)), (640, (512, 128)), (960, (1024, 0)), (1024, (1024, 0)),
+     (1152, (1024, 128)), (1280, (1024, 256))],
+)  # fmt: skip
+def test_rows_are_cut_into_tiles_with_few_empty_lanes(channels, tiles):
+    """One tile, or a wide and a narrow one; narrow rows share a program instead."""
+    assert norm_launch.row_tiles(channels) == tiles

@@ -234,9 +234,28 @@ def test_a_large_mean_costs_no_digits(readers, generator, monkeypatch):
 
 
 @pytest.mark.gpu
+def test_moments_survive_a_first_value_far_from_the_others(readers, generator):
+    """Distances are measured from it, which costs digits but no more than float32 has to spare."""
+    x = normal(generator, 1, 300, 64)
+    x[:, 0] += 1000.0
+    weight, bias = normal(generator, 64), normal(generator, 64)
+    tables = readers(1, 64)
+    settings = {"groups": 8, "eps": 1e-5, "silu": False}
+    found = run("group_norm_codes", x, weight, bias, step=0, tables=tables, **settings)
+    y = group_norm(x, weight, bias, 8, silu=False)
+    assert_codes_of(y, tables, 0, found, tolerance=1e-4)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("channels", "dtype"),
-    [(32, torch.float32), (72, torch.bfloat16), (320, torch.float16), (1152, torch.bfloat16)],
+    [
+        (32, torch.float32),
+        (72, torch.bfloat16),
+        (320, torch.float16),
+        (600, torch.float32),  # two tiles a row, the second not full
+        (1152, torch.bfloat16),
+    ],
 )
 def test_layer_norm_kernels_give_the_codes_of_the_norm(readers, generator, channels, dtype):
     """With weights, or modulated per image, whose rows one program may mix."""

@@ -16,18 +16,27 @@ from tfq_bench_cuda.kernels import norm_programs as programs
 from tfq_bench_cuda.kernels.norm_reference import Table
 from tfq_bench_cuda.kernels.specs import padded
 
-__all__ = ["apply_width", "group_norm_codes", "layer_norm_codes", "moments_groups", "row_codes"]
+__all__ = [
+    "apply_width",
+    "group_norm_codes",
+    "layer_norm_codes",
+    "moments_groups",
+    "row_codes",
+    "row_tiles",
+]
 
-MOMENTS_TILE, MOMENTS_WARPS = 8192, 4
-"""Values whose moments a program takes at once, 64 a thread: all of their loads are in flight."""
-APPLY_TILE, APPLY_WARPS = 8192, 8
-"""Values of a group norm that a program quantizes at once, 32 a thread."""
+MOMENTS_WARPS, MOMENTS_TILE, MOMENTS_DEEP = 8, 2048, 4
+"""Threads that take moments read 16 bytes of a tile (two bytes a value), and of so many at once."""
+APPLY_TILE, APPLY_WARPS = 4096, 8
+"""Values of a group norm that a program quantizes at once, 16 a thread, which it stores at once."""
+LAYER_TILE = 512
+"""Channels of a layer norm per warp, 16 a thread; a warp has as many rows as fit."""
 ROWS_TILE, ROWS_WARPS = 4096, 4
-"""The same for layer norms and rows; a row that is longer is a program's only one."""
-PROGRAMS = 528
-"""Programs among which the pixels of a group norm are divided: 4 for each multiprocessor of an
-H100. More repeat the sum of partial moments too often, fewer hide less of the memory's latency."""
-MOST_BLOCKS = 128
+"""Values of rows that a program quantizes at once."""
+PROGRAMS = 396
+"""The most programs among which the pixels of a group norm are divided: as many as an H100 runs at
+once, 3 on each multiprocessor. More would sum up the partial moments more often."""
+MOST_BLOCKS = 64
 """Blocks of pixels per image, whose moments each program of the second kernel adds up."""
 _MOST_TABLES = 3
 """Tables that one kernel writes."""
@@ -49,13 +58,14 @@ def group_norm_codes(
     own = moments_groups(channels, groups)
     width = _power(own * (channels // groups))
     height = max(1, min(MOMENTS_TILE // width, _power(pixels)))
-    span = height * -(-pixels // (height * MOST_BLOCKS))
+    deep = min(MOMENTS_DEEP, _power(-(-pixels // height)))
+    span = height * deep * -(-pixels // (height * deep * MOST_BLOCKS))
     blocks = -(-pixels // span)
-    means = torch.empty((images, blocks, groups), dtype=torch.float32, device=x.device)
+    means = torch.empty((images, groups, blocks), dtype=torch.float32, device=x.device)
     squares = torch.empty_like(means)
     programs.group_moments[(blocks, -(-groups // own), images)](
-        x, means, squares, pixels, span,
-        C=channels, GROUPS=groups, OWN=own, BG=_power(own), BP=height, BC=width,
+        x, means, squares, pixels, span, blocks,
+        C=channels, GROUPS=groups, OWN=own, BG=_power(own), DEEP=deep, BP=height, BC=width,
         **_options(MOMENTS_WARPS),
     )  # fmt: skip
     found = []
@@ -64,7 +74,7 @@ def group_norm_codes(
         columns = -(-_extent(channels, some) // width)
         height = min(APPLY_TILE // width, _power(pixels))
         tiles = -(-pixels // height)
-        run = height * max(1, tiles * columns * images // PROGRAMS)
+        run = height * -(-tiles * columns * images // PROGRAMS)
         codes, arguments, constants = _outputs(x, some)
         programs.group_codes[(-(-pixels // run), columns, images)](
             x, weight, bias, means, squares, step, arguments, pixels, span, blocks, run, eps,
@@ -91,13 +101,14 @@ def layer_norm_codes(
     images, length, channels = x.shape
     found = []
     for some in _launches(tables):
-        width = _power(_extent(channels, some))
-        height = max(1, ROWS_TILE // width)
+        head, tail = row_tiles(_extent(channels, some))
+        height = max(1, LAYER_TILE // head)
         codes, arguments, constants = _outputs(x, some)
         programs.layer_codes[(-(-images * length // height),)](
             x, weight, bias, scale, shift, _stride(scale), _stride(shift), step, arguments,
             images * length, length, eps,
-            C=channels, BP=height, BC=width, **constants, **_options(ROWS_WARPS),
+            C=channels, BP=height, BC=head, TAIL=tail, **constants,
+            **_options(min(8, max(1, head // LAYER_TILE))),
         )  # fmt: skip
         found += codes
     return found
@@ -134,6 +145,13 @@ def moments_groups(channels: int, groups: int) -> int:
 
     fitting = [own for own in range(1, groups + 1) if 64 <= _power(own * size) <= 256]
     return min(fitting or [1 if size > 64 else groups], key=cost)
+
+
+def row_tiles(channels: int) -> tuple[int, int]:
+    """Widths of a row's tiles, powers of two: 1024 and 256 for 1280; 0 where one is as good."""
+    whole = _power(channels)
+    rest = _power(channels - whole // 2)
+    return (whole, 0) if whole <= LAYER_TILE or rest == whole // 2 else (whole // 2, rest)
 
 
 def apply_width(channels: int) -> int:

@@ -5,13 +5,14 @@ pixels (or rows) by `BC` channels; `C` channels in `GROUPS` groups of `D`. A pro
 touches at most `BG` groups. `tables` holds a tuple per reader: codes, 1/scale, zero point, and the
 table's last index; `STARTS`, `CHANNELS` and `BITS` a number per reader.
 
-Moments are a mean and a sum of squared deviations from it, never a sum of squares: those of parts
-merge exactly (Chan, Golub and LeVeque), and a large mean costs no digits. Sums have a fixed order.
+Moments are a mean and a sum of squared deviations from it. Squares are summed only of distances
+from a value of the same channel, so that a large mean costs no digits; moments of parts merge
+exactly (Chan, Golub and LeVeque). Sums have a fixed order.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations of its programs. Arguments
 # that are not compiled in have none.
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202, RET505
 
 import triton
 import triton.language as tl
@@ -24,67 +25,95 @@ _ROUNDING = tl.constexpr(12582912.0)
 
 
 @triton.jit
+def _scales(step, tables):
+    """1/scale and zero point of every table at the step: asked for early, they come in time."""
+    now = tl.load(step)
+    found = ()
+    for i in tl.static_range(len(tables)):
+        _, inverse, zero_point, last = tables[i]
+        at = tl.minimum(now, last)
+        found += ((tl.load(inverse + at), (tl.load(zero_point + at) - 128).to(tl.float32)),)
+    return found
+
+
+@triton.jit
 def _write(
-    y, row, inside, channel, step, table,
-    START: tl.constexpr, CHANNELS: tl.constexpr, BITS: tl.constexpr,
+    y, row, inside, channel, scales, table,
+    START: tl.constexpr, CHANNELS: tl.constexpr, BITS: tl.constexpr, TIES: tl.constexpr,
 ):  # fmt: skip
-    """Codes of one table for values `y` float32 `[rows, channels]` of channels `channel`."""
-    out, inverse, zero_point, last = table
+    """Codes of one table for values `y` float32 `[rows, channels]` of channels `channel`.
+
+    TIES: how values halfway between two codes round. "even": to the even one before the zero
+    point, as in the simulation. Others round what has the zero point in it: "sum", and "fused"
+    with one rounding less. What a norm computes lies on no tie but by chance.
+    """
+    inverse, zero_point = scales
     PADDED: tl.constexpr = (CHANNELS + 31) // 32 * 32
-    now = tl.minimum(step, last)
     lowest = _ROUNDING - 128.0
-    rounded = y * tl.load(inverse + now) + _ROUNDING
-    moved = rounded + (tl.load(zero_point + now) - 128).to(tl.float32)
+    if TIES == "even":
+        moved = y * inverse + _ROUNDING + zero_point
+    elif TIES == "sum":
+        moved = y * inverse + (zero_point + _ROUNDING)
+    else:
+        moved = tl.fma(y, inverse, zero_point + _ROUNDING)
     moved = tl.minimum(tl.maximum(moved, lowest), lowest + ((1 << BITS) - 1))
     code = moved.to(tl.int32, bitcast=True).to(tl.int8)
     place = channel - START
     if CHANNELS != PADDED:
         code = tl.where((place < CHANNELS)[None, :], code, 0)
     written = inside[:, None] & ((place >= 0) & (place < PADDED))[None, :]
-    tl.store(out + row[:, None] * PADDED + place[None, :], code, mask=written)
+    tl.store(table[0] + row[:, None] * PADDED + place[None, :], code, mask=written)
 
 
-@triton.jit(do_not_specialize=["pixels", "span"])
+@triton.jit(do_not_specialize=["pixels", "span", "blocks"])
 def group_moments(
-    x, means, squares, pixels, span,
+    x, means, squares, pixels, span, blocks,
     C: tl.constexpr, GROUPS: tl.constexpr, OWN: tl.constexpr,
-    BG: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    BG: tl.constexpr, DEEP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Moments of `span` pixels of `OWN` whole groups: float32 `[B, blocks of pixels, GROUPS]`."""
+    """Moments of `span` pixels of `OWN` whole groups: float32 `[B, GROUPS, blocks of pixels]`.
+
+    Each thread adds up what it reads, `DEEP` tiles at a time; threads meet once, at the end.
+    """
     D: tl.constexpr = C // GROUPS
     block = tl.program_id(0)
     first = tl.program_id(1) * OWN
     image = tl.program_id(2)
     lane = tl.arange(0, BC)
-    group = tl.arange(0, BG)
     channel = first * D + lane
     owned = (lane < OWN * D) & (channel < C)
-    member = (lane // D)[:, None] == group[None, :]
     x += image.to(tl.int64) * pixels * C
-    stop = tl.minimum((block + 1) * span, pixels)
-    count = 0.0
-    mean = tl.zeros([BG], tl.float32)
-    square = tl.zeros([BG], tl.float32)
-    for start in range(block * span, stop, BP):
-        pixel = start + tl.arange(0, BP)
-        inside = (pixel < stop)[:, None] & owned[None, :]
-        value = tl.load(x + pixel[:, None] * C + channel[None, :], mask=inside, other=0.0)
-        value = value.to(tl.float32)
-        # In this tile: the mean of each group, and the deviations of its channels from it.
-        added = (tl.minimum(stop - start, BP) * D).to(tl.float32)
-        total = tl.sum(value, axis=0)
-        tile_mean = tl.sum(tl.where(member, total[:, None], 0.0), axis=0) / added
-        centre = tl.sum(tl.where(member, tile_mean[None, :], 0.0), axis=1)
-        deviation = tl.where(inside, value - centre[None, :], 0.0)
-        total = tl.sum(deviation * deviation, axis=0)
-        tile_square = tl.sum(tl.where(member, total[:, None], 0.0), axis=0)
-        # Merged with the tiles before.
-        share = added / (count + added)
-        delta = tile_mean - mean
-        mean += delta * share
-        square += tile_square + delta * delta * count * share
-        count += added
-    place = (image * tl.num_programs(0) + block) * GROUPS + first + group
+    begin = block * span
+    stop = tl.minimum(begin + span, pixels)
+    # A channel is measured from its first value here: the square of what is taken off again at the
+    # end is at most the number of pixels times what remains.
+    origin = tl.load(x + begin * C + channel[None, :], mask=owned[None, :], other=0.0)
+    total = tl.zeros([BP, BC], tl.float32)
+    square = tl.zeros([BP, BC], tl.float32)
+    for start in range(begin, stop, DEEP * BP):
+        values = ()
+        for i in tl.static_range(DEEP):
+            pixel = (start + i * BP + tl.arange(0, BP))[:, None]
+            inside = (pixel < stop) & owned[None, :]
+            place = x + pixel * C + channel[None, :]
+            values += (tl.load(place, mask=inside, other=origin),)
+        for i in tl.static_range(DEEP):
+            value = values[i].to(tl.float32) - origin.to(tl.float32)
+            total += value
+            square += value * value
+    # Channels: mean and deviations. Their moments merge to those of groups.
+    count = (stop - begin).to(tl.float32)
+    total, square = tl.split(tl.sum(tl.join(total, square), axis=0))
+    moved = total / count
+    square -= total * moved
+    centre = tl.load(x + begin * C + channel, mask=owned, other=0.0).to(tl.float32) + moved
+    group = tl.arange(0, BG)[None, :]
+    member = (lane // D)[:, None] == group
+    mean = tl.sum(tl.where(member, centre[:, None], 0.0), axis=0, keep_dims=True) / D
+    delta = centre[:, None] - mean
+    square = tl.where(member, square[:, None] + delta * delta * count, 0.0)
+    square = tl.sum(square, axis=0, keep_dims=True)
+    place = (image * GROUPS + first + group) * blocks + block
     kept = (group < OWN) & (first + group < GROUPS)
     tl.store(means + place, mean, mask=kept)
     tl.store(squares + place, square, mask=kept)
@@ -101,81 +130,139 @@ def group_codes(
     D: tl.constexpr = C // GROUPS
     image = tl.program_id(2)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    exists = channel < C
+    x += image.to(tl.int64) * pixels * C
+    begin = tl.program_id(0) * run
+    stop = tl.minimum(begin + run, pixels)
+    # Values of the next tile are on their way while those of the last are computed.
+    following = _pixels(x, begin, stop, channel, C, BP)
+    scales = _scales(step, tables)
     first = tl.program_id(1) * BC // D
     group = first + tl.arange(0, BG)
     # The blocks' moments become those of the image.
     block = tl.arange(0, BLOCKS)
-    known = (block < blocks)[:, None] & (group < GROUPS)[None, :]
-    place = (image * blocks + block)[:, None] * GROUPS + group[None, :]
+    known = (group < GROUPS)[:, None] & (block < blocks)[None, :]
+    place = (image * GROUPS + group)[:, None] * blocks + block[None, :]
     mean = tl.load(means + place, mask=known, other=0.0)
     square = tl.load(squares + place, mask=known, other=0.0)
     count = (tl.minimum((block + 1) * span, pixels) - block * span) * D
-    count = tl.where(block < blocks, count, 0).to(tl.float32)[:, None]
+    count = tl.where(block < blocks, count, 0).to(tl.float32)[None, :]
     total = pixels.to(tl.float32) * D
-    centre = tl.sum(mean * count, axis=0) / total
-    delta = mean - centre[None, :]
-    variance = tl.sum(square + delta * delta * count, axis=0) / total
+    centre = tl.sum(mean * count, axis=1) / total
+    delta = mean - centre[:, None]
+    variance = tl.sum(square + delta * delta * count, axis=1) / total
     # The norm is `value * factor + offset` in each channel.
-    member = group[:, None] == (channel // D)[None, :]
-    deviation = tl.where(member, tl.rsqrt(variance + eps)[:, None], 0.0)
-    deviation = tl.sum(deviation, axis=0, keep_dims=True)
-    centre = tl.sum(tl.where(member, centre[:, None], 0.0), axis=0, keep_dims=True)
-    at = channel[None, :]
-    factor = tl.load(weight + at, mask=at < C, other=0.0).to(tl.float32) * deviation
-    offset = tl.load(bias + at, mask=at < C, other=0.0).to(tl.float32) - centre * factor
-    now = tl.load(step)
-    x += image.to(tl.int64) * pixels * C
-    begin = tl.program_id(0) * run
-    for start in range(begin, tl.minimum(begin + run, pixels), BP):
-        pixel = start + tl.arange(0, BP)
-        inside = pixel < pixels
-        value = tl.load(
-            x + pixel[:, None] * C + channel[None, :],
-            mask=inside[:, None] & exists[None, :],
-            other=0.0,
-        )
-        y = tl.fma(value.to(tl.float32), factor, offset)
+    own = tl.minimum(channel // D - first, BG - 1)
+    deviation = tl.gather(tl.rsqrt(variance + eps), own, axis=0)
+    centre = tl.gather(centre, own, axis=0)
+    factor = tl.load(weight + channel, mask=channel < C, other=0.0).to(tl.float32) * deviation
+    offset = tl.load(bias + channel, mask=channel < C, other=0.0).to(tl.float32) - centre * factor
+    for start in range(begin, stop, BP):
+        value = following.to(tl.float32)
+        following = _pixels(x, start + BP, stop, channel, C, BP)
+        y = tl.fma(value, factor[None, :], offset[None, :])
         if SILU:
             # y / (1 + exp(-y)). A squared 1/sqrt is the cheapest reciprocal, right to 3e-7.
             root = tl.rsqrt(1.0 + tl.exp2(y * -1.4426950408889634))
             y = y * root * root
+        pixel = start + tl.arange(0, BP)
+        inside = pixel < stop
         row = image.to(tl.int64) * pixels + pixel
         for i in tl.static_range(len(tables)):
-            _write(y, row, inside, channel, now, tables[i], STARTS[i], CHANNELS[i], BITS[i])
+            _write(
+                y, row, inside, channel, scales[i], tables[i],
+                STARTS[i], CHANNELS[i], BITS[i], "fused",
+            )  # fmt: skip
+
+
+@triton.jit
+def _pixels(x, start, stop, channel, C: tl.constexpr, BP: tl.constexpr):
+    """`BP` pixels from `start` on, zeros beyond the last one and beyond the channels."""
+    pixel = start + tl.arange(0, BP)
+    inside = (pixel < stop)[:, None] & (channel < C)[None, :]
+    return tl.load(x + pixel[:, None] * C + channel[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _row_sums(value):
+    """`[rows, 1]`; of one row a scalar: unlike a tensor it has no layout that tiles must share."""
+    if value.shape[0] == 1:
+        return tl.sum(value)
+    else:
+        return tl.sum(value, axis=1, keep_dims=True)
+
+
+@triton.jit
+def _modulated(
+    y, weight, bias, scale, shift, scale_stride, shift_stride, image, channel, C: tl.constexpr
+):
+    """A normalized tile times weights plus biases, of channels and of images."""
+    known = (channel < C)[None, :]
+    at = channel[None, :]
+    if weight is not None:
+        y *= tl.load(weight + at, mask=known, other=0.0).to(tl.float32)
+    if bias is not None:
+        y += tl.load(bias + at, mask=known, other=0.0).to(tl.float32)
+    if scale is not None:
+        place = image[:, None] * scale_stride + at
+        y *= 1.0 + tl.load(scale + place, mask=known, other=0.0).to(tl.float32)
+    if shift is not None:
+        place = image[:, None] * shift_stride + at
+        y += tl.load(shift + place, mask=known, other=0.0).to(tl.float32)
+    return y
 
 
 @triton.jit(do_not_specialize=["rows", "image_rows"])
 def layer_codes(
     x, weight, bias, scale, shift, scale_stride, shift_stride, step, tables, rows, image_rows, eps,
     STARTS: tl.constexpr, CHANNELS: tl.constexpr, BITS: tl.constexpr,
-    C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
-    """Codes of `BP` whole rows, each normalized. None stands for what a norm does without."""
+    """Codes of `BP` whole rows, each normalized. None stands for what a norm does without.
+
+    One row, where `BP` is 1, may be two tiles: 1280 channels are `BC` 1024 and `TAIL` 256.
+    """
     row = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
-    channel = tl.arange(0, BC)
     inside = row < rows
+    image = tl.where(inside, row // image_rows, 0)
+    channel = tl.arange(0, BC)
     exists = inside[:, None] & (channel < C)[None, :]
     value = tl.load(x + row[:, None] * C + channel[None, :], mask=exists, other=0.0)
+    if TAIL > 0:
+        more = BC + tl.arange(0, TAIL)
+        there = inside[:, None] & (more < C)[None, :]
+        rest = tl.load(x + row[:, None] * C + more[None, :], mask=there, other=0.0)
+    scales = _scales(step, tables)
     value = value.to(tl.float32)
-    centre = tl.sum(value, axis=1) / C
-    deviation = tl.where(exists, value - centre[:, None], 0.0)
-    variance = tl.sum(deviation * deviation, axis=1) / C
-    y = deviation * tl.rsqrt(variance + eps)[:, None]
-    if weight is not None:
-        y *= tl.load(weight + channel, mask=channel < C, other=0.0).to(tl.float32)[None, :]
-    if bias is not None:
-        y += tl.load(bias + channel, mask=channel < C, other=0.0).to(tl.float32)[None, :]
-    image = row // image_rows
-    if scale is not None:
-        place = image[:, None] * scale_stride + channel[None, :]
-        y *= 1.0 + tl.load(scale + place, mask=exists, other=0.0).to(tl.float32)
-    if shift is not None:
-        place = image[:, None] * shift_stride + channel[None, :]
-        y += tl.load(shift + place, mask=exists, other=0.0).to(tl.float32)
-    now = tl.load(step)
+    centre = _row_sums(value)
+    if TAIL > 0:
+        rest = rest.to(tl.float32)
+        centre += _row_sums(rest)
+    centre = centre / C
+    value -= centre
+    if BC > C:
+        value = tl.where(exists, value, 0.0)
+    variance = _row_sums(value * value)
+    if TAIL > 0:
+        rest -= centre
+        if BC + TAIL > C:
+            rest = tl.where(there, rest, 0.0)
+        variance += _row_sums(rest * rest)
+    factor = tl.rsqrt(variance / C + eps)
+    y = _modulated(
+        value * factor, weight, bias, scale, shift, scale_stride, shift_stride, image, channel, C
+    )
     for i in tl.static_range(len(tables)):
-        _write(y, row, inside, channel, now, tables[i], STARTS[i], CHANNELS[i], BITS[i])
+        _write(
+            y, row, inside, channel, scales[i], tables[i], STARTS[i], CHANNELS[i], BITS[i], "sum"
+        )
+    if TAIL > 0:
+        y = _modulated(
+            rest * factor, weight, bias, scale, shift, scale_stride, shift_stride, image, more, C
+        )
+        for i in tl.static_range(len(tables)):
+            _write(
+                y, row, inside, more, scales[i], tables[i], STARTS[i], CHANNELS[i], BITS[i], "sum"
+            )
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -190,7 +277,10 @@ def plain_codes(
     inside = row < rows
     exists = inside[:, None] & (channel < C)[None, :]
     value = tl.load(x + row[:, None] * stride + channel[None, :], mask=exists, other=0.0)
+    scales = _scales(step, tables)
     value = value.to(tl.float32)
-    now = tl.load(step)
     for i in tl.static_range(len(tables)):
-        _write(value, row, inside, channel, now, tables[i], STARTS[i], CHANNELS[i], BITS[i])
+        _write(
+            value, row, inside, channel, scales[i], tables[i],
+            STARTS[i], CHANNELS[i], BITS[i], "even",
+        )  # fmt: skip
