@@ -261,7 +261,8 @@ def lower(
     loaded: LoadedModel, state: QuantizedState, kernels: Any = None
 ) -> tuple[Lowered, list[BlockUse]]:
     """Lowered and fused; the kernels listed are those that fused blocks run."""
-    lowered = CudaBackend(kernels=kernels or OpaqueKernels(), batch=2).lower(loaded, state)
+    backend = CudaBackend(kernels=kernels or OpaqueKernels(), batch=2, blocks=False)
+    lowered = backend.lower(loaded, state)
     blocks = fuse(lowered.network)
     uses = []
     for use in lowered.kernels:
