@@ -88,10 +88,11 @@ def test_a_network_of_fused_blocks_passes_the_lower_stage(unet, make_state, wbit
 
 
 def test_which_blocks_of_a_u_net_are_fused(unet, make_state):
-    """All but its downsampler, whose convolution pads itself."""
+    """All but its downsampler, whose convolution pads itself; and its end, which is no module."""
     lowered, uses = fused(unet, make_state())
     known = [m for m in lowered.network.modules() if type(m).__name__ in BLOCKS]
-    assert len(known) == len(uses)
+    assert len(known) + 1 == len(uses)
+    assert ("output", ("conv_out",)) == (uses[-1].kind, uses[-1].layers)
     assert ["Downsample2D"] == [use.kind for use in uses if use.reason is not None]
     inside = {layer for use in uses for layer in use.layers}
     outside = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from tfq_bench_cuda.blocks.fused import FusedBlock, Unfusable
+from tfq_bench_cuda.blocks.output import FusedOutput
 from tfq_bench_cuda.layers import CudaLayer
 
 __all__ = ["BLOCKS", "BlockUse", "fuse"]
@@ -69,7 +70,21 @@ def fuse(network: nn.Module) -> list[BlockUse]:
         layers = tuple(names[layer] for layer in fused.layers)
         taken.update(layers)
         uses.append(BlockUse(name=name, kind=kind, layers=layers, remarks=fused.remarks))
+    uses.extend(_output(network))
     return uses
+
+
+def _output(network: nn.Module) -> Iterator[BlockUse]:
+    """The norm before a U-Net's last convolution, when that is a kernel."""
+    last = getattr(network, "conv_out", None)
+    if not isinstance(last, CudaLayer) or not hasattr(network, "conv_norm_out"):
+        return
+    use = BlockUse(name="conv_out", kind="output", layers=("conv_out",))
+    try:
+        FusedOutput("conv_out", network).install()
+    except Unfusable as reason:
+        use = replace(use, reason=str(reason))
+    yield use
 
 
 def _known(network: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
