@@ -65,6 +65,14 @@ def _write(
     tl.store(table[0] + row[:, None] * PADDED + place[None, :], code, mask=written)
 
 
+@triton.jit
+def _pixels(x, start, stop, channel, known, other, C: tl.constexpr, BP: tl.constexpr):
+    """`BP` pixels from `start` on; `other` beyond `stop`, and in channels that are not `known`."""
+    pixel = start + tl.arange(0, BP)
+    inside = (pixel < stop)[:, None] & known[None, :]
+    return tl.load(x + pixel[:, None] * C + channel[None, :], mask=inside, other=other)
+
+
 @triton.jit(do_not_specialize=["pixels", "span", "blocks"])
 def group_moments(
     x, means, squares, pixels, span, blocks,
@@ -90,17 +98,18 @@ def group_moments(
     origin = tl.load(x + begin * C + channel[None, :], mask=owned[None, :], other=0.0)
     total = tl.zeros([BP, BC], tl.float32)
     square = tl.zeros([BP, BC], tl.float32)
-    for start in range(begin, stop, DEEP * BP):
-        values = ()
+    # The loop carries tiles that are on their way: a compiler would else ask for one at a time.
+    coming = ()
+    for i in tl.static_range(DEEP):
+        coming += (_pixels(x, begin + i * BP, stop, channel, owned, origin, C, BP),)
+    for start in range(begin + DEEP * BP, stop + DEEP * BP, DEEP * BP):
+        after = ()
         for i in tl.static_range(DEEP):
-            pixel = (start + i * BP + tl.arange(0, BP))[:, None]
-            inside = (pixel < stop) & owned[None, :]
-            place = x + pixel * C + channel[None, :]
-            values += (tl.load(place, mask=inside, other=origin),)
-        for i in tl.static_range(DEEP):
-            value = values[i].to(tl.float32) - origin.to(tl.float32)
+            value = coming[i].to(tl.float32) - origin.to(tl.float32)
+            after += (_pixels(x, start + i * BP, stop, channel, owned, origin, C, BP),)
             total += value
             square += value * value
+        coming = after
     # Channels: mean and deviations. Their moments merge to those of groups.
     count = (stop - begin).to(tl.float32)
     total, square = tl.split(tl.sum(tl.join(total, square), axis=0))
@@ -133,8 +142,11 @@ def group_codes(
     x += image.to(tl.int64) * pixels * C
     begin = tl.program_id(0) * run
     stop = tl.minimum(begin + run, pixels)
-    # Values of the next tile are on their way while those of the last are computed.
-    following = _pixels(x, begin, stop, channel, C, BP)
+    # Two tiles are on their way while one is computed: a compiler asks for the last as late as it
+    # can.
+    exists = channel < C
+    coming = _pixels(x, begin, stop, channel, exists, 0.0, C, BP)
+    following = _pixels(x, begin + BP, stop, channel, exists, 0.0, C, BP)
     scales = _scales(step, tables)
     first = tl.program_id(1) * BC // D
     group = first + tl.arange(0, BG)
@@ -154,11 +166,12 @@ def group_codes(
     own = tl.minimum(channel // D - first, BG - 1)
     deviation = tl.gather(tl.rsqrt(variance + eps), own, axis=0)
     centre = tl.gather(centre, own, axis=0)
-    factor = tl.load(weight + channel, mask=channel < C, other=0.0).to(tl.float32) * deviation
-    offset = tl.load(bias + channel, mask=channel < C, other=0.0).to(tl.float32) - centre * factor
+    factor = tl.load(weight + channel, mask=exists, other=0.0).to(tl.float32) * deviation
+    offset = tl.load(bias + channel, mask=exists, other=0.0).to(tl.float32) - centre * factor
     for start in range(begin, stop, BP):
-        value = following.to(tl.float32)
-        following = _pixels(x, start + BP, stop, channel, C, BP)
+        value = coming.to(tl.float32)
+        coming = following
+        following = _pixels(x, start + 2 * BP, stop, channel, exists, 0.0, C, BP)
         y = tl.fma(value, factor[None, :], offset[None, :])
         if SILU:
             # y / (1 + exp(-y)). A squared 1/sqrt is the cheapest reciprocal, right to 3e-7.
@@ -172,14 +185,6 @@ def group_codes(
                 y, row, inside, channel, scales[i], tables[i],
                 STARTS[i], CHANNELS[i], BITS[i], "fused",
             )  # fmt: skip
-
-
-@triton.jit
-def _pixels(x, start, stop, channel, C: tl.constexpr, BP: tl.constexpr):
-    """`BP` pixels from `start` on, zeros beyond the last one and beyond the channels."""
-    pixel = start + tl.arange(0, BP)
-    inside = (pixel < stop)[:, None] & (channel < C)[None, :]
-    return tl.load(x + pixel[:, None] * C + channel[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
