@@ -94,6 +94,9 @@ class KernelNetwork:
 
     def prepare(self) -> None:
         """Compiles all products that the network runs, at once, so that every core compiles."""
+        if self.scratch is not None and self.scratch.buffer is not None:
+            # So that whoever adds up the network's bytes sees it.
+            self.network.register_buffer("unpacked", self.scratch.buffer, persistent=False)
         self.kernels.prepare(spec for layer in self.layers.values() for spec in layer.running)
 
     def prepare_single(self) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "group_norm_codes",
     "layer_norm_codes",
     "moments_groups",
+    "moments_span",
     "row_codes",
     "row_tiles",
 ]
@@ -59,7 +60,7 @@ def group_norm_codes(
     width = _power(own * (channels // groups))
     height = max(1, min(MOMENTS_TILE // width, _power(pixels)))
     deep = min(MOMENTS_DEEP, _power(-(-pixels // height)))
-    span = height * deep * -(-pixels // (height * deep * MOST_BLOCKS))
+    span = moments_span(pixels, height * deep)
     blocks = -(-pixels // span)
     means = torch.empty((images, groups, blocks), dtype=torch.float32, device=x.device)
     squares = torch.empty_like(means)
@@ -145,6 +146,15 @@ def moments_groups(channels: int, groups: int) -> int:
 
     fitting = [own for own in range(1, groups + 1) if 64 <= _power(own * size) <= 256]
     return min(fitting or [1 if size > 64 else groups], key=cost)
+
+
+def moments_span(pixels: int, rows: int) -> int:
+    """Pixels per program, whole loops of `rows`: a program's start and end cost two such loops.
+
+    So there are up to four, as long as eight blocks of an image are left for the multiprocessors.
+    """
+    loops = max(1, min(4, pixels // (8 * rows)))
+    return rows * max(loops, -(-pixels // (rows * MOST_BLOCKS)))
 
 
 def row_tiles(channels: int) -> tuple[int, int]:

@@ -47,21 +47,24 @@ class Scratch:
     """One int8 buffer for all weights of a network, one after the other.
 
     It grows while a network is loaded, so that a captured CUDA graph finds it where it was.
+
+    Attributes:
+        buffer: int8; None before the first weight.
     """
 
     def __init__(self) -> None:
-        self._buffer: Tensor | None = None
+        self.buffer: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device."""
-        return 0 if self._buffer is None else self._buffer.nbytes
+        return 0 if self.buffer is None else self.buffer.nbytes
 
     def expanded(self, packed: Tensor) -> Tensor:
         """int8 `[n, k]`, valid until the next call: use it before, on the same stream."""
         size = 2 * packed.numel()
-        if self._buffer is None or self._buffer.numel() < size:
-            self._buffer = torch.empty(size, dtype=torch.int8, device=packed.device)
-        out = self._buffer[:size].view(len(packed), -1)
+        if self.buffer is None or self.buffer.numel() < size:
+            self.buffer = torch.empty(size, dtype=torch.int8, device=packed.device)
+        out = self.buffer[:size].view(len(packed), -1)
         expand(packed, out)
         return out
