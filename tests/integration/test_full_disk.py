@@ -55,7 +55,7 @@ def tell():
 class Worker:
     # What an executor sees of a `subprocess.Popen`: a fork, which has torch already.
 
-    def __init__(self, command, *, stdin, stdout, stderr, pass_fds):
+    def __init__(self, command, *, stdin, stdout, stderr, pass_fds, env):
         self.returncode = None
         self.pid = os.fork()
         if not self.pid:
