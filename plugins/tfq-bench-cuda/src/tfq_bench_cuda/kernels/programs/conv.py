@@ -1,6 +1,5 @@
 """The convolution: a matrix product whose rows are the pixels under a filter."""
 
-import os
 from typing import Any
 
 import tilelang.language as T
@@ -11,7 +10,6 @@ from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import ConvSpec
 
-PDL = int(os.environ.get("TFQ_PDL", "0"))
 __all__ = ["conv2d"]
 
 _OUTSIDE = -(2**28)

@@ -1,10 +1,10 @@
 """How a product ends: from sums in registers to what is written, see `specs.Ending`."""
 
-import math
 from typing import Any
 
 import tilelang.language as T
 
+from tfq_bench_cuda.kernels.programs.activations import ACTIVATIONS, gelu
 from tfq_bench_cuda.kernels.programs.codes import at_step, code
 from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec
 
@@ -49,7 +49,7 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
     """
     ending, N, BM, BN = spec.ending, spec.n, spec.tile.m, spec.tile.n
     paired = ending.activation == "geglu"
-    activation = _ACTIVATIONS.get(ending.activation)
+    activation = ACTIVATIONS.get(ending.activation)
     activated = activation is not None
     shifted, gated, added = ending.shift, ending.gate, bool(ending.residual)
     assert not (paired and (ending.partial or ending.shift)), "a GEGLU has no sum before it"
@@ -72,7 +72,7 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
             for i, j in T.Parallel(BM, BN):
                 n = N + bx * BN + j
                 y = _scaled(total[i, BN + j], s, factors, n)
-                gates[i, j] = _gelu(y)
+                gates[i, j] = gelu(y)
         done = T.alloc_fragment((BM, BN), ending.out)
         for i, j in T.Parallel(BM, BN):
             m = by * BM + i
@@ -118,39 +118,3 @@ def _staged(ending: Ending, outputs: int) -> bool:
 
 def _scaled(whole: Any, s: Any, factors: Any, n: Any) -> Any:
     return T.cast(whole, "float32") * s * factors.weight_scale[n] + factors.bias[n]
-
-
-def _silu(y: Any) -> Any:
-    return y / (T.float32(1) + T.exp(-y))
-
-
-# erf(y / sqrt 2) = y P(y^2) / Q(y^2) for |y| <= 5.2, where it is 1 within 2e-7: a minimax fit, in
-# float32 within 4e-7. Half the instructions of CUDA's erff, which took a fifth of a GEGLU's time.
-_ERF_END = 5.2
-_ERF_P = (7.978838347e-01, 9.918696856e-02, 1.103746505e-02, 6.285271054e-04, 1.168127419e-05)
-_ERF_Q = (
-    *(1.0, 2.909731956e-01, 3.733984075e-02),
-    *(2.703747780e-03, 1.127409342e-04, 5.019011435e-07),
-)
-
-
-def _polynomial(coefficients: tuple[float, ...], u: Any) -> Any:
-    *others, found = (T.float32(value) for value in coefficients)
-    for value in reversed(others):
-        found = T.ieee_fmaf(found, u, value)
-    return found
-
-
-def _gelu(y: Any) -> Any:
-    inside = T.max(T.min(y, T.float32(_ERF_END)), T.float32(-_ERF_END))
-    u = inside * inside
-    erf = inside * _polynomial(_ERF_P, u) * T.fast_rcp(_polynomial(_ERF_Q, u))
-    return y * T.float32(0.5) * (T.float32(1) + erf)
-
-
-def _gelu_tanh(y: Any) -> Any:
-    inner = T.float32(math.sqrt(2 / math.pi)) * (y + T.float32(0.044715) * (y * y * y))
-    return T.float32(0.5) * y * (T.float32(1) + T.tanh(inner))
-
-
-_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu-tanh": _gelu_tanh}
