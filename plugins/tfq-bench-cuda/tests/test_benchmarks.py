@@ -94,7 +94,15 @@ def test_layers_of_fused_blocks_are_counted(loaded):
     networks = Networks(full=loaded, half=loaded)
     _, lowered = contestants.cuda(networks, state, 2, "layers", kernels=ReferenceKernels())
     block = lowered.network.get_submodule("first")
-    FusedBlock("first", block, [block.conv1, block.conv2]).install()
+
+    class Pass(FusedBlock):
+        """As it was."""
+
+        def fused(self, *args, **kwargs):
+            """What the block gives."""
+            return self._single(*args, **kwargs)
+
+    Pass("first", block, [block.conv1, block.conv2]).install()
     found = contestants.fused_layers(lowered.network, state)
     assert ["first.conv1", "first.conv2"] == found
 

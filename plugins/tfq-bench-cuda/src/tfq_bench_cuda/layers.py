@@ -9,6 +9,7 @@ it. Nothing is read on the host, so a step can be captured in a CUDA graph.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["CudaConv2d", "CudaLayer", "CudaLinear"]
 
 
-class CudaLayer(nn.Module):
+class CudaLayer(nn.Module, ABC):
     """What both kinds share: parts, the chain of their products, and the count of calls.
 
     Args:
@@ -159,8 +160,9 @@ class CudaLayer(nn.Module):
         assert y is not None
         return y
 
+    @abstractmethod
     def _spec(self, part: Part, ending: Ending) -> ProductSpec:
-        raise NotImplementedError
+        """The product of a part that ends so."""
 
     def _product(
         self,

@@ -8,6 +8,7 @@ outputs are held against each other, and the single layers' is what it gives.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,7 @@ class Unfusable(Exception):
     """Why a block runs layer by layer: a sentence without subject, for the record."""
 
 
-class FusedBlock:
+class FusedBlock(ABC):
     """A fused pass, called in the place of `block.forward`.
 
     Args:
@@ -66,9 +67,9 @@ class FusedBlock:
         self._compare(_tensor(expected), _tensor(self.fused(*args, **kwargs)))
         return expected
 
+    @abstractmethod
     def fused(self, *args: Any, **kwargs: Any) -> Any:
         """The fused pass."""
-        raise NotImplementedError
 
     def _compare(self, expected: Tensor, found: Tensor) -> None:
         if expected.shape != found.shape or expected.dtype != found.dtype:

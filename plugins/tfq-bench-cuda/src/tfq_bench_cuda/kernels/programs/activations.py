@@ -14,7 +14,7 @@ def silu(y: Any) -> Any:
 
 
 # erf(y / sqrt 2) = y P(y^2) / Q(y^2) for |y| <= 5.2, where it is 1 within 2e-7: a minimax fit, in
-# float32 within 4e-7. It has fewer instructions than CUDA's erff: 60 instead of 65 us for a GEGLU of
+# float32 within 4e-7. It takes fewer instructions than erff: 60 instead of 65 us for a GEGLU of
 # SD-XL on an H100.
 ERF_END = 5.2
 ERF_P = (7.978838347e-01, 9.918696856e-02, 1.103746505e-02, 6.285271054e-04, 1.168127419e-05)
