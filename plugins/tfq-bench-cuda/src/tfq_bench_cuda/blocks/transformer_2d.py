@@ -7,7 +7,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from tfq_bench_cuda.blocks.fused import FusedBlock, kernel_layer, needs
-from tfq_bench_cuda.kernels.norms import group_norm_codes, row_codes
+from tfq_bench_cuda.blocks.pixels import as_images, as_pixels, group_norm, norm_codes
+from tfq_bench_cuda.kernels.norms import row_codes
 from tfq_bench_cuda.kernels.operands import Additions
 from tfq_bench_cuda.kernels.specs import Ending
 from tfq_bench_cuda.layers import CudaConv2d, CudaLayer
@@ -25,7 +26,7 @@ class Transformer2D(FusedBlock):
     def __init__(self, name: str, block: nn.Module) -> None:
         known = cast(Any, block)
         needs(known.is_input_continuous, "its input is no image")
-        needs(type(known.norm) is nn.GroupNorm, f"its norm is a {type(known.norm).__name__}")
+        self.norm = group_norm(block, "norm")
         needs(known.in_channels == known.out_channels, "its output has other channels")
         self.into, self.out = (
             kernel_layer(block, "proj_in", CudaLayer),
@@ -51,22 +52,12 @@ class Transformer2D(FusedBlock):
         return_dict: bool = True,
     ) -> Any:
         """`[B, C, H, W]` with channels last, as `Transformer2DModel.forward` wraps it."""
-        images, channels, height, width = hidden_states.shape
-        block, step = cast(Any, self.block), self.into.step.index
-        pixels = hidden_states.permute(0, 2, 3, 1).reshape(images, -1, channels).contiguous()
-        codes = group_norm_codes(
-            pixels,
-            block.norm.weight,
-            block.norm.bias,
-            groups=block.norm.num_groups,
-            eps=block.norm.eps,
-            silu=False,
-            step=step,
-            tables=self.into.tables,
-        )
-        tokens = self.into.product(codes, self.into.runs, size=(height, width))
-        tokens = tokens.view(images, height * width, -1)
-        for inner in block.transformer_blocks:
+        size = (hidden_states.shape[2], hidden_states.shape[3])
+        pixels = as_pixels(hidden_states)
+        (codes,) = norm_codes(self.norm, pixels, [self.into], silu=False)
+        tokens = self.into.product(codes, self.into.runs, size=size)
+        tokens = tokens.view(*pixels.shape[:2], -1)
+        for inner in cast(Any, self.block).transformer_blocks:
             tokens = inner(
                 tokens,
                 attention_mask=_bias(attention_mask, tokens),
@@ -77,10 +68,9 @@ class Transformer2D(FusedBlock):
                 class_labels=class_labels,
             )
         rows = tokens.reshape(-1, tokens.shape[-1])
-        codes = row_codes(rows, step=step, tables=self.out.tables)
-        additions = Additions(residual=pixels.view(-1, channels))
-        y = self.out.product(codes, self.out.runs, additions, size=(height, width))
-        found = y.view(images, height, width, channels).permute(0, 3, 1, 2)
+        codes = row_codes(rows, step=self.out.step.index, tables=self.out.tables)
+        additions = Additions(residual=pixels.flatten(0, 1))
+        found = as_images(self.out.product(codes, self.out.runs, additions, size=size), size)
         if not return_dict:
             return (found,)
         from diffusers.models.modeling_outputs import Transformer2DModelOutput
