@@ -98,7 +98,12 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
                 done[i, j] = T.cast(y, ending.out)
         if _staged(ending, N):
             shared = T.alloc_shared((BM, BN), ending.out)
-            T.copy(done, shared)
+            if paired:
+                # `T.copy` would use stmatrix for all of the sums' registers, of which `done` has half.
+                for i, j in T.Parallel(BM, BN):
+                    shared[i, j] = done[i, j]
+            else:
+                T.copy(done, shared)
             T.copy(shared, Y[by * BM, bx * BN])
         else:
             T.copy(done, Y[by * BM, bx * BN])
