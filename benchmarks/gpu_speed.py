@@ -6,11 +6,12 @@
     python benchmarks/gpu_speed.py sdxl --batch 2 --start     # load to first step, cold and warm
     python benchmarks/gpu_speed.py sdxl --batch 2 --levels blocks+graph --widths 8 --profile
 
-One table for each network and batch: one call per contestant and round, in an order that rotates;
-what is compared is the ratio within a round. Times are CUDA events around a call. In eager
-execution the host may be slower than the GPU; a captured graph leaves it out. Networks have random
-weights except for the embedded one; their SQNR says that the same network was run, not how well it
-would draw. Each network runs in a process of its own.
+One table for each network and batch: four calls in a row per contestant and round, behind one that
+does not count, as the steps of a sampler follow each other; contestants in an order that rotates.
+What is compared is the ratio within a round. Times are CUDA events. In eager execution the host may
+be slower than the GPU; a captured graph leaves it out. Networks have random weights except for the
+embedded one; their SQNR says that the same network was run, not how well it would draw. Each
+network runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _one_batch(loaded, made, batch: int, args: argparse.Namespace, took: str) ->
             kept.append(lowered)
     reference = ways[0].run().clone()
     quality = {way.label: sqnr_db(reference, way.run()) for way in ways}
-    times = interleaved({way.label: way.run for way in ways}, args.rounds, cold=False)
+    times = interleaved({way.label: way.run for way in ways}, args.rounds, cold=False, in_a_row=4)
     bases = (contestants.BASELINE, contestants.GRAPH, contestants.COMPILED)
     bases = tuple(base for base in bases if base in times)
     header = ["network", "ms", *(f"x {base}" for base in bases), "SQNR dB", "weights GB"]
@@ -163,8 +164,8 @@ def _heading(name, case, loaded, batch: int, rounds: int) -> None:
     print(
         f"### {name}, batch {batch}\n\n{case.model}, state {c}x{h}x{w}, {weights}; "
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}; "
-        f"medians of {rounds} interleaved rounds. FP32 eager and TF32 in NCHW, BF16 with channels "
-        "last; `cuda` in the BF16 network.\n"
+        f"medians of {rounds} interleaved rounds of 4 calls in a row. FP32 eager and TF32 in NCHW, "
+        "BF16 with channels last; `cuda` in the BF16 network.\n"
     )
 
 

@@ -33,12 +33,16 @@ def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 def interleaved(
-    calls: Mapping[str, Callable], rounds: int, *, cold: bool, warmup: int = 2
+    calls: Mapping[str, Callable], rounds: int, *, cold: bool, in_a_row: int = 1, warmup: int = 2
 ) -> Times:
-    """One call of each contestant a round, in an order that rotates.
+    """One turn of each contestant a round, in an order that rotates.
+
+    Before what is timed the GPU gets other work, so that it does not wait for the host's first
+    launch: a call that does not count, or that which empties the cache.
 
     Args:
-        cold: whether the second-level cache is emptied before each call.
+        cold: whether the second-level cache is emptied before each turn.
+        in_a_row: calls a turn, whose mean counts.
     """
     flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda") if cold else None
     for run in calls.values():
@@ -50,15 +54,17 @@ def interleaved(
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
             if flush is not None:
-                flush.zero_()  # also keeps the GPU busy while the host gets ready
+                flush.zero_()
             else:
-                torch.cuda.synchronize()
+                calls[name]()
             begin.record()
-            calls[name]()
+            for _ in range(in_a_row):
+                calls[name]()
             end.record()
             torch.cuda.synchronize()
-            times[name].append(begin.elapsed_time(end))
+            times[name].append(begin.elapsed_time(end) / in_a_row)
     return times
 
 

@@ -122,6 +122,18 @@ def test_a_rehearsal_leaves_nothing_behind():
     assert ["hook"] == called
 
 
+def test_a_rehearsal_in_the_networks_own_type():
+    """The tiny model's `predict` leaves its input as it is, and torch refuses a mix."""
+    loaded = load_tiny()
+    loaded.network.to(torch.bfloat16)
+    made = SimpleNamespace(network=copy.deepcopy(loaded.network), executed={})
+    given = []
+    made.network.register_forward_pre_hook(lambda *_: given.append("kept"))
+    made.network.first.register_forward_pre_hook(lambda _, args: given.append(args[0].dtype))
+    _rehearse(loaded, made, SimpleNamespace(rehearsal=nullcontext))
+    assert [torch.bfloat16] == given
+
+
 def test_details_are_plain_json(loaded, make_state):
     """They go into the lower stage's result."""
     details = backend().lower(loaded, make_state()).details

@@ -146,7 +146,9 @@ def _shared_kernels(arch: str, device: str) -> Kernels:
 def _rehearse(loaded: LoadedModel, made: KernelNetwork, kernels: Kernels) -> None:
     """One call that finds out which kernels the network still lacks, and compiles them together."""
     model, device = loaded.model, loaded.device
-    x = torch.zeros((1, *model.latent_shape), device=device)
+    # Of the network's own type, for a `predict` that leaves its input's type as it is.
+    dtype = next(loaded.network.parameters()).dtype
+    x = torch.zeros((1, *model.latent_shape), device=device, dtype=dtype)
     t = timestep_tensor(loaded.sampler.timesteps[0], 1, device)
     condition = model.conditions(range(1), device=device)
     # A hook of the network may keep what is the same at every step, and here no number is right.

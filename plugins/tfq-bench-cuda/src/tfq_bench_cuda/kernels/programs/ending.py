@@ -99,7 +99,7 @@ def end(spec: LinearSpec | ConvSpec) -> Any:
         if _staged(ending, N):
             shared = T.alloc_shared((BM, BN), ending.out)
             if paired:
-                # `T.copy` would use stmatrix for all of the sums' registers, of which `done` has half.
+                # `T.copy` would store as many registers as the sums have, twice those of `done`.
                 for i, j in T.Parallel(BM, BN):
                     shared[i, j] = done[i, j]
             else:
