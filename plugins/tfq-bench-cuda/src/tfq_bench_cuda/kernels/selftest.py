@@ -39,6 +39,16 @@ _ROUNDING = {"float32": 1e-5, "bfloat16": 2**-7, "float16": 2**-10}
 """How far a result behind an activation may be off, relative and for numbers below 1 absolute."""
 
 
+def load_libraries(device: torch.device) -> None:
+    """Loads what expected numbers are computed with, from a cold disk half a minute."""
+    x = torch.zeros((1, 8, 3, 3), dtype=torch.float64, device=device)
+    with torch.backends.cudnn.flags(enabled=False):
+        torch.nn.functional.conv2d(x, x)
+    x.view(8, 9) @ x.view(9, 8)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def check(kernels: Any, spec: ProductSpec | QuantizeSpec, device: torch.device) -> None:
     """Nothing when `spec` is computed exactly.
 
