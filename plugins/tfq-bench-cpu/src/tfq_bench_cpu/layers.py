@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tfq_bench.api import StepCursor
 from tfq_bench.quant import int8_weight
-from tfq_bench_cpu import kernels, onednn
+from tfq_bench_cpu import codes, kernels, onednn
 
 if TYPE_CHECKING:
     from tfq_bench.quant import LayerPart, QuantizedLayer
@@ -48,7 +48,7 @@ class _Part(nn.Module):
         """Codes of `x` with the scale and zero point of the current step."""
         index = 0 if len(self.scales) == 1 else int(step.index)
         scale, zero_point = self.scales[index], self.zero_points[index]
-        return onednn.quantize(x, scale, zero_point, self.bits), scale, zero_point
+        return codes.quantize(x, scale, zero_point, self.bits), scale, zero_point
 
 
 class _Int8Layer(nn.Module):
