@@ -67,6 +67,7 @@ def _to_json(
 
 
 def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...], why: tuple[str, ...]) -> str:
+    from tfq_bench.output.skips import skip_lines
     from tfq_bench.output.terminal import number, table
 
     shares = _shares(tasks)
@@ -88,7 +89,7 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...], why: tupl
         f"device {plan.spec.device}, {plan.spec.threads} threads, plan {plan.id}",
         "",
         table(["cell", "label", "execution", "TMAC"], rows),
-        *(printable(f"skipped: {p.cell.label}: {p.skip}") for p in plan.cells if p.skip),
+        *skip_lines(plan),
         *map(printable, _excluded(plan)),
         *(printable(f"note: {note}") for note in plan.notes),
         "",

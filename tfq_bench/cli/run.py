@@ -120,6 +120,7 @@ def _carry_out(
     import torch
 
     from tfq_bench.output.progress import ProgressLines
+    from tfq_bench.output.skips import skip_lines
     from tfq_bench.output.summary import summary
     from tfq_bench.pipeline.run import execute_plan
     from tfq_bench.provenance.environment import capture
@@ -142,9 +143,8 @@ def _carry_out(
         _tell(folder)
     records = folder.records()
     print(summary(plan, folder.artefacts, records))
-    for planned in plan.cells:
-        if planned.skip is not None:
-            print(printable(f"skipped: {planned.cell.label}: {planned.skip}"))
+    for line in skip_lines(plan):
+        print(line)
     for record in records:
         if record.status == "failed":
             what = "" if record.failed_metric is None else f", metric '{record.failed_metric}'"

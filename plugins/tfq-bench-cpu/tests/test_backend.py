@@ -12,9 +12,9 @@ from tfq_bench.api import LoweringError
 from tfq_bench.quant.lower.lowering import int8_refusal
 from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL, simulate
 from tfq_bench.quant.state.storage import save_state
-from tfq_bench_cpu import kernels, machine
+from tfq_bench_cpu import kernels, layers, machine
 from tfq_bench_cpu.backend import CpuBackend
-from tfq_bench_cpu.layers import CONV2D, HALVES, LINEAR
+from tfq_bench_cpu.layers import CONV2D, LINEAR
 
 TOLERANCE = 1e-6
 """Relative L2 distance to the simulation. Both form the same integers and scale them in the same
@@ -68,7 +68,7 @@ def test_every_layer_runs_its_kernel_at_every_call(loaded, images, make_state):
     linears = len(loaded.topology.layers) - convolutions
     counts = {CONV2D: 0, LINEAR: 0}
     for kernel, count in lowered.executed.items():
-        counts[kernel.removesuffix(HALVES)] += count
+        counts[kernel.partition(",")[0]] += count
     assert {CONV2D: 2 * convolutions, LINEAR: 2 * linears} == counts
     assert [None] * (convolutions + linears) == [use.fallback for use in lowered.kernels]
     assert lowered.execution == "lowered"
@@ -132,16 +132,38 @@ def test_lowering_needs_exact_kernels(loaded, make_state, monkeypatch):
 
 
 @pytest.mark.parametrize(("wbits", "expected"), [(8, True), (6, False), (4, False)])
-def test_only_eight_bit_weights_are_taken_in_halves(
+def test_only_eight_bit_weights_are_multiplied_twice(
     loaded, images, make_state, monkeypatch, wbits, expected
 ):
-    """Where pairs of products saturate, the record says which layers cost twice the products."""
+    """Where pairs of products saturate, the record says which layers cost more products."""
     monkeypatch.setattr(kernels, "saturates", lambda: True)
     state = make_state(wbits=wbits)
     lowered = CpuBackend().lower(loaded, state)
     found = predict(loaded, lowered.network, images)
-    assert expected == any(use.kernel.endswith(HALVES) for use in lowered.kernels)
+    assert expected == any("," in use.kernel for use in lowered.kernels)
     assert torch.equal(predict(loaded, simulate(loaded, state).network, images), found)
+
+
+def test_layer_whose_sums_are_not_exact_is_simulated(loaded, images, make_state, monkeypatch):
+    """What fails its self-test never runs: the layer is listed with the reason."""
+    monkeypatch.setattr(layers, "prove_conv2d", lambda *_: None)
+    state = make_state()
+    lowered = CpuBackend().lower(loaded, state)
+    found = predict(loaded, lowered.network, images)
+    for use in lowered.kernels:
+        if loaded.topology.layer(use.layer).kind == "conv2d":
+            assert SIMULATED_KERNEL == use.kernel
+            assert "in no form are the int8 sums" in use.fallback
+        else:
+            assert use.fallback is None
+    assert torch.equal(predict(loaded, simulate(loaded, state).network, images), found)
+
+
+def test_details_count_every_product(loaded, make_state):
+    """How layers multiply is told for each part of each: one layer of the state is split."""
+    lowered = CpuBackend().lower(loaded, make_state())
+    (counts,) = lowered.details.values()
+    assert len(lowered.kernels) + 1 == sum(counts.values())
 
 
 def test_four_bit_weights_are_packed_on_disk(make_state, tmp_path):

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from tfq_bench_cpu import kernels, onednn
+from tfq_bench_cpu.forms import Form
+from tfq_bench_cpu.kernels import Epilogue
 
 ONE_BY_ONE = onednn.Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
 
@@ -27,13 +29,16 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture(params=["as this machine needs it", "in halves"], autouse=True)
-def weights_in_halves(request, monkeypatch):
-    """Every test also with the form that machines without VNNI need, which is exact everywhere."""
-    if request.param == "in halves":
+@pytest.fixture(params=["as this machine needs it", "without VNNI", "in halves"], autouse=True)
+def form(request, monkeypatch):
+    """Every test also with the forms that machines without VNNI need: exact everywhere."""
+    if request.param == "without VNNI":
         monkeypatch.setattr(kernels, "saturates", lambda: True)
+    if request.param == "in halves":
+        monkeypatch.setattr(kernels, "possible_forms", lambda _: iter([Form.HALVES]))
 
 
+@pytest.mark.parametrize("epilogue", Epilogue)
 @pytest.mark.parametrize("zero_point", [0, 37, 255])
 @pytest.mark.parametrize(
     ("channels", "kernel", "geometry"),
@@ -46,7 +51,9 @@ def weights_in_halves(request, monkeypatch):
         ((3, 8), 3, onednn.Geometry(stride=(1, 2), padding=(1, 0), dilation=(1, 1), groups=1)),
     ],
 )
-def test_convolution_sums_are_those_of_integers(generator, channels, kernel, geometry, zero_point):
+def test_convolution_sums_are_those_of_integers(
+    generator, channels, kernel, geometry, zero_point, epilogue
+):
     """Every sum equals int64 arithmetic, also where zero padding meets a zero point."""
     inside, outside = channels
     code = codes(generator, 2, inside, 9, 9)
@@ -60,7 +67,7 @@ def test_convolution_sums_are_those_of_integers(generator, channels, kernel, geo
         geometry.dilation,
         geometry.groups,
     )
-    packed = kernels.pack_conv2d(weight, geometry)
+    packed = kernels.pack_conv2d(weight, geometry, epilogue=epilogue)
     found = kernels.conv2d(code, 1.0, zero_point, packed, torch.ones(outside), None, geometry)
     assert expected.tolist() == found.double().tolist()
 
@@ -91,35 +98,20 @@ def test_sums_beyond_float32_integers_are_exact_and_rounded_once(generator, kind
     assert torch.equal(sums.float(), found)
 
 
-def test_scales_and_bias_are_applied_in_float32(generator):
+@pytest.mark.parametrize("epilogue", Epilogue)
+def test_scales_and_bias_are_applied_in_float32(generator, epilogue):
     """Scale * channel scale * sum + bias, to float32 accuracy, in both kernels."""
     code, weight = codes(generator, 5, 48), weights(generator, 17, 48)
     scale, bias = torch.rand(17, generator=generator), torch.randn(17, generator=generator)
     sums = (code.long() - 90) @ weight.long().T
     expected = 0.03 * scale.double() * sums + bias
-    found = kernels.linear(code, 0.03, 90, kernels.pack_linear(weight), scale, bias)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-4)
-    packed = kernels.pack_conv2d(weight[..., None, None], ONE_BY_ONE)
+    if epilogue is not Epilogue.NONE:
+        packed = kernels.pack_linear(weight, epilogue=epilogue)
+        found = kernels.linear(code, 0.03, 90, packed, scale, bias)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-4)
+    packed = kernels.pack_conv2d(weight[..., None, None], ONE_BY_ONE, epilogue=epilogue)
     found = kernels.conv2d(code[..., None, None], 0.03, 90, packed, scale, bias, ONE_BY_ONE)
     torch.testing.assert_close(found.flatten(1).double(), expected, rtol=1e-6, atol=1e-4)
-
-
-@pytest.mark.parametrize("bits", [3, 4, 8])
-def test_codes_are_clamped_to_their_bits_and_ties_go_to_even(bits):
-    """Codes below 0 and above 2^bits - 1 saturate; halves round to the even neighbour."""
-    x = torch.tensor([-1e9, -3.0, -0.5, 0.0, 0.5, 1.5, 2.5, 1e9])
-    top = 2**bits - 1
-    expected = [0, 0, 2, 2, 2, 4, 4, top]
-    assert expected == onednn.quantize(x, 1.0, 2, bits).tolist()
-
-
-def test_codes_keep_the_layout_of_their_input(generator):
-    """A channels-last input gives channels-last codes, so the kernel need not copy them."""
-    x = torch.randn(2, 8, 4, 4, generator=generator).to(memory_format=torch.channels_last)
-    code = onednn.quantize(x, 0.1, 100, 8)
-    expected = torch.round(x * (1 / torch.tensor(0.1))).add(100).clamp(0, 255)
-    assert torch.equal(expected, code.float())
-    assert code.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("kind", ["conv2d", "linear"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from tfq_bench.api import KernelUse, LoadedModel, Lowered, StepCursor
+from tfq_bench.api import KernelUse, LoadedModel, Lowered, LoweringError, StepCursor
 from tfq_bench.quant import (
     SIMULATED_KERNEL,
     SimulatedLayer,
@@ -55,27 +56,35 @@ class CpuBackend:
         step = StepCursor(loaded.device)
         executed: dict[str, int] = {}
         uses: list[KernelUse] = []
+        products: Counter[str] = Counter()
         for name, layer in state.layers.items():
             original = find_layer(network, name)
+            macs = loaded.topology.layer(name).macs
+            outputs = macs // original.weight.numel()
             reason = int8_refusal(layer) or _geometry_reason(layer, original)
-            module: nn.Module
-            if reason is not None:
+            module: Int8Conv2d | Int8Linear | None = None
+            if reason is None:
+                try:
+                    if isinstance(original, nn.Conv2d):
+                        geometry = _geometry(original)
+                        module = Int8Conv2d(layer, geometry, step, executed, outputs)
+                    else:
+                        module = Int8Linear(layer, step, executed, outputs)
+                except LoweringError as error:
+                    reason = str(error)
+            if module is None:
                 _log.warning("layer '%s' falls back to float32: %s", name, reason)
-                module, kernel = SimulatedLayer(layer, original, step, executed), SIMULATED_KERNEL
-            elif isinstance(original, nn.Conv2d):
-                module = Int8Conv2d(layer, _geometry(original), step, executed)
-                kernel = module.kernel
+                replace_layer(network, name, SimulatedLayer(layer, original, step, executed))
             else:
-                module = Int8Linear(layer, step, executed)
-                kernel = module.kernel
-            replace_layer(network, name, module)
+                replace_layer(network, name, module)
+                products.update(module.products())
             uses.append(
                 KernelUse(
                     layer=name,
-                    kernel=kernel,
+                    kernel=SIMULATED_KERNEL if module is None else module.kernel,
                     wbits=layer.wbits,
                     abits=layer.abits,
-                    macs=loaded.topology.layer(name).macs,
+                    macs=macs,
                     fallback=reason,
                 )
             )
@@ -86,6 +95,7 @@ class CpuBackend:
             execution="lowered",
             kernels=tuple(uses),
             executed=executed,
+            details={"products by form and what the kernel does with its sums": dict(products)},
         )
 
 

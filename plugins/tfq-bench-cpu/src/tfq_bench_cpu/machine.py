@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import platform
-import warnings
 
 import torch
 
 from tfq_bench.api import LoweringError
-from tfq_bench_cpu import onednn
 from tfq_bench_cpu.trials import EXACT_WEIGHT, TERMS, largest_sum
 
 __all__ = ["check_machine"]
@@ -43,11 +41,6 @@ def check_machine(device: str) -> None:
             f"{torch.__version__} lacks {', '.join(missing) or 'oneDNN'}; install an official "
             "x86 wheel of torch 2.11 to 2.14."
         )
-    with warnings.catch_warnings():
-        # Torch announces once per process that quantized dtypes will leave in a later release.
-        # Nobody who runs a benchmark can act on that; above it says when it has happened.
-        warnings.simplefilter("ignore", UserWarning)
-        onednn.quantize(torch.zeros(1), 1.0, 0, 8)
     for weight in (EXACT_WEIGHT, -EXACT_WEIGHT):
         expected = TERMS * 255 * weight
         if (reached := largest_sum(weight)) != expected:

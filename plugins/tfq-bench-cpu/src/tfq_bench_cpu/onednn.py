@@ -13,18 +13,19 @@ What the operators ask for, and what is easy to get wrong:
 - A convolution pads with the zero point `z`, that is with real 0.
 - Scale and zero point of the activation may change from call to call without packing again.
 
-Whether sums are exact, and in which order scales are multiplied, depends on the processor: see
-`trials`; `kernels` gives the same bits on all.
+Whether sums are exact, and in which order scales are multiplied, depends on processor and shape:
+see `proofs`; `kernels` gives the same bits on all.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Geometry", "conv2d", "linear", "pack_conv2d", "pack_linear", "quantize"]
+__all__ = ["Geometry", "conv2d", "linear", "pack_conv2d", "pack_linear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +36,6 @@ class Geometry:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
-
-
-def quantize(x: Tensor, scale: float, zero_point: int, bits: int) -> Tensor:
-    """uint8 codes `clamp(round(x * (1/scale)) + zero_point, 0, 2^bits - 1)` of a tensor.
-
-    The reciprocal and the product are taken in float32 and ties go to the even code, as
-    `tfq_bench.quant` does; the memory format of `x` is kept. `torch.quantize_per_tensor` is
-    one vectorised pass, a seventh of the time of the same expression in elementary operators. Its
-    result is read through its storage, because `int_repr()` would copy it.
-    """
-    stored = torch.quantize_per_tensor(x.float(), scale, zero_point, torch.quint8)
-    code = torch.empty(0, dtype=torch.uint8)
-    code.set_(stored.untyped_storage(), 0, stored.size(), stored.stride())
-    return code if bits == 8 else code.clamp_(max=2**bits - 1)
 
 
 def pack_conv2d(weight: Tensor, geometry: Geometry) -> Tensor:
@@ -88,7 +75,7 @@ def conv2d(
         zero_point,
         packed,
         weight_scale,
-        _no_zero_point(weight_scale),
+        _no_zero_points(len(weight_scale)),
         bias,
         geometry.stride,
         geometry.padding,
@@ -128,7 +115,7 @@ def linear(
         zero_point,
         packed,
         weight_scale,
-        _no_zero_point(weight_scale),
+        _no_zero_points(len(weight_scale)),
         bias,
         1.0,
         0,
@@ -139,5 +126,6 @@ def linear(
     )
 
 
-def _no_zero_point(weight_scale: Tensor) -> Tensor:
-    return torch.zeros(weight_scale.shape, dtype=torch.int32)
+@functools.cache
+def _no_zero_points(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.int32)

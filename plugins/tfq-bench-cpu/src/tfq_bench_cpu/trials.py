@@ -1,7 +1,7 @@
 """What this machine's int8 kernels do, tried on known sums and not read from its flags.
 
-Settings such as `ONEDNN_MAX_CPU_ISA` take away what a processor has, and which order scales are
-multiplied in is the library's choice for each instruction set.
+Settings such as `ONEDNN_MAX_CPU_ISA` take away what a processor has. This is tried once a process;
+what depends on a layer's shape is tried for each, see `proofs`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from tfq_bench_cpu import onednn
 
-__all__ = ["EXACT_WEIGHT", "TERMS", "largest_sum", "saturates", "scales_in_order"]
+__all__ = ["EXACT_WEIGHT", "TERMS", "largest_sum", "saturates"]
 
 EXACT_WEIGHT = 64
 """The largest magnitude of a weight at which two products with 255 fit 16 bits."""
@@ -40,22 +40,3 @@ def largest_sum(weight: int) -> float:
 def saturates() -> bool:
     """Whether this machine loses sums of full 8-bit weights."""
     return any(largest_sum(weight) != TERMS * 255 * weight for weight in (127, -128))
-
-
-@functools.cache
-def scales_in_order() -> bool:
-    """Whether both kernels round as `sum * s * s_w + bias` does, tried on 4,096 random sums."""
-    generator = torch.Generator().manual_seed(0)
-    code = torch.randint(0, 256, (64, TERMS), generator=generator, dtype=torch.uint8)
-    weight = torch.randint(
-        -EXACT_WEIGHT, EXACT_WEIGHT + 1, (64, TERMS), generator=generator, dtype=torch.int8
-    )
-    scale, weight_scale = 0.0371, torch.rand(64, generator=generator)
-    bias = torch.randn(64, generator=generator)
-    sums = (code.long() @ weight.long().T).float()
-    expected = sums * scale * weight_scale + bias
-    packed = onednn.pack_linear(weight)
-    flat = onednn.linear(code, scale, 0, packed, weight_scale, bias)
-    packed = onednn.pack_conv2d(weight[..., None, None], POINT)
-    conv = onednn.conv2d(code[..., None, None], scale, 0, packed, weight_scale, bias, POINT)
-    return torch.equal(expected, flat) and torch.equal(expected, conv.flatten(1))
