@@ -103,7 +103,7 @@ def main(folder: Path) -> None:
 
 
 def suite(folder: Path, command: Path) -> None:
-    """Lists plugins, plans the packaged suite, then runs the tiny one twice, and renders it."""
+    """Lists plugins, plans packaged suites, then runs the tiny one twice, and renders it."""
     work = folder / "work"
     work.mkdir()
     (work / "installed.toml").write_text(SUITE, "utf-8")
@@ -112,6 +112,7 @@ def suite(folder: Path, command: Path) -> None:
     if faulty != "[]":
         raise SystemExit(f"expected every plugin to be ok, found {faulty}")
     run(command, "plan", "quickstart", cwd=work)
+    run(command, "plan", "peers", cwd=work)  # none of its tools is here: sentences, no traceback
     run(command, "run", "installed.toml", cwd=work)
     report = work / "runs" / "installed" / "report.html"
     records = work / "runs" / "installed" / "records.jsonl"

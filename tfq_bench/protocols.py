@@ -3,7 +3,7 @@
 The order of a cell: a `Model` is loaded; its `Sampler` gives the timesteps; a `Quantizer` says
 what it must see, sees it and returns a `QuantizedState`; a `Backend` turns that into a `Lowered`
 network; the sampler draws images with it; each `Metric` reads what came out. `Model` and `Sampler`
-are in `types.models`.
+are in `types.models`. A `Contestant` takes the place of quantizer and backend.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "ChecksImages",
+    "Contestant",
     "EvaluationInputs",
     "Executor",
     "Metric",
@@ -68,6 +69,54 @@ class Backend(Protocol):
         """A network of its own; `loaded.network` stays as it is."""
 
 
+class Contestant(Protocol):
+    """A tool that quantizes and executes by itself, so that there is no `QuantizedState`.
+
+    It is called like a quantizer, with `scheme: Scheme` and the options as keywords; its provider
+    is a `QuantizerProvider(external=True)`. Model, calibration data, noise and metrics are those of
+    every other cell. Layers, ranges and arithmetic are the tool's own, which nothing is held
+    against; records and reports say so.
+    """
+
+    def check(self, *, device: str) -> None:
+        """Returns at once and imports no tool.
+
+        Raises:
+            LoweringError: what is missing here, and the command that installs it. Its cells are
+                then left out with this reason.
+        """
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """`name==version` of what quantizes and what executes; read where `check` has returned."""
+
+    def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
+        """As of a `Quantizer`."""
+
+    def quantize(
+        self,
+        loaded: LoadedModel,
+        data: CalibrationData,
+        *,
+        generator: torch.Generator,
+        progress: Progress,
+        folder: Path,
+    ) -> None:
+        """Writes what the tool makes of the network into the empty `folder`, without pickle.
+
+        Never modifies `loaded.network`. The bytes of these files are the cell's size.
+        """
+
+    def load(self, loaded: LoadedModel, folder: Path) -> Lowered:
+        """What `quantize` wrote, ready to run, with the execution `external`.
+
+        `kernels` has an entry for each layer of the topology whose weights are quantized, as it is
+        really executed: with the bits of its operands, and a fallback where it is float
+        arithmetic. `executed` counts them when they run. `details` has `settings`, which the tool
+        was called with, and `remarks`, sentences of what a reader must know of the numbers.
+        """
+
+
 class EvaluationInputs(Protocol):
     """What a metric may read of a cell. Everything is computed when first asked for."""
 
@@ -93,7 +142,7 @@ class EvaluationInputs(Protocol):
 
     @property
     def state(self) -> QuantizedState | None:
-        """The quantized state, None for full precision."""
+        """The quantized state, None for full precision and for contestants."""
 
     @property
     def loaded(self) -> LoadedModel:

@@ -58,6 +58,11 @@ class Provider:
 
     kind: ClassVar[str] = "provider"
 
+    @property
+    def protocol(self) -> str:
+        """Which of `protocols` its factory's objects implement; its kind, but for contestants."""
+        return self.kind
+
     name: str
     summary: str
     factory: str
@@ -116,6 +121,12 @@ class QuantizerProvider(Provider):
     Args:
         wbits: weight bit widths it can produce. abits: activation bit widths (32 = float).
         policies: names of its layer policies, the first is the default.
+        external: it is a tool that quantizes and executes by itself, a `Contestant`. Its cells
+            have no backend. It decides which layers it quantizes, so its policies are called `own`,
+            or `own-` and something.
+
+    Raises:
+        BrokenPlugin: a tuple is empty, or an external one names a policy of others.
     """
 
     kind: ClassVar[str] = "quantizer"
@@ -123,10 +134,22 @@ class QuantizerProvider(Provider):
     wbits: tuple[int, ...] = (8,)
     abits: tuple[int, ...] = (8,)
     policies: tuple[str, ...] = ("uniform",)
+    external: bool = False
 
     def __post_init__(self) -> None:
         Provider.__post_init__(self)
         _refuse_empty(self, "wbits", "abits", "policies")
+        others = [name for name in self.policies if not re.fullmatch(r"own(-.+)?", name)]
+        if self.external and others:
+            raise BrokenPlugin(
+                f"quantizer '{self.name}' is external, so that its policies are its own: expected "
+                f"'own' or 'own-...', found '{others[0]}'."
+            )
+
+    @property
+    def protocol(self) -> str:
+        """`contestant` for a tool that executes by itself, else `quantizer`."""
+        return "contestant" if self.external else self.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,8 @@ class Spec:
 
     @property
     def execution(self):
-        return {"eager": "full-precision", "simulate": "simulated"}.get(self.backend, "lowered")
+        others = {"eager": "full-precision", "simulate": "simulated", "external": "external"}
+        return others.get(self.backend, "lowered")
 
     @property
     def axes(self):
@@ -47,7 +48,7 @@ class Spec:
             "scheme": "FP" if full else f"W{self.wbits}A8",
             "wbits": str(self.wbits),
             "abits": "32" if full else "8",
-            "policy": "uniform",
+            "policy": "own" if self.execution == "external" else "uniform",
             "backend": self.backend,
             "seed": self.seed,
             "model_options": self.model_options,
@@ -182,7 +183,7 @@ def values_of(spec, number):
         rounds = [base + 0.4 * ((7 * i) % 9) for i in range(9)]
         ratios = [84.0 / ms for ms in rounds]
         timed = [("latency-ms", "ms", "lower", rounds)]
-        if spec.execution == "lowered":
+        if spec.execution in ("lowered", "external"):
             timed.append(("speedup-vs-fp32-eager", "x", "higher", ratios))
         found += [
             metric(

@@ -57,10 +57,11 @@ def kernel_facts(spec):
         }
     )
     return {
-        "execution": "lowered",
+        "execution": spec.execution,
         "kernels": uses,
         "executed": {"onednn.qconv2d u8s8": 9},
         "parity": {"max_abs": 1e-4, "rms": 1e-5, "relative": 1e-5},
+        "details": {"settings": {"subset": 16}, "remarks": ["Weights <have> 7 bits."]},
     }
 
 
@@ -142,9 +143,13 @@ def write_run(folder, cells=CELLS, *, side=32):
             with run.artefacts.create("sample", f"s{spec.key}") as path:
                 pixels = images_of(spec, side)
                 save_file({"images": pixels, "index": np.arange(N)}, path / "images.safetensors")
-            if spec.execution == "lowered":
+            if spec.execution in ("lowered", "external"):
                 with run.artefacts.create("lower", f"l{spec.key}") as path:
                     (path / "result.json").write_text(json.dumps(kernel_facts(spec)))
+            if spec.execution == "external":
+                with run.artefacts.create("quantize", f"q{spec.key}") as path:
+                    tools = ["engine==2026.4", "compressor==3.4"]
+                    (path / "result.json").write_text(json.dumps({"tools": tools}))
         else:
             failed = spec.status == "failed"
             records.append(

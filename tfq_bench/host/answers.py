@@ -20,12 +20,13 @@ __all__ = ["METHODS", "held_to_protocol"]
 METHODS: dict[str, tuple[str, ...]] = {
     "model": ("load", "predict", "topology", "sampler", "conditions", "guidance", "decode"),
     "quantizer": ("calibration_needs", "quantize"),
+    "contestant": ("check", "calibration_needs", "quantize", "load"),
     "backend": ("check", "lower"),
     "metric": ("evaluate",),
     "executor": ("run",),
     "renderer": ("render",),
 }
-"""Methods that an object of a kind must have, see `protocols`."""
+"""Methods that an object must have, by `Provider.protocol`, see `protocols`."""
 
 _STATE = ("layers", "timesteps", "exempt")
 
@@ -48,6 +49,10 @@ _RETURNS: dict[tuple[str, str], tuple[str, Callable[[object], bool]]] = {
         lambda value: isinstance(value, CalibrationNeeds),
     ),
     ("quantizer", "quantize"): ("a QuantizedState", _has(*_STATE)),
+    ("contestant", "calibration_needs"): (
+        "CalibrationNeeds",
+        lambda value: isinstance(value, CalibrationNeeds),
+    ),
 }
 
 
@@ -57,7 +62,7 @@ def held_to_protocol(made: Any, kind: str, where: str) -> Any:
     A method that it lacks says so when it is called: a run may do without it.
 
     Args:
-        kind: of the provider.
+        kind: the provider's protocol.
         where: how messages begin: the provider, its plugin and distribution.
 
     Raises:

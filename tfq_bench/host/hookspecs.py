@@ -52,6 +52,9 @@ def tfq_models() -> Iterable[ModelProvider]:  # type: ignore[empty-body]
 def tfq_quantizers() -> Iterable[QuantizerProvider]:  # type: ignore[empty-body]
     """Quantization methods that a suite may name under ``[[quantizer]]``.
 
+    A tool that executes what it quantizes by itself is one with ``external=True``, whose factory
+    makes a `Contestant`.
+
     Example::
 
         @api.hookimpl

@@ -112,7 +112,7 @@ class PluginTable:
             MemoryError: memory ran out while it was imported or called.
         """
         made = self._call(provider, provider.factory, **arguments)
-        return held_to_protocol(made, provider.kind, self.where(provider))
+        return held_to_protocol(made, provider.protocol, self.where(provider))
 
     def assets(self, provider: Provider, options: Mapping[str, OptionValue]) -> tuple[Asset, ...]:
         """The files that a provider needs on disk with these options, found or not.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tfq_bench.types import MetricDefinition, MetricValue
+from tfq_bench.types import FULL_PRECISION, MetricDefinition, MetricValue
 
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
@@ -21,7 +21,11 @@ _NAMES = {
 
 
 class Bits:
-    """Four exact numbers; `size-bytes` carries the bytes of every role as `bytes:<role>`."""
+    """Four exact numbers; `size-bytes` carries the bytes of every role as `bytes:<role>`.
+
+    Of a contestant three: bits as it says that its layers have them, and the size of the files that
+    it wrote, which is another definition than that of a state's bytes.
+    """
 
     names = tuple(_NAMES)
 
@@ -32,6 +36,8 @@ class Bits:
         """
         from tfq_bench.quant.bit_report import bit_report
 
+        if inputs.facts("lower").get("execution") == "external":
+            return _external(inputs)
         loaded, state = inputs.loaded, inputs.state
         report = bit_report(loaded.network, loaded.topology, state)
         quantized = {} if state is None else state.layers
@@ -51,18 +57,47 @@ class Bits:
         roles = {f"bytes:{role}": (float(size),) for role, size in report.bytes_by_role.items()}
         return tuple(
             MetricValue(
-                definition=MetricDefinition(
-                    name=name,
-                    unit=unit,
-                    # A share that stays float is neither good nor bad: it is a choice to be seen.
-                    direction="none" if name == "fp-weight-share" else "lower",
-                    summary=summary,
-                    parameters={"formula": 1, "float_bytes": 4},
-                ),
+                definition=_definition(name),
                 value=values[name],
                 n=1,
                 series=roles if name == "size-bytes" else {},
             )
-            for name, (unit, summary) in _NAMES.items()
+            for name in _NAMES
             if not (state is None and name == "packed-bytes")
         )
+
+
+def _external(inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+    bits = {use["layer"]: int(use["wbits"]) for use in inputs.facts("lower")["kernels"]}
+    layers = inputs.loaded.topology.layers
+    count = {layer.name: math.prod(layer.weight_shape) for layer in layers}
+    weights = sum(count.values())
+    mean = sum(count[name] * bits.get(name, FULL_PRECISION) for name in count) / weights
+    files = MetricDefinition(
+        name="size-bytes",
+        unit="bytes",
+        direction="lower",
+        summary="The whole network: the files that the tool wrote.",
+        parameters={"formula": 1, "counted": "files of the tool"},
+    )
+    return (
+        MetricValue(definition=_definition("mean-weight-bits"), value=mean, n=1),
+        MetricValue(definition=files, value=float(inputs.facts("quantize")["bytes"]), n=1),
+        MetricValue(
+            definition=_definition("fp-weight-share"),
+            value=1 - sum(count[name] for name in bits) / weights,
+            n=1,
+        ),
+    )
+
+
+def _definition(name: str) -> MetricDefinition:
+    unit, summary = _NAMES[name]
+    return MetricDefinition(
+        name=name,
+        unit=unit,
+        # A share that stays float is neither good nor bad: it is a choice to be seen.
+        direction="none" if name == "fp-weight-share" else "lower",
+        summary=summary,
+        parameters={"formula": 1, "float_bytes": 4},
+    )

@@ -1,4 +1,4 @@
-"""What a lowered cell really ran, and how far that is from the simulation of the same integers."""
+"""What kernels and contestants really ran, and how far kernels are from their simulation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ LOW_BIT = 8
 
 
 class KernelUsage:
-    """Three facts of the lower stage; none for full precision and for simulated cells."""
+    """Three facts of the lower stage; none for full precision and for simulated cells.
+
+    Of a contestant its layers are those that it says it quantized.
+    """
 
     names = ("mac-share-low-bit", "fallback-layers", "parity-rms")
 
@@ -25,7 +28,7 @@ class KernelUsage:
         `parity-rms` only where parity was measured.
         """
         facts = inputs.facts("lower")
-        if facts.get("execution") != "lowered":
+        if facts.get("execution") not in ("lowered", "external"):
             return ()
         uses = facts["kernels"]
         low = sum(

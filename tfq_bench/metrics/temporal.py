@@ -25,7 +25,10 @@ _NAMES = {
 
 
 class Temporal:
-    """Three means; none for full precision, or for a model without time projections."""
+    """Three means; none for full precision, or for a model without time projections.
+
+    None for contestants either: their network need not have the model's modules.
+    """
 
     names = tuple(_NAMES)
 
@@ -40,7 +43,8 @@ class Temporal:
         """
         loaded = inputs.loaded
         projections = loaded.topology.time_projections
-        if inputs.reference_cell is None or not projections:
+        external = inputs.facts("lower").get("execution") == "external"
+        if inputs.reference_cell is None or not projections or external:
             return ()
         blocks = _blocks(inputs)
         parameters = {

@@ -73,7 +73,7 @@ def _type_name(dtype: str) -> str:
 def _call_numbers(measured: Mapping[str, Any], reference_type: str) -> list[_Number]:
     latency, reference = measured["latency_ms"], measured["reference_latency_ms"]
     batch = int(measured["batch"])
-    return [
+    numbers = [
         _Number(
             name="latency-ms",
             unit="ms",
@@ -96,14 +96,18 @@ def _call_numbers(measured: Mapping[str, Any], reference_type: str) -> list[_Num
             "median of the ratios.",
             rounds=[other / ms for ms, other in zip(latency, reference, strict=True)],
         ),
-        _Number(
-            name="peak-memory-bytes",
-            unit="bytes",
-            direction="lower",
-            summary="Weights and buffers, and the most one call allocates on top of them.",
-            rounds=[measured["peak_memory_bytes"]],
-        ),
     ]
+    if "peak_memory_bytes" in measured:
+        numbers.append(
+            _Number(
+                name="peak-memory-bytes",
+                unit="bytes",
+                direction="lower",
+                summary="Weights and buffers, and the most one call allocates on top of them.",
+                rounds=[measured["peak_memory_bytes"]],
+            )
+        )
+    return numbers
 
 
 def _definition(number: _Number, inputs: EvaluationInputs) -> MetricDefinition:

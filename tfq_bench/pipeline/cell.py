@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tfq_bench.pipeline.agreement import Agreement
 from tfq_bench.pipeline.calibrate import capture, save_calibration
 from tfq_bench.pipeline.cost import Meter
+from tfq_bench.pipeline.external import PRODUCT, quantize_externally
 from tfq_bench.pipeline.judge import judge
 from tfq_bench.pipeline.lower import lowering_facts
 from tfq_bench.pipeline.measure import measure
@@ -76,6 +77,18 @@ def _quantize(context: CellContext, planned: PlannedCell, task: Task, progress: 
     if planned.execution == "full-precision":
         with context.store.create("quantize", task.outputs[0]) as folder:
             _write_result(folder, {"seconds": 0.0, "calibration_samples": 0})
+        return
+    if planned.execution == "external":
+        with context.store.create("quantize", task.outputs[0]) as folder:
+            facts = quantize_externally(
+                context.contestant(planned),
+                context.loaded(planned),
+                context.calibration(planned),
+                seed=planned.cell.seed,
+                progress=progress,
+                folder=folder / PRODUCT,
+            )
+            _write_result(folder, facts)
         return
     checkpoint = context.store.root / "checkpoints" / task.outputs[0]
     state, facts = quantize(

@@ -12,6 +12,7 @@ import torch
 
 from tfq_bench.errors import CellError, LoweringError, StoreError
 from tfq_bench.pipeline.calibrate import load_calibration
+from tfq_bench.pipeline.external import PRODUCT
 from tfq_bench.pipeline.guard.fingerprint import Fingerprint
 from tfq_bench.pipeline.guard.functions import Functions
 from tfq_bench.pipeline.guard.settings import own_settings
@@ -26,7 +27,7 @@ from tfq_bench.types.networks import LoadedModel, Lowered
 if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable
     from tfq_bench.plan.plan import Plan, PlannedCell
-    from tfq_bench.protocols import Quantizer
+    from tfq_bench.protocols import Contestant, Quantizer
     from tfq_bench.store.artefacts import ArtefactStore
     from tfq_bench.types import CalibrationData, Component
     from tfq_bench.types.models import Model
@@ -153,14 +154,21 @@ class CellContext:
         )
         return quantizer
 
+    def contestant(self, planned: PlannedCell) -> Contestant:
+        """The tool of an external cell, at the cell's bits."""
+        contestant: Contestant = self.create(
+            "quantizer", planned.cell.quantizer, scheme=planned.cell.scheme
+        )
+        return contestant
+
     def calibration(self, planned: PlannedCell) -> CalibrationData:
         """What the calibrate stage captured for the cell."""
         assert planned.keys.calibrate is not None
         return load_calibration(self.store.open("calibrate", planned.keys.calibrate), self.device)
 
     def state(self, planned: PlannedCell) -> QuantizedState | None:
-        """What the quantize stage made, None for full precision."""
-        if planned.execution == "full-precision":
+        """What the quantize stage made, None for full precision and for contestants."""
+        if planned.execution in ("full-precision", "external"):
             return None
         return load_state(self.store.open("quantize", planned.keys.quantize) / "state")
 
@@ -184,15 +192,20 @@ class CellContext:
     def _lower(self, planned: PlannedCell) -> Lowered:
         if planned.cell.backend.name == EAGER:
             return self.simulated(planned)
-        provider = self.table.get("backend", planned.cell.backend.name)
-        backend = self.create("backend", planned.cell.backend)
-        state = self.state(planned)
-        lowered = backend.lower(self.loaded(planned), state)
+        if planned.execution == "external":
+            provider = self.table.get("quantizer", planned.cell.quantizer.name)
+            folder = self.store.open("quantize", planned.keys.quantize) / PRODUCT
+            method = "load"
+            lowered = self.contestant(planned).load(self.loaded(planned), folder)
+        else:
+            provider = self.table.get("backend", planned.cell.backend.name)
+            backend = self.create("backend", planned.cell.backend)
+            method = "lower"
+            lowered = backend.lower(self.loaded(planned), self.state(planned))
         if not isinstance(lowered, Lowered):
             raise LoweringError(
-                f"backend '{planned.cell.backend.name}' "
-                f"({self.table.distribution_of(provider)}): `lower` is expected a Lowered, found "
-                f"{type(lowered).__name__}."
+                f"{provider.kind} '{provider.name}' ({self.table.distribution_of(provider)}): "
+                f"`{method}` is expected a Lowered, found {type(lowered).__name__}."
             )
         return lowered
 

@@ -18,6 +18,7 @@ import torch
 from tfq_bench.errors import LoweringError
 from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.pipeline.agreement import DRIFT, Agreement, largest_difference
+from tfq_bench.pipeline.external import external_facts
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.lower.parity import network_parity
 from tfq_bench.quant.lower.simulate import SIMULATED_KERNEL
@@ -48,10 +49,11 @@ def lowering_facts(
     One call of the network proves which kernels run: `executed` counts what the layers really
     called, not what they were meant to. `layers` says how many layers were checked and which was
     worst, see `LayerCheck`; `calls` says for which batches the network was, and the worst row;
-    `details` is what the backend tells of itself.
+    `details` is what the backend tells of itself. Of a contestant's network there is `external`
+    instead of `parity` and `calls`, see `external_facts`.
 
     Args:
-        state: None for full precision.
+        state: None for full precision and for contestants.
         simulated: the same state simulated, None when `lowered` is not made of kernels.
         execution: what the backend's provider says its networks are.
         batches: how many images the run will put into one call, each number once.
@@ -103,6 +105,8 @@ def lowering_facts(
             for size in batches:
                 calls.batch(size)
             facts["calls"] = {"batches": list(batches), "worst": calls.worst}
+    if execution == "external":
+        facts["external"] = external_facts(loaded, lowered, batches=batches)
     facts["details"] = _details(lowered)
     return facts
 
@@ -173,7 +177,7 @@ def _executed(loaded: LoadedModel, lowered: Lowered) -> dict[str, int]:
     lowered.executed.clear()
     guided_prediction(model, lowered.network, x, t, condition)
     executed = dict(sorted(lowered.executed.items()))
-    if lowered.execution == "lowered":
+    if lowered.execution in ("lowered", "external"):
         expected: dict[str, int] = {}
         for use in lowered.kernels:
             if use.fallback is None:

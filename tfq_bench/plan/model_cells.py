@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfq_bench.errors import BrokenPlugin, LoweringError, SuiteError, TfqError, nearest
 from tfq_bench.foreign import interrupts
+from tfq_bench.host.described import shown
 from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.plan.components import component_of
 from tfq_bench.plan.foreseen import remarks
 from tfq_bench.plan.grid import matches, schemes, unsupported
-from tfq_bench.plan.plan import EAGER, PlannedCell, StageKeys, cell_axes
+from tfq_bench.plan.plan import EAGER, EXTERNAL, PlannedCell, StageKeys, cell_axes
 from tfq_bench.plan.stage_keys import KeyMaker, Made
 from tfq_bench.plan.suite import Entry, SuiteSpec
 from tfq_bench.providers import (
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from tfq_bench.types.models import Model
 
 __all__ = ["ModelCells"]
+
+_Executed = tuple[BackendProvider | None, Component, str | None]
+"""A backend, its component as the cell has it, and why it cannot run the cell, None if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +140,12 @@ class ModelCells:
             quantizer = component_of(self._spec, self._table, "quantizer", entry)
             for scheme in schemes(entry, method):
                 full = scheme.label == "FP"
+                tools, executions = self._executions(method, quantizer, scheme)
                 for seed in self._spec.seeds[:1] if full else self._spec.seeds:
                     calibrate, quantize = self._keys.quantize(
-                        basis, method, quantizer, scheme, seed
+                        basis, method, quantizer, scheme, seed, tools=tools
                     )
-                    for backend, component, skip in self._backends(full, scheme):
+                    for backend, component, skip in executions:
                         lower = self._keys.lower(quantize, backend, component)
                         cell = Cell(
                             key=self._keys.cell(lower),
@@ -156,12 +162,12 @@ class ModelCells:
                         yield _Draft(
                             cell=cell,
                             axes=cell_axes(portable),
-                            execution=backend.execution if backend else "full-precision",
+                            execution=_execution(method, backend),
                             calibrate=calibrate,
                             quantize=quantize,
                             lower=lower,
                             skip=skip,
-                            plugins=tuple(self._table.distribution_of(p) for p in used),
+                            plugins=(*(self._table.distribution_of(p) for p in used), *tools),
                         )
 
     def _excluded(self, cell: Cell) -> bool:
@@ -194,12 +200,20 @@ class ModelCells:
             backend=portable(backend, cell.backend, ""),
         )
 
-    def _backends(
-        self, full: bool, scheme: Scheme
-    ) -> Iterator[tuple[BackendProvider | None, Component, str | None]]:
-        if full:
-            yield None, Component(name=EAGER), None
-            return
+    def _executions(
+        self, method: QuantizerProvider, quantizer: Component, scheme: Scheme
+    ) -> tuple[tuple[str, ...], list[_Executed]]:
+        """The tools of a contestant, and what executes the scheme, with the reason if it cannot."""
+        if method.external:
+            tool = self._table.create(method, scheme=scheme, **quantizer.options)
+            skip = self._refusal(method, tool)
+            tools = () if skip else _tools(tool, self._table.where(method))
+            return tools, [(None, Component(name=EXTERNAL), skip)]
+        if scheme.label == "FP":
+            return (), [(None, Component(name=EAGER), None)]
+        return (), list(self._backends(scheme))
+
+    def _backends(self, scheme: Scheme) -> Iterator[_Executed]:
         if not self._spec.backends:
             raise SuiteError(
                 f"suite '{self._spec.name}' quantizes but names no [[backend]]; "
@@ -211,23 +225,52 @@ class ModelCells:
             component = component_of(self._spec, self._table, "backend", entry)
             skip = unsupported(provider, scheme, self._spec.device)
             if skip is None:
-                try:
-                    backend = self._table.create(provider, **component.options)
-                    backend.check(device=self._spec.device)
-                except LoweringError as error:
-                    if not entry.optional:
-                        raise SuiteError(
-                            f"backend '{entry.name}' cannot run here: {error} "
-                            "Leave it out, or write 'optional = true' in its [[backend]] table."
-                        ) from error
-                    skip = str(error)
-                except TfqError:
-                    raise
-                except BaseException as error:
-                    if interrupts.asked_for(error) or out_of_memory(error):
-                        raise
-                    raise BrokenPlugin(
-                        f"backend '{entry.name}' ({self._table.distribution_of(provider)}) cannot "
-                        f"say whether it runs here: {cause(error)}."
-                    ) from error
+                backend = self._table.create(provider, **component.options)
+                skip = self._refusal(provider, backend)
+                if skip and not entry.optional:
+                    raise SuiteError(
+                        f"backend '{entry.name}' cannot run here: {skip} "
+                        "Leave it out, or write 'optional = true' in its [[backend]] table."
+                    )
             yield provider, component, skip
+
+    def _refusal(self, provider: Provider, made: Any) -> str | None:
+        """Why `made`, a backend or a contestant, cannot run here; None when it can."""
+        try:
+            made.check(device=self._spec.device)
+        except LoweringError as error:
+            return str(error)
+        except TfqError:
+            raise
+        except BaseException as error:
+            if interrupts.asked_for(error) or out_of_memory(error):
+                raise
+            raise BrokenPlugin(
+                f"{provider.kind} '{provider.name}' ({self._table.distribution_of(provider)}) "
+                f"cannot say whether it runs here: {cause(error)}."
+            ) from error
+        return None
+
+
+def _execution(method: QuantizerProvider, backend: BackendProvider | None) -> Execution:
+    if backend is not None:
+        return backend.execution
+    return "external" if method.external else "full-precision"
+
+
+def _tools(contestant: Any, where: str) -> tuple[str, ...]:
+    """`name==version` of what a contestant runs, as records will have it.
+
+    Raises:
+        BrokenPlugin: it says something else.
+    """
+    found = getattr(contestant, "packages", None)
+    fits = isinstance(found, tuple) and all(
+        isinstance(one, str) and re.fullmatch(r"[\w.-]+==[\w.+!-]+", one) for one in found
+    )
+    if not found or not fits:
+        raise BrokenPlugin(
+            f"{where}: `packages` is expected to be a tuple of 'name==version', at least one, "
+            f"found {shown(found)}."
+        )
+    return tuple(map(str, found))

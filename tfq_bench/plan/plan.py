@@ -20,12 +20,15 @@ from tfq_bench.types import Cell, Component, Execution, MeasuredBy
 if TYPE_CHECKING:
     from tfq_bench.plan.suite import SuiteSpec
 
-__all__ = ["EAGER", "SCHEMA", "Plan", "PlannedCell", "StageKeys", "cell_axes"]
+__all__ = ["EAGER", "EXTERNAL", "SCHEMA", "Plan", "PlannedCell", "StageKeys", "cell_axes"]
 
 SCHEMA = 2
 
 EAGER = "eager"
 """What executes a full-precision cell: the model's own network, no backend."""
+
+EXTERNAL = "external"
+"""What executes the cell of a contestant: the tool that quantized it, no backend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class PlannedCell:
         reference: key of the full-precision cell it is compared with, None for that cell itself
             or when the suite has none.
         skip: reason, None when it will run.
-        plugins: `distribution==version` of everything it uses.
+        plugins: `distribution==version` of everything it uses, a contestant's tools among it.
     """
 
     cell: Cell

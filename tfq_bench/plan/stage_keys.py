@@ -30,7 +30,6 @@ from tfq_bench.foreign import interrupts
 from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.keys import canonical, digest
 from tfq_bench.plan.inventory import asset_identities
-from tfq_bench.plan.plan import EAGER
 from tfq_bench.provenance.environment import arithmetic_facts, speed_facts
 from tfq_bench.provenance.running_code import RunningCode
 from tfq_bench.providers import BackendProvider, ModelProvider, Provider, QuantizerProvider
@@ -147,8 +146,14 @@ class KeyMaker:
         component: Component,
         scheme: Scheme,
         seed: int,
+        *,
+        tools: tuple[str, ...] = (),
     ) -> tuple[Made | None, Made]:
-        """Keys of calibration, None for full precision, and of the quantized state."""
+        """Keys of calibration, None for full precision, and of what is quantized.
+
+        Args:
+            tools: `name==version` of what quantizes and executes a contestant's cell.
+        """
         if scheme.label == "FP":
             return None, self._made((basis,), scheme="FP")
         # Bits and policy are not part of it: what a method must see may not depend on them, so
@@ -159,8 +164,14 @@ class KeyMaker:
             self._component(provider, component),
             seed=seed,
         )
+        versions = dict(tool.split("==", 1) for tool in tools)
+        used = {f"version of {name}": version for name, version in versions.items()}
         quantize = self._made(
-            (calibrate,), wbits=scheme.wbits, abits=scheme.abits, policy=scheme.policy
+            (calibrate,),
+            *([self._note(f"tools of '{provider.name}'", used)] if tools else []),
+            wbits=scheme.wbits,
+            abits=scheme.abits,
+            policy=scheme.policy,
         )
         return calibrate, quantize
 
@@ -170,9 +181,9 @@ class KeyMaker:
         provider: BackendProvider | None,
         component: Component,
     ) -> Made:
-        """Key of the executable network; without a backend it is the model's own."""
+        """Key of the executable network; without a backend it is the model's own or the tool's."""
         if provider is None:
-            return self._made((quantize,), backend=EAGER)
+            return self._made((quantize,), backend=component.name)
         return self._made((quantize,), self._component(provider, component))
 
     def cell(self, lower: Made) -> str:

@@ -19,7 +19,8 @@ __all__ = [
 FULL_PRECISION = 32
 """Bit width that stands for "not quantized"."""
 
-Execution = Literal["full-precision", "simulated", "lowered"]
+Execution = Literal["full-precision", "simulated", "lowered", "external"]
+"""`external`: by the tool that quantized the network, see `protocols.Contestant`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,10 +40,12 @@ def test_larger_values_are_higher_and_to_the_right():
 
 def test_shape_says_how_a_cell_was_executed():
     """Colour is not the only sign."""
-    kinds = ("full-precision", "simulated", "lowered")
+    kinds = ("full-precision", "simulated", "lowered", "external")
     svg = scatter([Dot(name=k, execution=k, x=i, y=i) for i, k in enumerate(kinds)])
     marks = [e.tag for e in svg.iter() if "mark" in e.get("class", "")]
-    assert ["polygon", "circle", "rect"] == marks
+    assert ["polygon", "circle", "rect", "polygon"] == marks
+    diamond, triangle = (len(e.get("points").split()) for e in svg.iter("polygon"))
+    assert (4, 3) == (diamond, triangle)
 
 
 def test_cells_of_equal_numbers_are_one_mark_of_both_shapes():

@@ -67,10 +67,10 @@ def _target(text: str) -> Any:
 def _lacking(provider: Provider, found: Any) -> list[str]:
     if not isinstance(found, type):
         return []  # a function: what it makes is seen when it is called
-    methods = METHODS[provider.kind]
+    methods = METHODS[provider.protocol]
     lacking = [name for name in methods if not callable(getattr(found, name, None))]
     if lacking and "__getattr__" not in vars(found):
-        return [f"{provider.factory} lacks {', '.join(lacking)} of a {provider.kind}."]
+        return [f"{provider.factory} lacks {', '.join(lacking)} of a {provider.protocol}."]
     return []
 
 

@@ -16,8 +16,15 @@ Imports: errors, keys, pipeline, protocols, quant.lower, quant.state, seeds, tes
 """
 
 from tfq_bench.testing.contracts.backend import BackendContract
+from tfq_bench.testing.contracts.contestant import ContestantContract
 from tfq_bench.testing.contracts.metric import MetricContract
 from tfq_bench.testing.contracts.model import ModelContract
 from tfq_bench.testing.contracts.quantizer import QuantizerContract
 
-__all__ = ["BackendContract", "MetricContract", "ModelContract", "QuantizerContract"]
+__all__ = [
+    "BackendContract",
+    "ContestantContract",
+    "MetricContract",
+    "ModelContract",
+    "QuantizerContract",
+]

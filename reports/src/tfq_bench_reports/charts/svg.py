@@ -50,10 +50,17 @@ def text(x: float, y: float, content: str, *, anchor: str = "start", kind: str =
 
 
 def mark(x: float, y: float, execution: str) -> str:
-    """A point whose shape says how the cell was executed: diamond, ring, square, or both."""
+    """A point whose shape says how the cell was executed.
+
+    Diamond: full precision. Ring: simulated. Square: lowered. Ring and square: both. Triangle:
+    external.
+    """
     if execution == "full-precision":
         points = f"{px(x)},{px(y - 7)} {px(x + 7)},{px(y)} {px(x)},{px(y + 7)} {px(x - 7)},{px(y)}"
         return f'<polygon points="{points}" class="mark full-precision"/>'
+    if execution == "external":
+        points = f"{px(x)},{px(y - 7)} {px(x + 7)},{px(y + 5)} {px(x - 7)},{px(y + 5)}"
+        return f'<polygon points="{points}" class="mark external"/>'
     ring = f'<circle cx="{px(x)}" cy="{px(y)}" r="8" class="mark simulated"/>'
     if execution == "simulated":
         return ring

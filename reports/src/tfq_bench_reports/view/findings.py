@@ -17,7 +17,7 @@ from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.rows import rows_of
 from tfq_bench_reports.view.types import CellView, Row
 
-__all__ = ["Point", "findings", "listing"]
+__all__ = ["Point", "amount", "findings", "listing", "metric_rows"]
 
 Kind = Literal["quality", "speed", "size", "trouble", "caution"]
 
@@ -35,13 +35,14 @@ def findings(cells: Sequence[CellView]) -> Iterable[Point]:
     """What the numbers of one model say.
 
     Args:
-        cells: of one model, so that they may be ranked.
+        cells: of one model, so that they may be ranked; external ones are not, see `contestants`.
     """
+    cells = [cell for cell in cells if cell.execution != "external"]
     names = key_metrics(cells)
     if names.paired:
         yield from _closest(_ranked(cells, names.paired), names.paired)
     if names.quality:
-        yield from _quality(_rows(cells, names.quality), names.quality)
+        yield from _quality(metric_rows(cells, names.quality), names.quality)
     yield from _speed(cells, names.speedup)
     if names.size:
         yield from _size(cells, names.size)
@@ -69,13 +70,13 @@ def _closest(ranked: Sequence[Row], name: str) -> Iterable[Point]:
         elif word == "worse":
             clear.append(row)
     average = " on average over its seeds" if _seeds(best, name) > 1 else ""
-    text = f"{best.name} comes closest to full precision{average}: {_amount(best, name)}."
+    text = f"{best.name} comes closest to full precision{average}: {amount(best, name)}."
     if ties:
         text += f" {listing(ties)} cannot be told from it."
     if any(_seeds(row, name) > 1 for row in ranked):
         text += " Where there are several seeds, ranges that overlap count as no difference."
     if clear:
-        text += f" {clear[-1].name} is furthest away: {_amount(clear[-1], name)}."
+        text += f" {clear[-1].name} is furthest away: {amount(clear[-1], name)}."
     yield Point(kind="quality", title="Closest to full precision", text=text)
 
 
@@ -133,7 +134,7 @@ def _speed(cells: Sequence[CellView], name: str | None) -> Iterable[Point]:
         for row in timed:
             word = _pace(row, name)
             said.setdefault(word, []).append(
-                row.name if word == "same" else f"{_title(row, name)} {_amount(row, name)}"
+                row.name if word == "same" else f"{_title(row, name)} {amount(row, name)}"
             )
         parts = []
         if "faster" in said:
@@ -167,7 +168,7 @@ def _pace(row: Row, name: str) -> str:
 
 def _size(cells: Sequence[CellView], name: str) -> Iterable[Point]:
     full = next((c for c in cells if not c.quantized and name in c.metrics), None)
-    sized = _rows(cells, name)
+    sized = metric_rows(cells, name)
     if full is None or not sized:
         return
     before = full.metrics[name].value
@@ -187,7 +188,7 @@ def _size(cells: Sequence[CellView], name: str) -> Iterable[Point]:
     )
 
 
-def _rows(cells: Sequence[CellView], name: str) -> list[Row]:
+def metric_rows(cells: Sequence[CellView], name: str) -> list[Row]:
     """Rows of the quantized cells in a table of this metric alone."""
     rows = rows_of("verdict", [name], cells, {}, first=False)
     return [row for row in rows if row.cells[0].quantized]
@@ -197,7 +198,7 @@ def _ranked(cells: Sequence[CellView], name: str) -> list[Row]:
     """Rows whose number is finite, best first; ties in plan order."""
     found = [
         (row.values[0].sort, row)
-        for row in _rows(cells, name)
+        for row in metric_rows(cells, name)
         if row.values[0] is not None and math.isfinite(row.values[0].sort)
     ]
     if not found:
@@ -220,7 +221,8 @@ def _title(row: Row, name: str) -> str:
     return f"{row.name}:" if _seeds(row, name) > 1 else row.name
 
 
-def _amount(row: Row, name: str) -> str:
+def amount(row: Row, name: str) -> str:
+    """The number of a row of `metric_rows` with its interval and unit."""
     value = row.values[0]
     assert value is not None  # `_ranked` gives rows with a number only
     unit = _having(row, name)[0].metrics[name].definition.unit

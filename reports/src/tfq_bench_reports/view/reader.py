@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfq_bench.api import MetricDefinition, MetricValue, Record, StoreError, printable
 from tfq_bench.store import RunFolder, run_facts
+from tfq_bench_reports.view.contestants import remark_of, with_tools
 from tfq_bench_reports.view.environments import environments_of, hardware_of
 from tfq_bench_reports.view.kernels import kernels_of
 from tfq_bench_reports.view.model_groups import model_groups
@@ -124,6 +125,7 @@ def _cell(
         environment=next((record.environment for record in records), ""),
         trouble=trouble,
         broken=redact(next((r.reason or "" for r in records if r.broken_images), "")),
+        remark=remark_of(run, planned),
     )
 
 
@@ -136,9 +138,11 @@ def _kernels(
     run: RunFolder, plan: Mapping[str, Any], cells: Iterable[CellView]
 ) -> Iterable[KernelsView]:
     keys = {cell["key"]: cell["keys"].get("lower") for cell in plan["cells"]}
+    planned = {cell["key"]: cell for cell in plan["cells"]}
     for cell in cells:
         key = keys[cell.key]
-        if cell.execution != "lowered" or not key or not run.artefacts.has("lower", key):
+        listed = cell.execution in ("lowered", "external")
+        if not listed or not key or not run.artefacts.has("lower", key):
             continue
         try:
             facts = run.artefacts.result("lower", key)
@@ -147,7 +151,7 @@ def _kernels(
                 raise  # numbers without proof of what made them are not reported
             continue
         try:
-            yield kernels_of(cell, facts)
+            yield with_tools(kernels_of(cell, facts), run, planned[cell.key])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             folder = run.artefacts.path("lower", key)
             raise StoreError(

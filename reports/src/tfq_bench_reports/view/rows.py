@@ -167,6 +167,8 @@ def _places(name: str, cells: Iterable[CellView]) -> int | None:
 
 
 def _note(key: str, group: _Group) -> str:
+    if group.named[0][0].execution == "external":
+        return f"layers, ranges and arithmetic are its own. {group.named[0][0].remark}".strip()
     untimed = key == "cost"
     if untimed and group.named[0][0].execution == "simulated":
         return "not timed: simulated"

@@ -63,6 +63,7 @@ class CellView:
         metrics: by metric name; speeds of simulated cells are left out.
         reference: key of the cell it is compared with.
         broken: why its images, or those it is compared with, show nothing; empty when they do.
+        remark: of an external cell: what its tool says that a reader must know of the numbers.
     """
 
     key: str
@@ -78,6 +79,7 @@ class CellView:
     environment: str = ""
     trouble: Trouble | None = None
     broken: str = ""
+    remark: str = ""
 
     @property
     def name(self) -> str:
@@ -226,12 +228,18 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelsView:
-    """What one cell really ran."""
+    """What one cell really ran.
+
+    Args:
+        tools: of an external cell, with their versions. settings: that they were called with.
+    """
 
     cell: CellView
     kernels: tuple[KernelRow, ...]
     shares: tuple[Share, ...]
     fallbacks: tuple[Fallback, ...]
+    tools: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from tfq_bench_reports.view.contestants import contestants
 from tfq_bench_reports.view.findings import Point, findings, listing
 from tfq_bench_reports.view.key_metrics import key_metrics
 from tfq_bench_reports.view.model_groups import model_groups
@@ -29,7 +30,7 @@ def verdict(run: RunView) -> tuple[Point, ...]:
         prefix = f"{group.name}: " if len(groups) > 1 else ""
         points += [
             Point(kind=point.kind, title=prefix + point.title, text=point.text)
-            for point in findings(group.cells)
+            for point in (*findings(group.cells), *contestants(group.cells))
         ]
     return (*points, *_trouble(run), *_cautions(run))
 
