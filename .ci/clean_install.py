@@ -64,6 +64,10 @@ name = "simulate"
 name = "cpu"
 optional = true
 
+[[backend]]
+name = "openvino"
+optional = true
+
 [[metric]]
 name = "frechet"
 
