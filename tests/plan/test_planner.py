@@ -10,9 +10,9 @@ from tfq_bench.testing import tiny_plugin
 from tfq_bench.testing.tiny import TinyModel
 
 
-def entry(name, *, optional=False, **given):
+def entry(name, *, optional=False, standby=False, **given):
     """One `[[...]]` table."""
-    return Entry(name=name, optional=optional, given=given)
+    return Entry(name=name, optional=optional, standby=standby, given=given)
 
 
 def refused(plan, error, **changes):
@@ -116,6 +116,22 @@ def test_what_cannot_run_is_skipped_with_its_reason(small_plan, changes, label, 
     simulated = cell_of(found, label.replace("box", "simulate"))
     assert simulated in found.runnable()
     assert simulated.skip is None
+
+
+def test_a_backend_on_standby_executes_what_no_other_can(small_plan, monkeypatch):
+    """Scheme by scheme; what it stands in for is still listed as left out."""
+    backends = (entry("simulate", standby=True), entry("box", optional=True))
+    here = small_plan(backends=backends)
+    assert ["fp FP / eager", "crude W8A8 / box", "crude W4A8 / box"] == [
+        planned.cell.label.removeprefix("tiny / ") for planned in here.cells
+    ]
+    monkeypatch.setenv("SMALL_LACKS", "1")
+    there = small_plan(backends=backends)
+    assert [None, "simulate", "simulate"] == [
+        planned.cell.backend.name if planned.cell.scheme.label != "FP" else None
+        for planned in there.runnable()
+    ]
+    assert "box" in {planned.cell.backend.name for planned in there.cells if planned.skip}
 
 
 def test_a_machine_that_lacks_a_backend_has_another_plan(small_plan, monkeypatch):

@@ -156,6 +156,10 @@ def test_text_that_is_no_suite(text, sentence):
             {"backend": [{"name": "cpu", "optional": "yes"}]},
             "s.toml [[backend]] 'cpu': 'optional' must be true or false, found 'yes'",
         ),
+        (
+            {"backend": [{"name": "cpu", "standby": 1}]},
+            "s.toml [[backend]] 'cpu': 'standby' must be true or false, found 1",
+        ),
         ({"seeds": []}, "'seeds' must be a list of distinct whole numbers from 0, found []"),
         ({"seeds": [1, 1]}, "distinct whole numbers from 0, found [1, 1]"),
         ({"seeds": [True]}, "distinct whole numbers from 0, found [True]"),

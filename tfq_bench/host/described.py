@@ -26,7 +26,7 @@ MAX_NUMBER = 1 << 63
 
 RESERVED: dict[str, tuple[str, ...]] = {
     "quantizer": ("name", "wbits", "abits", "policy", "scheme"),
-    "backend": ("name", "optional"),
+    "backend": ("name", "optional", "standby"),
     "executor": ("run",),
     "model": ("name",),
     "metric": ("name",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfq_bench.errors import SuiteError, locating
 from tfq_bench.foreign.text import printable
+from tfq_bench.plan.suite_format import MARKS
 from tfq_bench.providers import Provider
 from tfq_bench.types import Component, OptionValue, parse_options
 
@@ -22,7 +23,7 @@ LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 
 GRID = {
     "quantizer": ("wbits", "abits", "policy"),
-    "backend": ("optional",),
+    "backend": tuple(MARKS),
     "metric": ("label",),
 }
 """Keys of an entry that the suite itself reads; every other is an option of the provider."""

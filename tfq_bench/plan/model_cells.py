@@ -211,15 +211,23 @@ class ModelCells:
             return tools, [(None, Component(name=EXTERNAL), skip)]
         if scheme.label == "FP":
             return (), [(None, Component(name=EAGER), None)]
-        return (), list(self._backends(scheme))
+        return (), self._backends(scheme)
 
-    def _backends(self, scheme: Scheme) -> Iterator[_Executed]:
+    def _backends(self, scheme: Scheme) -> list[_Executed]:
         if not self._spec.backends:
             raise SuiteError(
                 f"suite '{self._spec.name}' quantizes but names no [[backend]]; "
                 "name at least 'simulate'."
             )
+        first = list(self._entries(scheme, standby=False))
+        if any(skip is None for *_, skip in first):
+            return first
+        return [*first, *self._entries(scheme, standby=True)]
+
+    def _entries(self, scheme: Scheme, *, standby: bool) -> Iterator[_Executed]:
         for entry in self._spec.backends:
+            if entry.standby != standby:
+                continue
             provider = self._table.get("backend", entry.name)
             assert isinstance(provider, BackendProvider)
             component = component_of(self._spec, self._table, "backend", entry)

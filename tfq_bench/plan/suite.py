@@ -20,6 +20,7 @@ from tfq_bench.foreign.text import printable
 from tfq_bench.plan.suite_format import (
     AXES,
     EXCLUDE_KEYS,
+    MARKS,
     MAX_BYTES,
     NAME,
     SCHEMA,
@@ -43,11 +44,13 @@ class Entry:
         name: provider name, or `distribution:name`.
         given: every other key; validated against the provider when the plan is made.
         optional: a backend that may be left out where the machine cannot run it.
+        standby: a backend for what no other one of the suite can execute.
     """
 
     name: str
     given: Mapping[str, Any]
     optional: bool = False
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,16 +243,18 @@ def _entries(data: Mapping[str, Any], axis: str, where: str) -> tuple[Entry, ...
                 key="name",
                 found=name,
             )
-        optional = given.pop("optional", False) if axis == "backend" else False
-        if not isinstance(optional, bool):
-            raise SuiteError(
-                f"{where} [[{axis}]] '{name}': 'optional' must be true or false, "
-                f"found {quoted(optional)}.",
-                component=f"{axis} '{name}'",
-                key="optional",
-                found=optional,
-            )
-        entries.append(Entry(name=name, given=given, optional=optional))
+        marks = MARKS if axis == "backend" else ()
+        marked = {mark: given.pop(mark, False) for mark in marks}
+        for mark, value in marked.items():
+            if not isinstance(value, bool):
+                raise SuiteError(
+                    f"{where} [[{axis}]] '{name}': '{mark}' must be true or false, "
+                    f"found {quoted(value)}.",
+                    component=f"{axis} '{name}'",
+                    key=mark,
+                    found=value,
+                )
+        entries.append(Entry(name=name, given=given, **marked))
     return tuple(entries)
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "AXES",
     "CALIBRATION",
     "EXCLUDE_KEYS",
+    "MARKS",
     "MAX_BYTES",
     "NAME",
     "SCHEMA",
@@ -85,6 +86,12 @@ TIMING = (
 )
 SECTIONS = {"suite": HEAD, "sampling": SAMPLING, "calibration": CALIBRATION, "timing": TIMING}
 AXES = ("model", "quantizer", "backend", "metric")
+MARKS = {
+    "optional": "Leave it out where the machine lacks it.",
+    "standby": "For what no other backend of the suite can execute.",
+}
+"""What a suite says of a backend, true or false."""
+
 TOP = ("schema", *SECTIONS, *AXES, "seeds", "exclude")
 EXCLUDE_KEYS = ("model", "quantizer", "scheme", "backend", "reason")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -130,10 +137,10 @@ def json_schema() -> dict[str, Any]:
         properties[axis] = {"type": "array", "items": entry}
     for axis in ("model", "quantizer", "metric"):
         properties[axis] = {**properties[axis], "minItems": 1}
-    optional = {"type": "boolean", "description": "Leave it out where the machine lacks it."}
+    marks = {mark: {"type": "boolean", "description": text} for mark, text in MARKS.items()}
     properties["backend"] = {
         "type": "array",
-        "items": {**entry, "properties": {**entry["properties"], "optional": optional}},
+        "items": {**entry, "properties": {**entry["properties"], **marks}},
     }
     label = {"type": "string", "description": "Stands behind the names of its values."}
     properties["metric"] = {
