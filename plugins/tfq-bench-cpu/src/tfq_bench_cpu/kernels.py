@@ -112,11 +112,13 @@ def conv2d(
         weight_scale, bias: float32 `[C_out]`.
     """
     weight, ones = packed.weight, packed.ones
-    last = code.permute(0, 2, 3, 1)
-    if packed.epilogue is Epilogue.NONE and geometry.padding != (0, 0):
-        height, width = geometry.padding
-        last = F.pad(last, (0, 0, width, width, height, height), value=zero_point)
-    code = repeated(last, packed.form, geometry.groups).permute(0, 3, 1, 2)
+    padded = packed.epilogue is Epilogue.NONE and geometry.padding != (0, 0)
+    if padded or packed.form is not Form.PLAIN:
+        last = code.permute(0, 2, 3, 1)
+        if padded:
+            height, width = geometry.padding
+            last = F.pad(last, (0, 0, width, width, height, height), value=zero_point)
+        code = repeated(last, packed.form, geometry.groups).permute(0, 3, 1, 2)
     if packed.epilogue is Epilogue.ALL:
         return onednn.conv2d(code, scale, zero_point, weight, weight_scale, bias, geometry)
     if packed.epilogue is Epilogue.SCALE:

@@ -28,7 +28,10 @@ from tfq_bench_cpu.onednn import Geometry
 __all__ = ["prove_conv2d", "prove_linear"]
 
 OUTPUTS = 16
-"""Output channels that are compared."""
+"""Output channels that are compared at least, where there are as many."""
+
+WEIGHTS = 2**14
+"""Of small layers more outputs are compared, of up to as many weights: mostly all of them."""
 
 LARGEST_SIDE = 16
 """Of an output image, in pixels; larger ones are tried at this size."""
@@ -217,7 +220,7 @@ def _scaled(
 def _largest(weight: Tensor) -> Tensor:
     """Output channels with the largest sums of positive, and of negative weights."""
     flat = weight.flatten(1).long()
-    count = min(OUTPUTS // 2, len(flat))
+    count = min(max(OUTPUTS, WEIGHTS // flat.shape[1]) // 2, len(flat))
     positive = flat.clamp(min=0).sum(1).topk(count).indices
     negative = flat.clamp(max=0).sum(1).neg().topk(count).indices
     return torch.tensor(sorted({*positive.tolist(), *negative.tolist()}))
