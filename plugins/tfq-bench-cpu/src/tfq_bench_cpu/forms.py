@@ -37,12 +37,17 @@ def fits(weight: Tensor) -> bool:
     Args:
         weight: integers `[C_out, C_in/groups, ...]`.
     """
+    low, high = weight.aminmax()
+    if low >= -_MOST // 2 and high <= _MOST // 2:
+        return True
     weight = weight.to(torch.int16)
     count = weight.shape[1] // 2 * 2
     first, second = weight[:, 0:count:2], weight[:, 1:count:2]
-    high = first.clamp(min=0) + second.clamp(min=0)
-    low = first.clamp(max=0) + second.clamp(max=0)
-    return not bool((high > _MOST).any() or (low < -_MOST).any())
+    if count == 0:
+        return True
+    high = (first.clamp(min=0) + second.clamp(min=0)).max()
+    low = (first.clamp(max=0) + second.clamp(max=0)).min()
+    return bool(high <= _MOST and low >= -_MOST)
 
 
 def spread(weight: Tensor, form: Form) -> Tensor | None:

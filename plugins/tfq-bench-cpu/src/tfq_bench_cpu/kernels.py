@@ -76,7 +76,7 @@ def possible_forms(weight: Tensor) -> Iterator[Form]:
 
 def sums_fit_float32(weight: Tensor) -> bool:
     """Whether no code and zero point take a sum with `weight` to 2^24."""
-    return 255 * int(weight.flatten(1).long().abs().sum(1).max()) < 2**24
+    return 255 * int(weight.flatten(1).float().abs_().sum(1).max()) < 2**24
 
 
 def pack_conv2d(
@@ -84,13 +84,17 @@ def pack_conv2d(
     geometry: Geometry,
     form: Form | None = None,
     epilogue: Epilogue = Epilogue.ALL,
+    like: Packed | None = None,
 ) -> Packed:
     """Int8 weights `[C_out, C_in/groups, kh, kw]` for `conv2d`.
 
     Args:
         form: one of `possible_forms`, by default the first.
+        like: the same weights packed before, which are taken from there if they fit.
     """
     form = form or next(possible_forms(weight))
+    if like is not None and like.form is form and _pads(like) == (epilogue is not Epilogue.NONE):
+        return dataclasses.replace(like, epilogue=epilogue)
     if epilogue is Epilogue.NONE:
         geometry = _unpadded(geometry)
     return _packed(onednn.pack_conv2d(_spread(weight, form), geometry), weight, form, epilogue)
@@ -112,11 +116,13 @@ def conv2d(
         weight_scale, bias: float32 `[C_out]`.
     """
     weight, ones = packed.weight, packed.ones
-    last = code.permute(0, 2, 3, 1)
-    if packed.epilogue is Epilogue.NONE and geometry.padding != (0, 0):
-        height, width = geometry.padding
-        last = F.pad(last, (0, 0, width, width, height, height), value=zero_point)
-    code = repeated(last, packed.form, geometry.groups).permute(0, 3, 1, 2)
+    padded = packed.epilogue is Epilogue.NONE and geometry.padding != (0, 0)
+    if padded or packed.form is not Form.PLAIN:
+        last = code.permute(0, 2, 3, 1)
+        if padded:
+            height, width = geometry.padding
+            last = F.pad(last, (0, 0, width, width, height, height), value=zero_point)
+        code = repeated(last, packed.form, geometry.groups).permute(0, 3, 1, 2)
     if packed.epilogue is Epilogue.ALL:
         return onednn.conv2d(code, scale, zero_point, weight, weight_scale, bias, geometry)
     if packed.epilogue is Epilogue.SCALE:
@@ -129,11 +135,16 @@ def conv2d(
 
 
 def pack_linear(
-    weight: Tensor, form: Form | None = None, epilogue: Epilogue = Epilogue.ALL
+    weight: Tensor,
+    form: Form | None = None,
+    epilogue: Epilogue = Epilogue.ALL,
+    like: Packed | None = None,
 ) -> Packed:
     """Int8 weights `[C_out, C_in]` for `linear`; `epilogue` may not be `NONE`."""
     assert epilogue is not Epilogue.NONE
     form = form or next(possible_forms(weight))
+    if like is not None and like.form is form:
+        return dataclasses.replace(like, epilogue=epilogue)
     return _packed(onednn.pack_linear(_spread(weight, form)), weight, form, epilogue)
 
 
@@ -166,9 +177,13 @@ def _spread(weight: Tensor, form: Form) -> Tensor:
 
 
 def _packed(packed: Tensor, weight: Tensor, form: Form, epilogue: Epilogue) -> Packed:
-    sums = weight.flatten(1).long().sum(1).float()
+    sums = weight.flatten(1).float().sum(1)
     ones = torch.ones(len(weight))
     return Packed(weight=packed, form=form, epilogue=epilogue, ones=ones, sums=sums)
+
+
+def _pads(packed: Packed) -> bool:
+    return packed.epilogue is not Epilogue.NONE
 
 
 def _unpadded(geometry: Geometry) -> Geometry:

@@ -28,10 +28,16 @@ from tfq_bench_cpu.onednn import Geometry
 __all__ = ["prove_conv2d", "prove_linear"]
 
 OUTPUTS = 16
-"""Output channels that are compared."""
+"""Output channels that are compared at least, where there are as many."""
+
+WEIGHTS = 2**14
+"""Of small layers more outputs are compared, of up to as many weights: mostly all of them."""
 
 LARGEST_SIDE = 16
 """Of an output image, in pixels; larger ones are tried at this size."""
+
+BUDGET = 2**30
+"""Products of an image; layers of many weights are tried on a smaller one."""
 
 _POINT = Geometry(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
 
@@ -55,8 +61,7 @@ def prove_conv2d(
         parameters: scale and zero point of every sampler step.
         pixels: outputs per image and channel.
     """
-    side = max(1, min(math.isqrt(pixels), LARGEST_SIDE))
-    code, outputs = worst_codes(weight, geometry, side)
+    code, outputs = worst_codes(weight, geometry, _side(weight, pixels))
     epilogues = [Epilogue.ALL, Epilogue.SCALE]
     if weight[0, 0].numel() > 1 and kernels.sums_fit_float32(weight):
         epilogues.insert(1, Epilogue.NONE)  # a point's products are too few to pay for its passes
@@ -87,8 +92,7 @@ def prove_linear(
         rows: of an image's input; others as for `prove_conv2d`.
     """
     as_conv = weight[..., None, None]
-    side = max(1, min(math.isqrt(rows), LARGEST_SIDE))
-    image, outputs = worst_codes(as_conv, _POINT, side)
+    image, outputs = worst_codes(as_conv, _POINT, _side(weight, rows))
     code = image.permute(0, 2, 3, 1).flatten(1, 2)
     pack = functools.partial(kernels.pack_linear, weight)
 
@@ -179,7 +183,7 @@ def _candidates(weight: Tensor, epilogues: list[Epilogue]) -> Iterator[tuple[For
 
 def _first_exact(
     candidates: Iterator[tuple[Form, Epilogue]],
-    pack: Callable[[Form, Epilogue], Packed],
+    pack: Callable[[Form, Epilogue, Packed | None], Packed],
     run: Callable[[Tensor, float, int, Packed], Tensor],
     expected: Callable[[float, int], Tensor],
     code: Tensor,
@@ -189,16 +193,22 @@ def _first_exact(
     by_zero_point = sorted(parameters, key=lambda pair: pair[1])
     asked = list(dict.fromkeys([by_zero_point[0], by_zero_point[-1]]))
     answers = [expected(*pair) for pair in asked]
-    for choice in candidates:
-        packed = pack(*choice)
+    packed: Packed | None = None
+    for form, epilogue in candidates:
+        packed = pack(form, epilogue, packed)
         exact = all(
             torch.equal(answer, run(code, *pair, packed))
-            and torch.equal(answer[:1], run(code[:1], *pair, packed))
             for pair, answer in zip(asked, answers, strict=True)
         )
-        if exact:
+        if exact and torch.equal(answers[0][:1], run(code[:1], *asked[0], packed)):
             return packed
     return None
+
+
+def _side(weight: Tensor, outputs: int) -> int:
+    """Of the image that a layer is tried on, whose own has so many outputs per channel."""
+    affordable = math.isqrt(BUDGET // weight.numel())
+    return max(1, min(math.isqrt(outputs), LARGEST_SIDE, affordable))
 
 
 def _scaled(
@@ -216,8 +226,8 @@ def _scaled(
 
 def _largest(weight: Tensor) -> Tensor:
     """Output channels with the largest sums of positive, and of negative weights."""
-    flat = weight.flatten(1).long()
-    count = min(OUTPUTS // 2, len(flat))
+    flat = weight.flatten(1).float()  # exact: an int32 sum of products has at most 65,793 terms
+    count = min(max(OUTPUTS, WEIGHTS // flat.shape[1]) // 2, len(flat))
     positive = flat.clamp(min=0).sum(1).topk(count).indices
     negative = flat.clamp(max=0).sum(1).neg().topk(count).indices
     return torch.tensor(sorted({*positive.tolist(), *negative.tolist()}))
