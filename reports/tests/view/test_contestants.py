@@ -1,5 +1,7 @@
 """A tool that quantizes and executes by itself is never taken for a method."""
 
+import re
+
 import pytest
 
 from tfq_bench_reports.renderer import HtmlRenderer
@@ -35,6 +37,7 @@ def test_no_tool_is_ranked_with_methods(view):
     points = {point.title: point.text for point in verdict(view)}
     own = points.pop("Tools that are no method")
     assert own.startswith(f"{NAME}: psnr")
+    assert re.search(r"dB, speed \d\.\d+\S* \(", own), own
     assert "not the policy under which methods are compared" in own
     assert not any("nncf" in said for said in points.values())
 
