@@ -118,6 +118,7 @@ def test_cell_is_called_external(finished):
     facts = finished.artefacts.result("lower", planned["keys"]["lower"])
     assert {"rounding": "nearest"} == facts["details"]["settings"]
     assert 0 < facts["external"]["distance"] < 0.1
+    assert facts["external"]["macs"] == sum(use["macs"] for use in facts["kernels"])
 
 
 def test_numbers_that_need_a_state_are_left_out(finished):

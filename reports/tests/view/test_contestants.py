@@ -63,6 +63,15 @@ def test_what_ran_stands_beside_its_tools(view):
     assert {("", "")} == {(entry.tools, entry.settings) for entry in others}
 
 
+def test_shares_are_of_the_whole_network(view):
+    """What a tool leaves alone is in no list of its layers, and is told all the same."""
+    entry = next(entry for entry in view.kernels if entry.cell.name == NAME)
+    shares = {part.name: part.share for part in entry.shares}
+    assert (
+        pytest.approx({"W8A8": 9 / 20, "fallback": 0.1 / 20, "not quantized": 10.9 / 20}) == shares
+    )
+
+
 def test_page_explains_external(text, html):
     """The word is explained where it is used, and nowhere else."""
     assert '<span class="badge external">external</span>' in text
