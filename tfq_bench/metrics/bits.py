@@ -18,16 +18,23 @@ _NAMES = {
     "packed-bytes": ("bytes", "The quantized layers as stored: codes, scales, tables, biases."),
     "fp-weight-share": ("", "Share of the weights of these layers that stay float."),
 }
+_FILE_BYTES = MetricDefinition(
+    name="file-bytes",
+    unit="bytes",
+    direction="lower",
+    summary="The whole network, as the files that a tool of its own wrote.",
+    parameters={"formula": 1},
+)
 
 
 class Bits:
     """Four exact numbers; `size-bytes` carries the bytes of every role as `bytes:<role>`.
 
-    Of a contestant three: bits as it says that its layers have them, and the size of the files that
-    it wrote, which is another definition than that of a state's bytes.
+    Of a contestant three: bits as it says that its layers have them, and `file-bytes`, which count
+    otherwise than the bytes of a state and so have a name of their own.
     """
 
-    names = tuple(_NAMES)
+    names = (*_NAMES, _FILE_BYTES.name)
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Counted from the state, not estimated from the asked bits.
@@ -73,16 +80,9 @@ def _external(inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
     count = {layer.name: math.prod(layer.weight_shape) for layer in layers}
     weights = sum(count.values())
     mean = sum(count[name] * bits.get(name, FULL_PRECISION) for name in count) / weights
-    files = MetricDefinition(
-        name="size-bytes",
-        unit="bytes",
-        direction="lower",
-        summary="The whole network: the files that the tool wrote.",
-        parameters={"formula": 1, "counted": "files of the tool"},
-    )
     return (
         MetricValue(definition=_definition("mean-weight-bits"), value=mean, n=1),
-        MetricValue(definition=files, value=float(inputs.facts("quantize")["bytes"]), n=1),
+        MetricValue(definition=_FILE_BYTES, value=float(inputs.facts("quantize")["bytes"]), n=1),
         MetricValue(
             definition=_definition("fp-weight-share"),
             value=1 - sum(count[name] for name in bits) / weights,

@@ -88,8 +88,9 @@ def external_facts(
         batches: how many images the run will put into one call, each number once.
 
     Returns:
-        `batches`, and `distance`: root mean square difference of its predictions from full
-        precision over that of these, for one batch at the sampler's first step.
+        `batches`; `macs`: multiply-accumulates of one call of the whole network for one image; and
+        `distance`: root mean square difference of its predictions from full precision over that of
+        these, for one batch at the sampler's first step.
 
     Raises:
         LoweringError: its list of layers is not one of this model's, it predicts what full
@@ -108,7 +109,8 @@ def external_facts(
         )
     difference = (found.double() - expected.double()).square().mean().sqrt()
     distance = float(difference / expected.double().square().mean().sqrt())
-    return {"batches": list(batches), "distance": distance}
+    macs = sum(layer.macs for layer in loaded.topology.layers)
+    return {"batches": list(batches), "macs": macs, "distance": distance}
 
 
 def _check_list(loaded: LoadedModel, lowered: Lowered) -> None:

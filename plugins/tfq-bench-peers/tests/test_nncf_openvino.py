@@ -65,6 +65,16 @@ def test_gpu_is_refused():
         NncfOpenVino(scheme=SCHEME, **OPTIONS).check(device="cuda")
 
 
+def test_model_in_16_bits_is_refused(tmp_path):
+    """A sentence, before anything is converted."""
+    loaded = load_tiny()
+    loaded.model.dtype = torch.bfloat16
+    with pytest.raises(LoweringError, match=r"expected a model of torch\.float32, found"):
+        NncfOpenVino(scheme=SCHEME, **OPTIONS).quantize(
+            loaded, None, generator=None, progress=None, folder=tmp_path
+        )
+
+
 def test_saturation_is_tried():
     """Whatever this processor does, the trial gives an answer and leaves nothing behind."""
     assert saturates() in (True, False)

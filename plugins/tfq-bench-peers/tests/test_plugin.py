@@ -153,7 +153,7 @@ def test_a_suite_runs_with_all_of_them(command, tmp_path):
             )
     assert {"nncf8", "torchao8", "quanto8", "quanto32"} == set(found)
     for name, values in found.items():
-        assert {"psnr", "latency-ms", "size-bytes", "mac-share-low-bit"} <= set(values), name
+        assert {"psnr", "latency-ms", "file-bytes", "mac-share-low-bit"} <= set(values), name
         assert 10 < values["psnr"], name
     share = {name: values["mac-share-low-bit"] for name, values in found.items()}
     assert 1.0 == pytest.approx(share["nncf8"])

@@ -1,5 +1,7 @@
 """A tool that quantizes and executes by itself is never taken for a method."""
 
+import re
+
 import pytest
 
 from tfq_bench_reports.renderer import HtmlRenderer
@@ -35,6 +37,7 @@ def test_no_tool_is_ranked_with_methods(view):
     points = {point.title: point.text for point in verdict(view)}
     own = points.pop("Tools that are no method")
     assert own.startswith(f"{NAME}: psnr")
+    assert re.search(r"dB, speed \d\.\d+\S* \(", own), own
     assert "not the policy under which methods are compared" in own
     assert not any("nncf" in said for said in points.values())
 
@@ -58,6 +61,15 @@ def test_what_ran_stands_beside_its_tools(view):
     assert ("engine 2026.4, compressor 3.4", "subset = 16") == (entry.tools, entry.settings)
     others = [entry for entry in view.kernels if entry.cell.name != NAME]
     assert {("", "")} == {(entry.tools, entry.settings) for entry in others}
+
+
+def test_shares_are_of_the_whole_network(view):
+    """What a tool leaves alone is in no list of its layers, and is told all the same."""
+    entry = next(entry for entry in view.kernels if entry.cell.name == NAME)
+    shares = {part.name: part.share for part in entry.shares}
+    assert (
+        pytest.approx({"W8A8": 9 / 20, "fallback": 0.1 / 20, "not quantized": 10.9 / 20}) == shares
+    )
 
 
 def test_page_explains_external(text, html):

@@ -75,7 +75,18 @@ class NncfOpenVino:
         progress: Progress,
         folder: Path,
     ) -> None:
-        """Writes `graph.xml` and `graph.bin`, OpenVINO's own format."""
+        """Writes `graph.xml` and `graph.bin`, OpenVINO's own format.
+
+        Raises:
+            LoweringError: the model computes in 16 bits.
+        """
+        if loaded.model.dtype != torch.float32:
+            raise LoweringError(
+                "OpenVINO is given float32 networks, and its own option 'precision' says what it "
+                f"computes in; expected a model of torch.float32, found {loaded.model.dtype}.",
+                expected="torch.float32",
+                found=str(loaded.model.dtype),
+            )
         import nncf
         import openvino
 

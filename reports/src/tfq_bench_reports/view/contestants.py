@@ -30,18 +30,19 @@ def contestants(cells: Sequence[CellView]) -> Iterable[Point]:
     names = key_metrics(cells)
     external = [cell for cell in cells if cell.execution == "external"]
     told: dict[str, list[str]] = {}
-    for name in (names.paired, names.speedup):
+    for what, name in (("", names.paired), ("speed ", names.speedup)):
         for row in metric_rows(external, name) if name else ():
             if row.values[0] is not None:
-                told.setdefault(row.name, []).append(amount(row, name or ""))
+                told.setdefault(row.name, []).append(f"{what}{amount(row, name or '')}")
     if told:
         each = "; ".join(f"{row}: {', '.join(said)}" for row, said in told.items())
         yield Point(
             kind="caution",
             title="Tools that are no method",
-            text=f"{each}. Each quantizes and executes by itself; which layers and how is its own "
-            "choice, not the policy under which methods are compared, so none is ranked with them. "
-            "Noise, calibration data and metrics are the same.",
+            text=f"{each}. Speeds are multiples of full precision's in the same process. Each tool "
+            "quantizes and executes by itself; which layers and how is its own choice, not the "
+            "policy under which methods are compared, so none is ranked with them. Noise, "
+            "calibration data and metrics are the same.",
         )
 
 
