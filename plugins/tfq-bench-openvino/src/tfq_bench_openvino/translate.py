@@ -69,7 +69,8 @@ def translate(
             "OpenVINO cannot translate the network: "
             f"{type(error).__name__}: {printable(error, 600)}; use another backend."
         ) from error
-    decompose_group_norms(model)
+    if layers:  # the engine's own group norm is faster beside float layers
+        decompose_group_norms(model)
     return model
 
 

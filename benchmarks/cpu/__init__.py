@@ -1,0 +1,1 @@
+"""What `cpu_speed.py` is made of: the networks that are timed, and the contestants."""
