@@ -6,6 +6,7 @@ import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.programs.ending import asked, end, held, hold
+from tfq_bench_cuda.kernels.programs.resident import resident
 from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import ConvSpec
@@ -29,6 +30,7 @@ def conv2d(spec: ConvSpec) -> Any:
     coded = ending.out == "int8"
     policy = warps(tile)
     taken_off, read, write = start(spec), hold(spec), end(spec)
+    share = resident(tile)
 
     @T.prim_func
     def s8_conv2d(
@@ -50,6 +52,8 @@ def conv2d(spec: ConvSpec) -> Any:
         Y: T.Tensor((M, N), ending.out),
     ) -> None:
         with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
+            if tile.resident > 1:
+                share()
             Xs = T.alloc_shared((BM, BK), "int8")
             Fs = T.alloc_shared((BN, BK), "int8")
             total = T.alloc_fragment((BM, BN), "int32")
