@@ -35,6 +35,11 @@ def spec(tile: Tile, ending: Ending) -> LinearSpec:
     return LinearSpec(n=1280, k=1280, ending=ending, tile=tile)
 
 
+def conv(tile: Tile) -> ConvSpec:
+    """A padded 3x3 convolution."""
+    return ConvSpec(n=320, c=320, geometry=SQUARE, gather=False, ending=RESIDUAL, tile=tile)
+
+
 def spilled(ptx: str, folder) -> set[str]:
     """Bytes of registers that the assembler put into memory, as it says them."""
     file = folder / "kernel.ptx"
@@ -71,10 +76,20 @@ def test_registers_of_all_resident_blocks_fit_a_multiprocessor():
 def test_a_convolution_shares_a_multiprocessor_too():
     """Only copy engine and registers know of it."""
     tile = Tile(m=128, n=160, k=64, stages=5, threads=128, whole_rows=True, resident=2)
-    shape = ConvSpec(n=320, c=320, geometry=SQUARE, gather=False, ending=RESIDUAL, tile=tile)
-    source = generate(shape, "sm_90a")
+    source = generate(conv(tile), "sm_90a")
     assert "__launch_bounds__(256, 2)" in source
     assert "warpgroup_reg_alloc<232>" in source
+
+
+def test_a_convolution_runs_ahead_and_shares_its_filters(tmp_path):
+    """Its pixels come by the copy engine's im2col mode, for each block its own."""
+    tile = Tile(m=128, n=160, k=64, stages=5, threads=256, whole_rows=True, ahead=True, cluster=2)
+    source, ptx = compile_ptx(conv(tile), "sm_90a")
+    assert "tma_load_im2col(X_desc" in source
+    assert source.count("tma_load_multicast(F_desc") == 1
+    assert ".multicast::cluster" in ptx
+    assert "tl::wait_wgmma<1>()" in source
+    assert spilled(ptx, tmp_path) == {"0"}
 
 
 @pytest.mark.parametrize("way", ["ahead", "ahead, cluster of 2"])
@@ -157,3 +172,11 @@ def test_every_way_gives_the_bits_of_the_reference(way, ending):
         apart = (found.float() - expected.float()).abs()
         assert float(apart.max()) <= (1 if ending is GEGLU else 0)
         assert float((apart > 0).float().mean()) < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+def test_convolutions_of_every_way_are_exact(way):
+    """By the self-test: two small images, so a cluster's second block has no rows."""
+    tile = replace(WAYS[way], k=64)
+    Kernels(check_machine("cuda"), "cuda").prepare([conv(tile)])

@@ -43,7 +43,7 @@ class Tile:
         resident: thread blocks that a multiprocessor holds at once, so that one multiplies while
             another starts or ends. Their stages must fit beside one another.
         ahead: whether the products of a step start before those of the last one have ended; see
-            `programs.ahead`. For matrix products on sm_90a.
+            `programs.ahead`. On sm_90a, and not where pixels are gathered.
         cluster: blocks with neighbouring rows that read their weights once for all, where ahead.
     """
 

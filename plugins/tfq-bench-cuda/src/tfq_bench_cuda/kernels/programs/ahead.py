@@ -1,4 +1,4 @@
-"""A matrix product whose thread block copies and multiplies as told here; see `Tile.ahead`.
+"""A product whose thread blocks copy and multiply as told here; see `Tile.ahead`.
 
 One group of four warps copies, the others multiply. Each stage of shared memory has two barriers:
 `full` when its operands are there, `free` when nobody reads it any more. A group releases a stage
@@ -15,12 +15,11 @@ from typing import Any
 
 import tilelang.language as T
 
-from tfq_bench_cuda.kernels.operands import Factors
 from tfq_bench_cuda.kernels.programs.ending import end, held, hold
 from tfq_bench_cuda.kernels.programs.resident import resident
 from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
-from tfq_bench_cuda.kernels.specs import LinearSpec, Tile
+from tfq_bench_cuda.kernels.specs import ConvSpec, LinearSpec, Tile
 
 __all__ = ["ahead", "launch"]
 
@@ -40,20 +39,25 @@ def launch(tile: Tile, rows: Any, outputs: int) -> Any:
     return T.Kernel(*blocks, threads=threads)
 
 
-def ahead(spec: LinearSpec) -> Any:
-    """The macro of a thread block at `bx, by`, from codes to the written result."""
-    N, K, tile, ending = spec.n, spec.k, spec.tile, spec.ending
+def ahead(spec: LinearSpec | ConvSpec) -> Any:
+    """The macro of a thread block at `bx, by`, from codes to the written result.
+
+    Its arguments are those of the program; `border` as for `start`, None for a matrix product.
+    """
+    N, K, tile, ending = spec.n, spec.terms, spec.tile, spec.ending
     BM, BN, BK, stages, cluster = tile.m, tile.n, tile.k, tile.stages, tile.cluster
     paired = ending.activation == "geglu"
     sums_per_row = 2 * BN if paired else BN
     policy = warps(tile, whole_rows=paired)
     taken_off, read, write = start(spec), hold(spec), end(spec)
-    share = resident(tile)
+    load, share = _rows(spec), resident(tile)
     mask = (1 << cluster) - 1 if cluster > 1 else None
     steps = K // BK
 
     @T.macro
-    def run(X: Any, W: Any, factors: Factors, additions: Any, Y: Any, bx: Any, by: Any) -> None:
+    def run(
+        X: Any, W: Any, factors: Any, additions: Any, Y: Any, bx: Any, by: Any, border: Any
+    ) -> None:
         Xs = T.alloc_shared((stages, BM, BK), "int8")
         Ws = T.alloc_shared((stages, sums_per_row, BK), "int8")
         total = T.alloc_fragment((BM, sums_per_row), "int32")
@@ -68,11 +72,7 @@ def ahead(spec: LinearSpec) -> Any:
                 for k in T.serial(steps):
                     stage = k % stages
                     T.mbarrier_wait_parity(free[stage], (k // stages) % 2 ^ 1)
-                    T.tma_copy(
-                        X[by * BM : (by + 1) * BM, k * BK : (k + 1) * BK],
-                        Xs[stage, 0:BM, 0:BK],
-                        barrier=full[stage],
-                    )
+                    load(X, Xs, full, by, k, stage)
                     T.tma_copy(
                         W[bx * BN : (bx + 1) * BN, k * BK : (k + 1) * BK],
                         Ws[stage, 0:BN, 0:BK],
@@ -91,7 +91,7 @@ def ahead(spec: LinearSpec) -> Any:
                 if held(spec):
                     early = T.alloc_fragment((BM, BN), ending.residual)
                     read(additions.residual, bx, by, early)
-                taken_off(factors, bx, total, None)
+                taken_off(factors, bx, total, border)
                 for k in T.serial(steps):
                     T.mbarrier_wait_parity(full[k % stages], (k // stages) % 2)
                     T.wgmma_gemm(
@@ -119,3 +119,28 @@ def ahead(spec: LinearSpec) -> Any:
             T.cluster_sync()
 
     return run
+
+
+def _rows(spec: LinearSpec | ConvSpec) -> Any:
+    """The macro that has codes of a step copied to a stage, a convolution's pixels by a tap."""
+    BM, BK = spec.tile.m, spec.tile.k
+
+    @T.macro
+    def codes(X: Any, Xs: Any, full: Any, by: Any, k: Any, stage: Any) -> None:
+        T.tma_copy(
+            X[by * BM : (by + 1) * BM, k * BK : (k + 1) * BK],
+            Xs[stage, 0:BM, 0:BK],
+            barrier=full[stage],
+        )
+
+    if isinstance(spec, LinearSpec):
+        return codes
+    geometry = spec.geometry
+    shape = (geometry.kernel[0], geometry.stride[0], geometry.dilation[0], geometry.padding[0])
+
+    @T.macro
+    def pixels(X: Any, Xs: Any, full: Any, by: Any, k: Any, stage: Any) -> None:
+        to = Xs[stage, 0:BM, 0:BK]
+        T.im2col(X, to, by, k, *shape, annotations={"barrier": full[stage]})
+
+    return pixels

@@ -69,7 +69,7 @@ def linear(spec: LinearSpec) -> Any:
         )
         if tile.ahead:
             with launch(tile, M, N) as (by, bx):
-                run(X, W, factors, additions, Y, bx, by)
+                run(X, W, factors, additions, Y, bx, by, None)
         else:
             with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
                 if tile.resident > 1:
