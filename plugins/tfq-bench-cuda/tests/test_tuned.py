@@ -50,6 +50,21 @@ def test_tiles_are_added_and_replaced(file):
     assert [file] == list(file.parent.iterdir())
 
 
+def test_a_file_of_an_earlier_version_is_read(file):
+    """It has none of the fields that have a default since."""
+    keep("sm_90a", {SHAPE: TILE})
+    held = json.loads(file.read_text())
+    for value in held.values():
+        for name in ("resident", "ahead", "cluster"):
+            del value[name]
+    file.write_text(json.dumps(held))
+    tuned._read.cache_clear()
+    assert found_by_search("sm_90a", SHAPE) == TILE
+    other = replace(TILE, resident=2, ahead=True, cluster=2)
+    keep("sm_90a", {SHAPE: other})
+    assert found_by_search("sm_90a", SHAPE) == other
+
+
 def test_tiles_of_another_card_are_not_taken(monkeypatch):
     """Cards of one architecture differ in how many thread blocks run at once."""
     monkeypatch.setattr(tuned, "_card", lambda: "NVIDIA H100 80GB HBM3")
@@ -80,6 +95,8 @@ def test_a_search_wins_over_the_model():
         lambda text: text.replace('"stages": 7', '"stages": "7"'),
         lambda text: text.replace('"whole_rows": true', '"whole_rows": 1'),
         lambda text: text.replace('"threads"', '"thread"'),
+        lambda text: text.replace('"ahead": false', '"ahead": 0'),
+        lambda text: text.replace('"resident": 1', '"resident": true'),
         lambda text: text.replace('"k": 64', '"k": 96'),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,13 @@ def _damaged(path: Path, found: str) -> LoweringError:
 
 
 def _tile(value: Any) -> Tile:
-    names = {field.name for field in fields(Tile)}
-    if set(value) != names:
-        raise ValueError(f"a tile with {sorted(value)} instead of {sorted(names)}")
+    """Of a file that may be older than the fields that have a default."""
+    defaults = {field.name: field.default for field in fields(Tile)}
+    needed = {name for name, default in defaults.items() if default is MISSING}
+    if not needed <= set(value) <= set(defaults):
+        raise ValueError(f"a tile with {sorted(value)} instead of {sorted(defaults)}")
     for name, number in value.items():
-        kind = bool if name == "whole_rows" else int
+        kind = bool if isinstance(defaults[name], bool) else int
         if type(number) is not kind or (kind is int and number < 1):
             raise ValueError(f"{name} = {number!r}")
     return Tile(**value)

@@ -5,7 +5,9 @@ from typing import Any
 import tilelang.language as T
 
 from tfq_bench_cuda.kernels.operands import Additions, Factors
+from tfq_bench_cuda.kernels.programs.ahead import ahead, launch
 from tfq_bench_cuda.kernels.programs.ending import asked, end, held, hold
+from tfq_bench_cuda.kernels.programs.resident import resident
 from tfq_bench_cuda.kernels.programs.start import start
 from tfq_bench_cuda.kernels.programs.warps import warps
 from tfq_bench_cuda.kernels.specs import LinearSpec
@@ -28,6 +30,7 @@ def linear(spec: LinearSpec) -> Any:
     sums_per_row = 2 * BN if paired else BN
     policy = warps(tile, whole_rows=paired)
     taken_off, read, write = start(spec), hold(spec), end(spec)
+    share, run = resident(tile), ahead(spec)
 
     @T.prim_func
     def s8_linear(
@@ -47,43 +50,49 @@ def linear(spec: LinearSpec) -> Any:
         next_zero_point: asked(coded, (next_steps,), "int32"),
         Y: T.Tensor((M, N), ending.out),
     ) -> None:
-        with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
-            Xs = T.alloc_shared((BM, BK), "int8")
-            Ws = T.alloc_shared((sums_per_row, BK), "int8")
-            total = T.alloc_fragment((BM, sums_per_row), "int32")
-            T.use_swizzle(8)
-            factors = Factors(
-                weight=W,
-                sums=sums,
-                step=step,
-                scale=scale,
-                zero_point=zero_point,
-                weight_scale=weight_scale,
-                bias=bias,
-            )
-            if held(spec):
-                early = T.alloc_fragment((BM, BN), ending.residual)
-                read(residual, bx, by, early)
-            taken_off(factors, bx, total, None)
-            for k in T.Pipelined(K // BK, num_stages=tile.stages):
-                T.copy(X[by * BM, k * BK], Xs)
-                if paired:
-                    T.copy(W[bx * BN, k * BK], Ws[0:BN, 0:BK])
-                    T.copy(W[N + bx * BN, k * BK], Ws[BN : 2 * BN, 0:BK])
+        factors = Factors(
+            weight=W,
+            sums=sums,
+            step=step,
+            scale=scale,
+            zero_point=zero_point,
+            weight_scale=weight_scale,
+            bias=bias,
+        )
+        additions = Additions(
+            partial=partial,
+            shift=shift,
+            gate=gate,
+            residual=residual,
+            inverse=next_inverse,
+            zero_point=next_zero_point,
+        )
+        if tile.ahead:
+            with launch(tile, M, N) as (by, bx):
+                run(X, W, factors, additions, Y, bx, by, None)
+        else:
+            with T.Kernel(T.ceildiv(N, BN), T.ceildiv(M, BM), threads=tile.threads) as (bx, by):
+                if tile.resident > 1:
+                    share()
+                Xs = T.alloc_shared((BM, BK), "int8")
+                Ws = T.alloc_shared((sums_per_row, BK), "int8")
+                total = T.alloc_fragment((BM, sums_per_row), "int32")
+                T.use_swizzle(8)
+                if held(spec):
+                    early = T.alloc_fragment((BM, BN), ending.residual)
+                    read(residual, bx, by, early)
+                taken_off(factors, bx, total, None)
+                for k in T.Pipelined(K // BK, num_stages=tile.stages):
+                    T.copy(X[by * BM, k * BK], Xs)
+                    if paired:
+                        T.copy(W[bx * BN, k * BK], Ws[0:BN, 0:BK])
+                        T.copy(W[N + bx * BN, k * BK], Ws[BN : 2 * BN, 0:BK])
+                    else:
+                        T.copy(W[bx * BN, k * BK], Ws)
+                    T.gemm(Xs, Ws, total, transpose_B=True, policy=policy)
+                if held(spec):
+                    write(factors, additions, Y, bx, by, total, early)
                 else:
-                    T.copy(W[bx * BN, k * BK], Ws)
-                T.gemm(Xs, Ws, total, transpose_B=True, policy=policy)
-            additions = Additions(
-                partial=partial,
-                shift=shift,
-                gate=gate,
-                residual=residual,
-                inverse=next_inverse,
-                zero_point=next_zero_point,
-            )
-            if held(spec):
-                write(factors, additions, Y, bx, by, total, early)
-            else:
-                write(factors, additions, Y, bx, by, total, None)
+                    write(factors, additions, Y, bx, by, total, None)
 
     return s8_linear
