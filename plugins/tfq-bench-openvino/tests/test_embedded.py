@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tfq_bench_cifar10 import model as embedded
 
 from tfq_bench.api import LoadedModel, Scheme
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import RoundToNearest
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.lower.watched import watched_layers
+from tfq_bench_cifar10 import model as embedded
 from tfq_bench_openvino.backend import OpenVinoBackend
 
 MODELS = {
