@@ -28,3 +28,13 @@ def test_provider_names_a_class_that_exists():
         provider.execution,
         provider.devices,
     )
+
+
+def test_nobody_is_called():
+    """OpenVINO reports its import from a thread that stays, unless its telemetry is not found."""
+    code = (
+        "import sys, threading, tfq_bench_openvino.backend; "
+        "print('openvino_telemetry' in sys.modules, threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False 1"

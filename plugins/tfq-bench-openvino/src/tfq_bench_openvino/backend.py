@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import openvino
 import torch
 from torch import nn
 
@@ -34,6 +33,7 @@ from tfq_bench_openvino.layers import Int8Layer
 from tfq_bench_openvino.machine import check_machine
 from tfq_bench_openvino.network import FLOAT, CompiledNetwork
 from tfq_bench_openvino.operands import Operands
+from tfq_bench_openvino.runtime import openvino
 from tfq_bench_openvino.trials import saturates
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from torch import Tensor
+
+from tfq_bench_openvino.runtime import openvino
 
 __all__ = ["Compiled", "compile_model"]
 

@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from openvino import Type, opset13
 
 from tfq_bench_openvino.operands import COLUMNS, UNIT, Operands, PartOperands
+from tfq_bench_openvino.runtime import Type, opset13
 
 if TYPE_CHECKING:
-    from openvino import Node, Output
-
     from tfq_bench_openvino.operands import Geometry
+    from tfq_bench_openvino.runtime import Node, Output
 
 __all__ = ["layer_graph", "product_name", "step_scalars"]
 

@@ -11,15 +11,14 @@ import itertools
 from collections.abc import MutableMapping
 from weakref import WeakValueDictionary
 
-import openvino
 import torch
-from openvino import Type, opset13
 from torch import Tensor, nn
 
 from tfq_bench.api import StepCursor
 from tfq_bench_openvino.engine import Compiled, compile_model
 from tfq_bench_openvino.layer_graph import layer_graph, step_scalars
 from tfq_bench_openvino.operands import Operands
+from tfq_bench_openvino.runtime import Type, openvino, opset13
 
 __all__ = ["CONV2D", "HALVES", "LAYERS", "LINEAR", "OPERATOR", "Int8Layer"]
 

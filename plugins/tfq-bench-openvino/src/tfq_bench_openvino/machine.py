@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import platform
 
-import openvino
 import torch
 
 from tfq_bench.api import LoweringError
 from tfq_bench_openvino.operands import EXACT_WEIGHT
+from tfq_bench_openvino.runtime import openvino
 from tfq_bench_openvino.trials import largest_sum
 
 __all__ = ["check_machine"]

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
-import openvino
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -22,6 +21,7 @@ from tfq_bench.api import LoweringError, StepCursor
 from tfq_bench_openvino.engine import Compiled, compile_model
 from tfq_bench_openvino.executed import Execution
 from tfq_bench_openvino.layers import Int8Layer
+from tfq_bench_openvino.runtime import openvino
 from tfq_bench_openvino.translate import translate
 
 __all__ = ["FLOAT", "CompiledNetwork"]

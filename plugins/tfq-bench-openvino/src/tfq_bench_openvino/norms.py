@@ -8,7 +8,8 @@ group, need no reshape of an image.
 from __future__ import annotations
 
 import numpy as np
-from openvino import Model, Output, opset13
+
+from tfq_bench_openvino.runtime import Model, Output, opset13
 
 __all__ = ["decompose_group_norms"]
 

@@ -1,6 +1,6 @@
 """From a torch network to an OpenVINO model: a trace, translated, its layers put in.
 
-`openvino.convert_model` does the same and reports its use to a server, which a benchmark must not.
+`openvino.convert_model` does the same and reports its use to a server, see `runtime`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
-from openvino.frontend import ConversionExtension, FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -23,6 +20,12 @@ from tfq_bench.api import LoweringError, StepCursor, printable
 from tfq_bench_openvino.layer_graph import layer_graph, step_scalars
 from tfq_bench_openvino.layers import LAYERS, OPERATOR, Int8Layer
 from tfq_bench_openvino.norms import decompose_group_norms
+from tfq_bench_openvino.runtime import (
+    ConversionExtension,
+    FrontEndManager,
+    TorchScriptPythonDecoder,
+    openvino,
+)
 
 __all__ = ["translate"]
 

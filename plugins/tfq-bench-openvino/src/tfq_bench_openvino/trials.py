@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import openvino
 import torch
-from openvino import Type, opset13
 
 from tfq_bench_openvino.engine import compile_model
 from tfq_bench_openvino.executed import Execution
 from tfq_bench_openvino.layer_graph import layer_graph, step_scalars
 from tfq_bench_openvino.operands import UNIT, Geometry, Operands, PartOperands
+from tfq_bench_openvino.runtime import Type, openvino, opset13
 
 __all__ = ["TERMS", "largest_sum", "saturates"]
 
