@@ -14,6 +14,7 @@ from tfq_bench_cuda.kernels.operands import Additions, Factors
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.runtime import Kernels
 from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec, Tile
+from tfq_bench_cuda.kernels.wider import other_pipelines
 from tfq_bench_cuda.machine import check_machine
 from tfq_bench_cuda.products import SQUARE
 
@@ -71,6 +72,15 @@ def test_registers_of_all_resident_blocks_fit_a_multiprocessor():
         copies, multiplies = registers(tile)
         assert tile.resident * (128 * copies + tile.threads * multiplies) <= 65_536
         assert multiplies % 8 == 0
+
+
+def test_a_search_leaves_room_for_as_many_blocks():
+    """Of the 227 KiB of a multiprocessor each has its share, whatever depth and stages it tries."""
+    tried = other_pipelines(WAYS["two resident"], 1280, "sm_90a", accumulators=2)
+    assert tried
+    for tile in tried:
+        assert tile.resident == 2
+        assert 2 * (tile.m + 2 * tile.n) * tile.k * tile.stages <= 227 * 1024
 
 
 def test_a_convolution_shares_a_multiprocessor_too():

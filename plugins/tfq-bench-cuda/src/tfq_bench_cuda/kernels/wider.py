@@ -77,10 +77,11 @@ def other_pipelines(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1
     Fewer leave room for a second thread block on the multiprocessor, which computes while the
     first one writes.
     """
+    room = SHARED[arch] * 1024 // tile.resident
     return [
         other
         for depth, stages in (_HOPPER_PIPELINES if arch == "sm_90a" else _AMPERE_PIPELINES)
         if inputs % depth == 0
-        and (tile.m + tile.n * accumulators) * depth * stages <= SHARED[arch] * 1024
+        and (tile.m + tile.n * accumulators) * depth * stages <= room
         and (other := replace(tile, k=depth, stages=stages)) != tile
     ]
