@@ -7,22 +7,32 @@ package `openvino_telemetry` can be imported; a benchmark calls nobody. All else
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-_TELEMETRY = "openvino_telemetry"
-_modules: dict[str, Any] = sys.modules
-_held = _modules.get(_TELEMETRY)
-_modules[_TELEMETRY] = None  # OpenVINO then takes the stub that it has for its absence
-try:
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """What is imported inside takes the stub that it has for the absence of the package."""
+    name, modules = "openvino_telemetry", sys.modules
+    missing = object()
+    held: Any = modules.get(name, missing)
+    modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if held is missing:
+            del modules[name]
+        else:
+            modules[name] = held
+
+
+with without_telemetry():
     import openvino
     from openvino import Model, Node, Output, Type, opset13
     from openvino.frontend import ConversionExtension, FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-finally:
-    if _held is None:
-        del _modules[_TELEMETRY]
-    else:
-        _modules[_TELEMETRY] = _held
 
 __all__ = [
     "ConversionExtension",
@@ -34,4 +44,5 @@ __all__ = [
     "Type",
     "openvino",
     "opset13",
+    "without_telemetry",
 ]

@@ -24,7 +24,6 @@ from tfq_bench_peers.calibration import calls, spread
 from tfq_bench_peers.network_call import NetworkCall
 from tfq_bench_peers.openvino_network import Executed, OpenVinoNetwork
 from tfq_bench_peers.packages import installed
-from tfq_bench_peers.saturation import saturates
 
 if TYPE_CHECKING:
     from tfq_bench.api import CalibrationData, Layer, LoadedModel, Progress, Scheme
@@ -87,8 +86,10 @@ class NncfOpenVino:
                 expected="torch.float32",
                 found=str(loaded.model.dtype),
             )
-        import nncf
-        import openvino
+        from tfq_bench_openvino.runtime import openvino, without_telemetry
+
+        with without_telemetry():
+            import nncf
 
         call = NetworkCall(loaded)
         progress(0.0, "converting")
@@ -166,6 +167,13 @@ class NncfOpenVino:
         if saturates():
             return ["Its int8 sums saturate on this processor, and its overflow fix is off."]
         return []
+
+
+def saturates() -> bool:
+    """Whether OpenVINO's sums of bytes lose anything on this machine, as its backend tries."""
+    from tfq_bench_openvino import trials
+
+    return trials.saturates()
 
 
 def _use(layer: Layer, largest_code: int, ran: Executed | None) -> KernelUse:

@@ -59,7 +59,7 @@ class OpenVinoNetwork(nn.Module):
         precision: str,
         like: Tensor,
     ) -> None:
-        import openvino
+        from tfq_bench_openvino.runtime import openvino
 
         super().__init__()
         self._core = openvino.Core()
