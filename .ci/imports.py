@@ -75,15 +75,22 @@ def metadata(folder: Path) -> dict:
     return tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
 
 
+def requirements(project: dict) -> list[str]:
+    """What a distribution requires, its extras too, as in its metadata: `torch>=2.11`."""
+    extras = project.get("optional-dependencies", {})
+    return [*project["dependencies"], *(text for texts in extras.values() for text in texts)]
+
+
 def contracts(folders: dict[str, Path]) -> str:
     """The configuration of import-linter for the distributions, as TOML."""
     plugins = [name for name in folders if name != HOST]
     doors = [f"{name}.** -> {HOST}.{door}" for name in plugins for door in DOORS]
-    # What a distribution requires it may import: the embedded networks are diffusers networks.
+    # What a distribution requires, or an extra of it, it may import: the embedded networks are
+    # diffusers networks, and the contestant `nncf` takes OpenVINO as its backend does.
     required = [
         f"{name}.** -> {other}.**"
         for name in plugins
-        for text in metadata(folders[name])["dependencies"]
+        for text in requirements(metadata(folders[name]))
         if (other := re.split(r"[^\w-]", text)[0].replace("-", "_")) in plugins
     ]
     return f"""
