@@ -165,3 +165,15 @@ def test_rounding_excuses_no_other_network(plain, dtype, limit):
     model.dtype = dtype
     assert limit == largest_difference(replace(loaded, model=model), 0.0)
     assert 2.0 == largest_difference(replace(loaded, model=model), 1.0)
+
+
+def test_batches_of_any_size_share_a_simulation(plain):
+    """Images and step are the same for two sizes, so they are simulated once."""
+    loaded, state = plain
+    lowered, simulated = simulate(loaded, state), simulate(loaded, state)
+    rows = []
+    simulated.network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    calls = Agreement(loaded, state, lowered, simulated)
+    calls.batch(8)
+    calls.batch(16)
+    assert rows == [5]

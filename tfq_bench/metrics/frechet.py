@@ -12,6 +12,7 @@ The distance is biased upward by about c/N; numbers of different N are never com
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,8 @@ def frechet_replicates(
     # Offsets from the reference mean keep the squares small, so float64 loses nothing.
     x = torch.tensor(features, device=device).double() - torch.tensor(mean, device=device)
     reference = torch.tensor(covariance, device=device)
-    projected = x @ symmetric_root(reference)
+    exact = np.asarray(covariance, np.float64)
+    projected = x @ _root_of(exact.tobytes(), len(exact), device)
     trace = float(reference.trace())
     n, width = x.shape
     squares = (x * x).sum(dim=1)
@@ -96,6 +98,13 @@ def frechet_replicates(
             inner = rows.T @ rows if len(drawn) >= width else rows @ rows.T
         found.append(distance + spread + trace - 2 * _root_trace(inner))
     return np.array(found)
+
+
+@lru_cache(maxsize=1)
+def _root_of(covariance: bytes, width: int, device: str) -> Tensor:
+    """`symmetric_root` of a float64 covariance `[width, width]`: every cell has the same one."""
+    values = torch.frombuffer(bytearray(covariance), dtype=torch.float64)
+    return symmetric_root(values.reshape(width, width).to(device))
 
 
 def _centred_gram(gram: Tensor, share: Tensor, drawn: Tensor) -> Tensor:

@@ -62,6 +62,16 @@ class _Row:
         return self.relative / self.limit
 
 
+@dataclass(slots=True, kw_only=True)
+class _Expected:
+    """A simulation `[images, ...]`, and how far full precision is from it once that was asked."""
+
+    steps: tuple[int, ...]
+    images: tuple[int, ...]
+    simulated: Tensor
+    apart: list[float] | None = None
+
+
 class Agreement:
     """Calls of a lowered network, held against the simulation of the same integers.
 
@@ -80,6 +90,7 @@ class Agreement:
             if any(part.activation and len(part.activation.scale) > 1 for part in layer.parts)
         ]
         self._worst: _Row | None = None
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], _Expected] = {}
 
     @property
     def worst(self) -> Mapping[str, Any] | None:
@@ -163,18 +174,12 @@ class Agreement:
         Args:
             batch: how many of the rows were predicted in one call.
         """
-        expected = self._predict(self._simulated, steps, images)
         floor = _rounding(self._loaded)
-        relative = _relative(found, expected[list(places)])
+        expected = self._expected(steps, images)
+        relative = _relative(found, expected.simulated[list(places)])
         limits = [floor] * len(images)
         if not all(value <= floor for value in relative):
-            full = Lowered(
-                network=self._loaded.network,
-                step=StepCursor(self._loaded.device),
-                execution="full-precision",
-            )
-            apart = _relative(self._predict(full, steps, images), expected)
-            limits = [max(DRIFT * distance, floor) for distance in apart]
+            limits = [max(DRIFT * distance, floor) for distance in self._apart(expected)]
         for number, (value, place) in enumerate(zip(relative, places, strict=True)):
             row = _Row(
                 step=steps[place],
@@ -184,6 +189,26 @@ class Agreement:
                 limit=limits[place],
             )
             self._enter(row)
+
+    def _expected(self, steps: Sequence[int], images: Sequence[int]) -> _Expected:
+        """The simulation of `steps` and `images`, computed once for batches of any size."""
+        key = tuple(steps), tuple(images)
+        if key not in self._known:
+            simulated = self._predict(self._simulated, steps, images)
+            self._known[key] = _Expected(steps=key[0], images=key[1], simulated=simulated)
+        return self._known[key]
+
+    def _apart(self, expected: _Expected) -> list[float]:
+        """How far full precision is from each row of a simulation."""
+        if expected.apart is None:
+            full = Lowered(
+                network=self._loaded.network,
+                step=StepCursor(self._loaded.device),
+                execution="full-precision",
+            )
+            found = self._predict(full, expected.steps, expected.images)
+            expected.apart = _relative(found, expected.simulated)
+        return expected.apart
 
     def _enter(self, row: _Row) -> None:
         if not row.relative <= row.limit:
