@@ -142,7 +142,7 @@ def test_report_is_written_and_named(plugin_host, tiny_suite, tmp_path, capsys):
 def test_a_plugin_that_raises_fails_its_cell(plugin_host, start, tmp_path, capfd, body, reason):
     """Exit code 3, with reason, stage, log and a command that repeats it; other cells go on."""
     plugin_host.install("bad", QUANTIZER.format(body=body))
-    code, out, err = start(more=BAD)
+    code, out, err = start(more=BAD, metrics=("bits",))
     assert 3 == code
     assert f"failed: tiny / bad W8A8 / simulate at quantize: {reason}" in out
     assert "Traceback" not in out + err
@@ -161,7 +161,7 @@ def test_a_plugin_that_raises_fails_its_cell(plugin_host, start, tmp_path, capfd
 def test_a_skipped_cell_is_told_with_its_reason(plugin_host, start):
     """What a backend cannot do is left out in words, and the run succeeds."""
     plugin_host.install("small", BACKEND)
-    code, out, _ = start(more='[[backend]]\nname = "small"\n')
+    code, out, _ = start(more='[[backend]]\nname = "small"\n', metrics=("bits",))
     assert 0 == code
     assert "skipped: tiny / rtn W8A8 / small: backend 'small' has weights of 4 bits" in out
 
@@ -208,14 +208,14 @@ def test_a_run_folder_of_another_schema(start, finished):
 
 def test_a_damaged_or_older_plan_is_written_anew(start, tmp_path, capfd):
     """Every other command says so; the run then finds everything finished."""
-    start()
+    start(metrics=("bits",))
     plan = tmp_path / "run" / "plan.json"
     before = plan.read_bytes()
     for content in ("", "{", "[]", '{"schema": 1}', '{"schema": 2}'):
         plan.write_text(content)
         assert 2 == main(["status", str(tmp_path / "run")]), content
         assert "Run the suite again in this folder" in capfd.readouterr().err, content
-        assert 0 == start()[0], content
+        assert 0 == start(metrics=("bits",))[0], content
         assert before == plan.read_bytes(), content
 
 
@@ -304,8 +304,7 @@ def test_suites_are_checked_before_anything_is_written(start, tmp_path, more, me
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_in_use(start, tmp_path):
+def test_a_run_in_use(start, finished):
     """Two runs never share a folder."""
-    start()
-    with RunFolder.open(tmp_path / "run").lease():
+    with RunFolder.open(finished).lease():
         assert f"in use by process {os.getpid()}" in one_sentence(*start())

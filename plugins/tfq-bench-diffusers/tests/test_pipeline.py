@@ -28,7 +28,7 @@ name = "families"
 [sampling]
 sampler = "{sampler}"
 steps = 3
-images = 4
+images = 2
 batch = 2
 shard = 2
 
@@ -54,6 +54,7 @@ name = "ptq4dm"
 wbits = [8]
 abits = 8
 preset = "quick"
+samples = 6
 
 [[quantizer]]
 name = "qdiffusion"

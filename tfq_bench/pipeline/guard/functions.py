@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
@@ -48,6 +49,7 @@ class Functions:
 
     def __init__(self, packages: Iterable[str] = ()) -> None:
         self._held: dict[int, tuple[Owner, dict[str, Any]]] = {}
+        self._entries: dict[int, dict[str, Any]] = {}
         owners: list[Owner] = [*_OTHERS, *_CLASSES, *(sys.modules[name] for name in _MODULES)]
         owners += _classes("torch.nn.modules")
         for owner in owners:
@@ -78,7 +80,10 @@ class Functions:
         """
         changed = []
         for owner, before in self._held.values():
-            now = _functions(owner)
+            entries = dict(vars(owner))
+            if _identical(entries, self._entries[id(owner)]):
+                continue
+            now = _functions(entries, owner)
             for name in before.keys() | now.keys():
                 was, found = before.get(name), now.get(name)
                 if found is was or (was is None and not _hides(owner, name)):
@@ -95,10 +100,12 @@ class Functions:
                     delattr(owner, name)
                 else:
                     setattr(owner, name, was)
+            self._entries[id(owner)] = dict(vars(owner))
         return sorted(changed)
 
     def _hold(self, owner: Owner) -> None:
-        self._held[id(owner)] = owner, _functions(owner)
+        entries = self._entries[id(owner)] = dict(vars(owner))
+        self._held[id(owner)] = owner, _functions(entries, owner)
 
 
 @contextlib.contextmanager
@@ -135,10 +142,19 @@ def _classes(package: str) -> Iterator[type]:
                 yield value
 
 
-def _functions(owner: Owner) -> dict[str, Any]:
+def _identical(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the same names hold the very same objects in the same order."""
+    return (
+        len(one) == len(other)
+        and all(map(operator.eq, one, other))
+        and all(map(operator.is_, one.values(), other.values()))
+    )
+
+
+def _functions(entries: Mapping[str, Any], owner: Owner) -> dict[str, Any]:
     return {
         name: value
-        for name, value in list(vars(owner).items())
+        for name, value in entries.items()
         if callable(value)
         or isinstance(value, property | classmethod | staticmethod | functools.cached_property)
         or (isinstance(owner, type) and isinstance(value, _CONSTANTS) and name[:2] != "__")
