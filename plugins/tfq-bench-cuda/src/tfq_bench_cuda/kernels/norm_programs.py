@@ -17,7 +17,7 @@ exactly (Chan, Golub and LeVeque). Sums have a fixed order.
 import triton
 import triton.language as tl
 
-__all__ = ["group_codes", "group_moments", "layer_codes", "plain_codes"]
+__all__ = ["code", "group_codes", "group_moments", "layer_codes", "plain_codes"]
 
 # 1.5 * 2^23. A float32 near it has no fraction, so adding it rounds to an integer, half to even;
 # and the low bits of the sum are that integer in two's complement.
@@ -34,6 +34,15 @@ def _scales(step, tables):
         at = tl.minimum(now, last)
         found += ((tl.load(inverse + at), (tl.load(zero_point + at) - 128).to(tl.float32)),)
     return found
+
+
+@triton.jit
+def code(y, inverse, zero_point, BITS: tl.constexpr):
+    """int8 codes of float32 values as the simulation rounds them; the zero point is less 128."""
+    lowest = _ROUNDING - 128.0
+    moved = y * inverse + _ROUNDING + zero_point
+    moved = tl.minimum(tl.maximum(moved, lowest), lowest + ((1 << BITS) - 1))
+    return moved.to(tl.int32, bitcast=True).to(tl.int8)
 
 
 @triton.jit
