@@ -15,6 +15,7 @@ from tfq_bench_cuda.blocks.context import install_context
 from tfq_bench_cuda.blocks.fuse import fuse
 from tfq_bench_cuda.blocks.int8_attention import install_int8
 from tfq_bench_cuda.blocks.share import share_modulations
+from tfq_bench_cuda.blocks.up import read_both_parts
 from tfq_bench_cuda.details import describe_blocks, describe_weights
 from tfq_bench_cuda.graph import StepGraph
 from tfq_bench_cuda.kernels.runtime import Kernels
@@ -34,8 +35,9 @@ __all__ = ["PASSES", "CudaBackend"]
 
 PASSES: dict[str, Callable[[nn.Module, Sequence[BlockUse]], list[BlockUse]]] = {
     "modulations": share_modulations,
+    "concatenations": read_both_parts,
 }
-"""What fused blocks of a network then share, by name; each changes times and hardly a digit."""
+"""What is saved between fused blocks, by name; each changes times and hardly a digit."""
 
 
 class CudaBackend:
@@ -47,7 +49,7 @@ class CudaBackend:
         graph: whether a step is captured in a CUDA graph, see `graph`.
         weights: `int8`, or `packed` for two 4-bit weights a byte, see `kernels.unpack`.
         attention: `16-bit`, or `int8` for the first product of fused self-attention.
-        without: of `PASSES` what fused blocks do not share, to measure what it is worth.
+        without: of `PASSES` those that are left out, to measure what they are worth.
         kernels: what runs them, for tests; else they are compiled for the machine's GPU.
     """
 
