@@ -154,6 +154,8 @@ def test_what_the_kernels_do_not_take_is_said(table, generator):
         norms.layer_norm_codes(x, weight, weight[1:], **settings)
     with pytest.raises(ValueError, match=r"expected scale \[2, 32\].*found \[1, 32\]"):
         norms.layer_norm_codes(x, None, None, scale=weight[None], **settings)
+    with pytest.raises(ValueError, match=r"further channels of \[2, 6, 32\].*found \[2, 5, 32\]"):
+        norms.group_norm_codes(x, weight, weight, groups=4, silu=False, beside=x[:, :5], **settings)
     with pytest.raises(ValueError, match="2 to 8 bits, found 9"):
         table(0, 32, bits=9)
     with pytest.raises(ValueError, match=r"zero point int32 \[T\], found"):
@@ -214,6 +216,36 @@ def test_group_norm_kernels_give_the_codes_of_the_norm(
         tables = readings[:count]
         found = run("group_norm_codes", x, weight, bias, step=step, tables=tables, **settings)
         assert_codes_of(group_norm(x, weight, bias, groups, silu), tables, step, found)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("first", "second", "groups", "dtype"),
+    [
+        (64, 32, 8, torch.float32),
+        (40, 24, 4, torch.float16),  # the border lies within a group
+        (320, 320, 32, torch.bfloat16),
+    ],
+)
+def test_both_parts_of_a_concatenation_are_read_where_they_lie(
+    table, generator, first, second, groups, dtype
+):
+    """Norm and rows give the bits that the copy gives, to one reader and to one of each part."""
+    x = normal(generator, 2, 35, first, dtype=dtype)
+    y = normal(generator, 2, 35, second, dtype=dtype, mean=3.0)
+    both = torch.cat([x, y], dim=-1)
+    weight, bias = normal(generator, first + second), normal(generator, first + second)
+    settings = {"groups": groups, "eps": 1e-5, "silu": True, "step": 1}
+    for tables in ([table(0, first + second)], [table(0, first, 4), table(first, second)]):
+        settings["tables"] = tables
+        expected = run("group_norm_codes", both, weight, bias, **settings)
+        found = run("group_norm_codes", x, weight, bias, beside=y.to(DEVICE), **settings)
+        assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+        rows = {"step": 1, "tables": tables}
+        expected = run("row_codes", both.flatten(0, 1), **rows)
+        beside = y.flatten(0, 1).to(DEVICE)
+        found = run("row_codes", x.flatten(0, 1), beside=beside, **rows)
+        assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
 
 
 @pytest.mark.gpu

@@ -18,6 +18,7 @@ from tfq_bench.testing.by_hand import TIMESTEPS, quantized_layer
 from tfq_bench.types import Layer, Scheme, Topology
 from tfq_bench_cuda.backend import CudaBackend
 from tfq_bench_cuda.blocks.fuse import BlockUse, fuse
+from tfq_bench_cuda.blocks.share import share_modulations
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.layers import CudaLayer
 
@@ -263,7 +264,7 @@ def lower(
     """Lowered and fused; the kernels listed are those that fused blocks run."""
     backend = CudaBackend(kernels=kernels or OpaqueKernels(), batch=2, blocks=False)
     lowered = backend.lower(loaded, state)
-    blocks = fuse(lowered.network)
+    blocks = share_modulations(lowered.network, fuse(lowered.network))
     uses = []
     for use in lowered.kernels:
         layer = lowered.network.get_submodule(use.layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,8 @@ from tfq_bench_cuda.ahead import ahead
 from tfq_bench_cuda.blocks.context import install_context
 from tfq_bench_cuda.blocks.fuse import fuse
 from tfq_bench_cuda.blocks.int8_attention import install_int8
+from tfq_bench_cuda.blocks.share import share_modulations
+from tfq_bench_cuda.blocks.up import read_both_parts
 from tfq_bench_cuda.details import describe_blocks, describe_weights
 from tfq_bench_cuda.graph import StepGraph
 from tfq_bench_cuda.kernels.runtime import Kernels
@@ -23,9 +26,18 @@ from tfq_bench_cuda.network import KernelNetwork
 from tfq_bench_cuda.products import describe_products
 
 if TYPE_CHECKING:
-    from tfq_bench.quant import QuantizedLayer, QuantizedState
+    from torch import nn
 
-__all__ = ["CudaBackend"]
+    from tfq_bench.quant import QuantizedLayer, QuantizedState
+    from tfq_bench_cuda.blocks.fuse import BlockUse
+
+__all__ = ["PASSES", "CudaBackend"]
+
+PASSES: dict[str, Callable[[nn.Module, Sequence[BlockUse]], list[BlockUse]]] = {
+    "modulations": share_modulations,
+    "concatenations": read_both_parts,
+}
+"""What is saved between fused blocks, by name; each changes times and hardly a digit."""
 
 
 class CudaBackend:
@@ -37,6 +49,7 @@ class CudaBackend:
         graph: whether a step is captured in a CUDA graph, see `graph`.
         weights: `int8`, or `packed` for two 4-bit weights a byte, see `kernels.unpack`.
         attention: `16-bit`, or `int8` for the first product of fused self-attention.
+        without: of `PASSES` those that are left out, to measure what they are worth.
         kernels: what runs them, for tests; else they are compiled for the machine's GPU.
     """
 
@@ -48,10 +61,11 @@ class CudaBackend:
         graph: bool = True,
         weights: str = "int8",
         attention: str = "16-bit",
+        without: Collection[str] = (),
         kernels: Any = None,
     ) -> None:
         self.batch, self.blocks, self.graph, self.weights = batch, blocks, graph, weights
-        self.attention = attention
+        self.attention, self.without = attention, frozenset(without)
         self._kernels = kernels
 
     def check(self, *, device: str) -> None:
@@ -88,6 +102,9 @@ class CudaBackend:
             made.replace(name, layer, tiles, loaded.topology.layer(name).macs)
         others = finish_lowering(made.network, loaded, state, made.step, made.executed)
         blocks = fuse(made.network) if self.blocks else []
+        for name, pass_over in PASSES.items():
+            if name not in self.without:
+                blocks = pass_over(made.network, blocks)
         int8 = install_int8(made.network, blocks) if self.attention == "int8" else {}
         context = install_context(made.network, blocks)
         clock.phase("weights")

@@ -48,6 +48,7 @@ class CudaLayer(nn.Module, ABC):
         single: how its product ends when the layer runs by itself.
         runs: how it ends in the network; a fused block sets it.
         formed_by: the products that do it then, if these are not its own; a fused block sets it.
+        named: what does it then, where that is no product of `kernels`.
         sizes: height and width of each input that a convolution has seen.
     """
 
@@ -65,6 +66,7 @@ class CudaLayer(nn.Module, ABC):
         self.parts = nn.ModuleList(parts)
         self.single = self.runs = Ending(out=dtype_name(dtype))
         self.formed_by: Callable[[Ending], Sequence[ProductSpec]] | None = None
+        self.named = ""
         self.sizes: set[tuple[int, int]] = set()
         self._specs: dict[Ending, list[ProductSpec]] = {}
         self._names: dict[Ending, str] = {}
@@ -72,11 +74,13 @@ class CudaLayer(nn.Module, ABC):
     @property
     def kernel(self) -> str:
         """The name of what it runs, or the names of its parts' if these differ."""
-        return self._joined_names(self.running)
+        return self.named or self._joined_names(self.running)
 
     @property
     def running(self) -> Sequence[ProductSpec]:
         """What it runs in the network, to be compiled before."""
+        if self.named:
+            return ()
         return self.specs(self.runs) if self.formed_by is None else self.formed_by(self.runs)
 
     @property

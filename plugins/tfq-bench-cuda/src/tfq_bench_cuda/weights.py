@@ -50,8 +50,12 @@ class Weight:
         return replace(self, stored=self.stored[start:stop])
 
 
-def join(weights: Sequence[Weight]) -> Weight:
-    """All rows below each other; packed when all are."""
+def join(weights: Sequence[Weight], *, read: bool = True) -> Weight:
+    """All rows below each other; packed when all are.
+
+    Args:
+        read: whether all of it will be unpacked at once.
+    """
     first = weights[0]
     if all(weight.scratch is first.scratch for weight in weights):
         joined = replace(first, stored=torch.cat([weight.stored for weight in weights]))
@@ -60,7 +64,8 @@ def join(weights: Sequence[Weight]) -> Weight:
             stored=torch.cat([weight.read().clone() for weight in weights]),
             reason="joined with weights that are not packed",
         )
-    joined.read()  # makes room for all of it
+    if read:
+        joined.read()  # makes room for all of it
     return joined
 
 

@@ -44,11 +44,6 @@ class FusedOutput(FusedBlock):
         for module, forward in self._modules:
             module.forward = _Passing(self, forward, first=module is self.norm)
 
-    @property
-    def watched(self) -> bool:
-        """Whether somebody looks at the convolution."""
-        return bool(self.conv._forward_hooks or self.conv._forward_pre_hooks)
-
     def __call__(self, x: Tensor) -> Tensor:
         """`[B, C_out, H, W]` of what the modules before gave."""
         if not self.watched:

@@ -40,13 +40,19 @@ def group_norm(block: nn.Module, name: str) -> nn.GroupNorm:
 
 
 def norm_codes(
-    norm: nn.GroupNorm, rows: Tensor, layers: Sequence[CudaLayer], *, silu: bool
+    norm: nn.GroupNorm,
+    rows: Tensor,
+    layers: Sequence[CudaLayer],
+    *,
+    silu: bool,
+    beside: Tensor | None = None,
 ) -> list[list[Tensor]]:
     """For each layer its parts' codes `[B, P, padded channels]` of the norm of `rows`.
 
     Args:
         rows: `[B, P, C]` contiguous.
         silu: whether a SiLU follows the norm.
+        beside: further channels `[B, P, C']`, contiguous.
     """
     assert isinstance(norm.weight, torch.Tensor)
     assert isinstance(norm.bias, torch.Tensor)
@@ -61,6 +67,7 @@ def norm_codes(
             silu=silu,
             step=layers[0].step.index,
             tables=[table for of_layer in tables for table in of_layer],
+            beside=beside,
         )
     )
     return [[next(codes) for _ in of_layer] for of_layer in tables]

@@ -42,14 +42,26 @@ class FusedResnet(FusedBlock):
         self.conv1.runs = self._first(self.conv1.runs.out)
         self.conv2.runs = _second(self.conv2.runs.out)
 
+    def reads_both(self, x: Tensor, skip: Tensor, temb: Tensor | None) -> bool:
+        """Whether `fused` can read an input and a skip connection without their concatenation."""
+        alike = x.dtype == skip.dtype and x.shape[2:] == skip.shape[2:] and len(x) == len(skip)
+        known = (temb is None) == (self.projection is None)
+        return alike and known and self.shortcut is not None and not self.watched
+
     def fused(
-        self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any
+        self,
+        input_tensor: Tensor,
+        temb: Tensor | None = None,
+        *args: Any,
+        skip: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         """`[B, C_out, H, W]`, channels last in memory.
 
         Args:
             input_tensor: `[B, C_in, H, W]`.
             temb: `[B, features]`.
+            skip: further channels of the input, where it `reads_both`.
         """
         if (temb is None) != (self.projection is None):
             single: Tensor = self._single(input_tensor, temb, *args, **kwargs)
@@ -57,11 +69,12 @@ class FusedResnet(FusedBlock):
         size = (input_tensor.shape[2], input_tensor.shape[3])
         dtype = dtype_name(input_tensor.dtype)
         x = as_pixels(input_tensor)
-        (codes,) = norm_codes(self.norm1, x, [self.conv1], silu=True)
+        beside = None if skip is None else as_pixels(skip)
+        (codes,) = norm_codes(self.norm1, x, [self.conv1], silu=True, beside=beside)
         inner = self.conv1.product(codes, self._first(dtype), self._shift(temb), size=size)
         inner = inner.view(len(x), -1, inner.shape[-1])
         (codes,) = norm_codes(self.norm2, inner, [self.conv2], silu=True)
-        residual = Additions(residual=self._shortcut(x.flatten(0, 1), dtype))
+        residual = Additions(residual=self._shortcut(x, beside, dtype))
         return as_images(self.conv2.product(codes, _second(dtype), residual, size=size), size)
 
     def _first(self, dtype: str) -> Ending:
@@ -74,11 +87,17 @@ class FusedResnet(FusedBlock):
         active = nn.functional.silu(temb) if self.activates_time else temb
         return Additions(shift=self.projection(active).float().contiguous())
 
-    def _shortcut(self, rows: Tensor, dtype: str) -> Tensor:
-        """`[M, C_out]` of `[M, C_in]`."""
+    def _shortcut(self, x: Tensor, beside: Tensor | None, dtype: str) -> Tensor:
+        """`[M, C_out]` of `[B, P, C_in]`, which may lie in two tensors."""
+        rows = x.flatten(0, 1)
         if self.shortcut is None:
             return rows
-        codes = row_codes(rows, step=self.shortcut.step.index, tables=self.shortcut.tables)
+        codes = row_codes(
+            rows,
+            step=self.shortcut.step.index,
+            tables=self.shortcut.tables,
+            beside=None if beside is None else beside.flatten(0, 1),
+        )
         return self.shortcut.product(codes, Ending(out=dtype))
 
 

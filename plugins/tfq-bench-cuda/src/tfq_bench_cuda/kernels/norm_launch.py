@@ -53,9 +53,11 @@ def group_norm_codes(
     silu: bool,
     step: Tensor,
     tables: Sequence[Table],
+    beside: Tensor | None = None,
 ) -> list[Tensor]:
     """See `tfq_bench_cuda.kernels.norms.group_norm_codes`."""
-    images, pixels, channels = x.shape
+    images, pixels, first = x.shape
+    channels = first + _width(beside)
     own = moments_groups(channels, groups)
     width = _power(own * (channels // groups))
     height = max(1, min(MOMENTS_TILE // width, _power(pixels)))
@@ -65,8 +67,9 @@ def group_norm_codes(
     means = torch.empty((images, groups, blocks), dtype=torch.float32, device=x.device)
     squares = torch.empty_like(means)
     programs.group_moments[(blocks, -(-groups // own), images)](
-        x, means, squares, pixels, span, blocks,
-        C=channels, GROUPS=groups, OWN=own, BG=_power(own), DEEP=deep, BP=height, BC=width,
+        x, beside, means, squares, pixels, span, blocks,
+        C=channels, FIRST=first, GROUPS=groups, OWN=own, BG=_power(own),
+        DEEP=deep, BP=height, BC=width,
         **_options(MOMENTS_WARPS),
     )  # fmt: skip
     found = []
@@ -78,8 +81,9 @@ def group_norm_codes(
         run = height * -(-tiles * columns * images // PROGRAMS)
         codes, arguments, constants = _outputs(x, some)
         programs.group_codes[(-(-pixels // run), columns, images)](
-            x, weight, bias, means, squares, step, arguments, pixels, span, blocks, run, eps,
-            SILU=silu, C=channels, GROUPS=groups, BLOCKS=_power(blocks),
+            x, beside, weight, bias, means, squares, step, arguments,
+            pixels, span, blocks, run, eps,
+            SILU=silu, C=channels, FIRST=first, GROUPS=groups, BLOCKS=_power(blocks),
             BG=_power(_most_groups(channels, groups, width)), BP=height, BC=width,
             **constants, **_options(APPLY_WARPS),
         )  # fmt: skip
@@ -115,17 +119,20 @@ def layer_norm_codes(
     return found
 
 
-def row_codes(x: Tensor, *, step: Tensor, tables: Sequence[Table]) -> list[Tensor]:
+def row_codes(
+    x: Tensor, *, step: Tensor, tables: Sequence[Table], beside: Tensor | None = None
+) -> list[Tensor]:
     """See `tfq_bench_cuda.kernels.norms.row_codes`."""
     found = []
+    channels = x.shape[1] + _width(beside)
     for some in _launches(tables):
-        width = apply_width(_extent(x.shape[1], some))
+        width = apply_width(_extent(channels, some))
         height = ROWS_TILE // width
         codes, arguments, constants = _outputs(x, some)
-        grid = (-(-len(x) // height), -(-_extent(x.shape[1], some) // width))
+        grid = (-(-len(x) // height), -(-_extent(channels, some) // width))
         programs.plain_codes[grid](
-            x, x.stride(0), step, arguments, len(x),
-            C=x.shape[1], BP=height, BC=width, **constants, **_options(ROWS_WARPS),
+            x, x.stride(0), beside, step, arguments, len(x),
+            C=channels, FIRST=x.shape[1], BP=height, BC=width, **constants, **_options(ROWS_WARPS),
         )  # fmt: skip
         found += codes
     return found
@@ -213,6 +220,10 @@ def _options(warps: int) -> dict[str, Any]:
 def _power(number: int) -> int:
     """The smallest power of two that is not less."""
     return 1 << (number - 1).bit_length()
+
+
+def _width(beside: Tensor | None) -> int:
+    return 0 if beside is None else beside.shape[-1]
 
 
 def _stride(rows: Tensor | None) -> int:

@@ -3,7 +3,8 @@
 What is computed is said in `tfq_bench_cuda.kernels.norm_reference`. Names of sizes: a tile is `BP`
 pixels (or rows) by `BC` channels; `C` channels in `GROUPS` groups of `D`. A program of group norm
 touches at most `BG` groups. `tables` holds a tuple per reader: codes, 1/scale, zero point, and the
-table's last index; `STARTS`, `CHANNELS` and `BITS` a number per reader.
+table's last index; `STARTS`, `CHANNELS` and `BITS` a number per reader. Of a concatenation `x`
+holds the `FIRST` channels and `beside` the others.
 
 Moments are a mean and a sum of squared deviations from it. Squares are summed only of distances
 from a value of the same channel, so that a large mean costs no digits; moments of parts merge
@@ -17,7 +18,7 @@ exactly (Chan, Golub and LeVeque). Sums have a fixed order.
 import triton
 import triton.language as tl
 
-__all__ = ["group_codes", "group_moments", "layer_codes", "plain_codes"]
+__all__ = ["code", "group_codes", "group_moments", "layer_codes", "plain_codes"]
 
 # 1.5 * 2^23. A float32 near it has no fraction, so adding it rounds to an integer, half to even;
 # and the low bits of the sum are that integer in two's complement.
@@ -34,6 +35,15 @@ def _scales(step, tables):
         at = tl.minimum(now, last)
         found += ((tl.load(inverse + at), (tl.load(zero_point + at) - 128).to(tl.float32)),)
     return found
+
+
+@triton.jit
+def code(y, inverse, zero_point, BITS: tl.constexpr):
+    """int8 codes of float32 values as the simulation rounds them; the zero point is less 128."""
+    lowest = _ROUNDING - 128.0
+    moved = y * inverse + _ROUNDING + zero_point
+    moved = tl.minimum(tl.maximum(moved, lowest), lowest + ((1 << BITS) - 1))
+    return moved.to(tl.int32, bitcast=True).to(tl.int8)
 
 
 @triton.jit
@@ -66,17 +76,40 @@ def _write(
 
 
 @triton.jit
-def _pixels(x, start, stop, channel, known, other, C: tl.constexpr, BP: tl.constexpr):
+def _places(x, beside, row, channel, stride, C: tl.constexpr, FIRST: tl.constexpr):
+    """Pointers to channels of rows; those from `FIRST` on lie in `beside`, unless it is None."""
+    place = x + row * stride + channel
+    if beside is None:
+        return place
+    else:
+        return tl.where(channel < FIRST, place, beside + row * (C - FIRST) + (channel - FIRST))
+
+
+@triton.jit
+def _image(x, image, pixels, C: tl.constexpr):
+    """Where an image begins; None stays None."""
+    if x is None:
+        return x
+    else:
+        return x + image.to(tl.int64) * pixels * C
+
+
+@triton.jit
+def _pixels(
+    x, beside, start, stop, channel, known, other,
+    C: tl.constexpr, FIRST: tl.constexpr, BP: tl.constexpr,
+):  # fmt: skip
     """`BP` pixels from `start` on; `other` beyond `stop`, and in channels that are not `known`."""
     pixel = start + tl.arange(0, BP)
     inside = (pixel < stop)[:, None] & known[None, :]
-    return tl.load(x + pixel[:, None] * C + channel[None, :], mask=inside, other=other)
+    place = _places(x, beside, pixel[:, None], channel[None, :], FIRST, C, FIRST)
+    return tl.load(place, mask=inside, other=other)
 
 
 @triton.jit(do_not_specialize=["pixels", "span", "blocks"])
 def group_moments(
-    x, means, squares, pixels, span, blocks,
-    C: tl.constexpr, GROUPS: tl.constexpr, OWN: tl.constexpr,
+    x, beside, means, squares, pixels, span, blocks,
+    C: tl.constexpr, FIRST: tl.constexpr, GROUPS: tl.constexpr, OWN: tl.constexpr,
     BG: tl.constexpr, DEEP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Moments of `span` pixels of `OWN` whole groups: float32 `[B, GROUPS, blocks of pixels]`.
@@ -90,23 +123,27 @@ def group_moments(
     lane = tl.arange(0, BC)
     channel = first * D + lane
     owned = (lane < OWN * D) & (channel < C)
-    x += image.to(tl.int64) * pixels * C
+    x = _image(x, image, pixels, FIRST)
+    beside = _image(beside, image, pixels, C - FIRST)
     begin = block * span
     stop = tl.minimum(begin + span, pixels)
     # A channel is measured from its first value here: the square of what is taken off again at the
     # end is at most the number of pixels times what remains.
-    origin = tl.load(x + begin * C + channel[None, :], mask=owned[None, :], other=0.0)
+    origin = _places(x, beside, begin, channel, FIRST, C, FIRST)
+    origin = tl.load(origin[None, :], mask=owned[None, :], other=0.0)
     total = tl.zeros([BP, BC], tl.float32)
     square = tl.zeros([BP, BC], tl.float32)
     # The loop carries tiles that are on their way: a compiler would else ask for one at a time.
     coming = ()
     for i in tl.static_range(DEEP):
-        coming += (_pixels(x, begin + i * BP, stop, channel, owned, origin, C, BP),)
+        start = begin + i * BP
+        coming += (_pixels(x, beside, start, stop, channel, owned, origin, C, FIRST, BP),)
     for start in range(begin + DEEP * BP, stop + DEEP * BP, DEEP * BP):
         after = ()
         for i in tl.static_range(DEEP):
             value = coming[i].to(tl.float32) - origin.to(tl.float32)
-            after += (_pixels(x, start + i * BP, stop, channel, owned, origin, C, BP),)
+            at = start + i * BP
+            after += (_pixels(x, beside, at, stop, channel, owned, origin, C, FIRST, BP),)
             total += value
             square += value * value
         coming = after
@@ -115,7 +152,8 @@ def group_moments(
     total, square = tl.split(tl.sum(tl.join(total, square), axis=0))
     moved = total / count
     square -= total * moved
-    centre = tl.load(x + begin * C + channel, mask=owned, other=0.0).to(tl.float32) + moved
+    centre = _places(x, beside, begin, channel, FIRST, C, FIRST)
+    centre = tl.load(centre, mask=owned, other=0.0).to(tl.float32) + moved
     group = tl.arange(0, BG)[None, :]
     member = (lane // D)[:, None] == group
     mean = tl.sum(tl.where(member, centre[:, None], 0.0), axis=0, keep_dims=True) / D
@@ -130,23 +168,24 @@ def group_moments(
 
 @triton.jit(do_not_specialize=["pixels", "span", "blocks", "run"])
 def group_codes(
-    x, weight, bias, means, squares, step, tables, pixels, span, blocks, run, eps,
+    x, beside, weight, bias, means, squares, step, tables, pixels, span, blocks, run, eps,
     STARTS: tl.constexpr, CHANNELS: tl.constexpr, BITS: tl.constexpr, SILU: tl.constexpr,
-    C: tl.constexpr, GROUPS: tl.constexpr, BLOCKS: tl.constexpr,
+    C: tl.constexpr, FIRST: tl.constexpr, GROUPS: tl.constexpr, BLOCKS: tl.constexpr,
     BG: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Codes of `run` pixels of `BC` channels, from the moments of `blocks` blocks of pixels."""
     D: tl.constexpr = C // GROUPS
     image = tl.program_id(2)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    x += image.to(tl.int64) * pixels * C
+    x = _image(x, image, pixels, FIRST)
+    beside = _image(beside, image, pixels, C - FIRST)
     begin = tl.program_id(0) * run
     stop = tl.minimum(begin + run, pixels)
     # Two tiles are on their way while one is computed: a compiler asks for the last as late as it
     # can.
     exists = channel < C
-    coming = _pixels(x, begin, stop, channel, exists, 0.0, C, BP)
-    following = _pixels(x, begin + BP, stop, channel, exists, 0.0, C, BP)
+    coming = _pixels(x, beside, begin, stop, channel, exists, 0.0, C, FIRST, BP)
+    following = _pixels(x, beside, begin + BP, stop, channel, exists, 0.0, C, FIRST, BP)
     scales = _scales(step, tables)
     first = tl.program_id(1) * BC // D
     group = first + tl.arange(0, BG)
@@ -171,7 +210,8 @@ def group_codes(
     for start in range(begin, stop, BP):
         value = coming.to(tl.float32)
         coming = following
-        following = _pixels(x, start + 2 * BP, stop, channel, exists, 0.0, C, BP)
+        ahead = start + 2 * BP
+        following = _pixels(x, beside, ahead, stop, channel, exists, 0.0, C, FIRST, BP)
         y = tl.fma(value, factor[None, :], offset[None, :])
         if SILU:
             # y / (1 + exp(-y)). A squared 1/sqrt is the cheapest reciprocal, right to 3e-7.
@@ -272,16 +312,17 @@ def layer_codes(
 
 @triton.jit(do_not_specialize=["rows"])
 def plain_codes(
-    x, stride, step, tables, rows,
+    x, stride, beside, step, tables, rows,
     STARTS: tl.constexpr, CHANNELS: tl.constexpr, BITS: tl.constexpr,
-    C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    C: tl.constexpr, FIRST: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Codes of `BP` rows of `BC` channels, as they are."""
     row = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
     inside = row < rows
     exists = inside[:, None] & (channel < C)[None, :]
-    value = tl.load(x + row[:, None] * stride + channel[None, :], mask=exists, other=0.0)
+    place = _places(x, beside, row[:, None], channel[None, :], stride, C, FIRST)
+    value = tl.load(place, mask=exists, other=0.0)
     scales = _scales(step, tables)
     value = value.to(tl.float32)
     for i in tl.static_range(len(tables)):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,8 +66,10 @@ def group_norm_codes(
     silu: bool,
     step: Tensor,
     tables: Sequence[Table],
+    beside: Tensor | None = None,
 ) -> list[Tensor]:
     """See `tfq_bench_cuda.kernels.norms.group_norm_codes`."""
+    x = _joined(x, beside)
     images, pixels, channels = x.shape
     y = _normalized(x.float().view(images, pixels, groups, channels // groups), (1, 3), eps)
     y = y.view(x.shape).mul_(weight.float()).add_(bias.float())
@@ -97,15 +100,22 @@ def layer_norm_codes(
     return row_codes(y, step=step, tables=tables)
 
 
-def row_codes(x: Tensor, *, step: Tensor, tables: Sequence[Table]) -> list[Tensor]:
+def row_codes(
+    x: Tensor, *, step: Tensor, tables: Sequence[Table], beside: Tensor | None = None
+) -> list[Tensor]:
     """See `tfq_bench_cuda.kernels.norms.row_codes`; any number of dimensions before channels."""
     found = []
+    x = _joined(x, beside)
     for table in tables:
         part = x.narrow(-1, table.start, table.channels).float()
         now = step.clamp(max=len(table.inverse) - 1)
         code = codes(part, table.inverse[now], table.zero_point[now], table.bits)
         found.append(F.pad(code, (0, padded(table.channels) - table.channels)))
     return found
+
+
+def _joined(x: Tensor, beside: Tensor | None) -> Tensor:
+    return x if beside is None else torch.cat([x, beside], dim=-1)
 
 
 def _normalized(x: Tensor, over: tuple[int, ...], eps: float) -> Tensor:

@@ -32,6 +32,7 @@ def group_norm_codes(
     silu: bool,
     step: Tensor,
     tables: Sequence[Table],
+    beside: Tensor | None = None,
 ) -> list[Tensor]:
     """int8 `[B, P, padded(channels)]` per table: `GroupNorm`, SiLU if asked for, quantization.
 
@@ -42,12 +43,13 @@ def group_norm_codes(
         weight, bias: `[C]`.
         groups: each has C / groups channels, of all pixels of an image.
         step: int64 `[1]`, the sampler step; a table's last entry stands for all later ones.
+        beside: `[B, P, C']` contiguous, of the same type: the norm is that of x and these channels
+            after it, as if they were concatenated; C stands for both then.
 
     Raises:
         ValueError: a shape, layout or type that the kernels do not take.
     """
-    _check("group_norm_codes", x, 3, x.is_contiguous(), tables)
-    channels = x.shape[-1]
+    channels = _check("group_norm_codes", x, 3, x.is_contiguous(), tables, beside)
     if groups < 1 or channels % groups:
         raise ValueError(
             f"group_norm_codes: expected groups of equal size, found {groups} groups of {channels}"
@@ -56,7 +58,15 @@ def group_norm_codes(
     _check_vectors("group_norm_codes", channels, weight=weight, bias=bias)
     with torch.cuda.device_of(x):
         return _kernels(x).group_norm_codes(
-            x, weight, bias, groups=groups, eps=eps, silu=silu, step=step, tables=tables
+            x,
+            weight,
+            bias,
+            groups=groups,
+            eps=eps,
+            silu=silu,
+            step=step,
+            tables=tables,
+            beside=beside,
         )
 
 
@@ -98,19 +108,21 @@ def layer_norm_codes(
         )
 
 
-def row_codes(x: Tensor, *, step: Tensor, tables: Sequence[Table]) -> list[Tensor]:
+def row_codes(
+    x: Tensor, *, step: Tensor, tables: Sequence[Table], beside: Tensor | None = None
+) -> list[Tensor]:
     """int8 `[M, padded(channels)]` per table: quantization alone, one kernel.
 
     Args:
         x: `[M, C]`; rows may be strided, channels are contiguous.
-        step: as in `group_norm_codes`.
+        step, beside: as in `group_norm_codes`; beside is `[M, C']`.
 
     Raises:
         ValueError: a shape, layout or type that the kernels do not take.
     """
-    _check("row_codes", x, 2, x.stride(-1) == 1, tables)
+    _check("row_codes", x, 2, x.stride(-1) == 1, tables, beside)
     with torch.cuda.device_of(x):
-        return _kernels(x).row_codes(x, step=step, tables=tables)
+        return _kernels(x).row_codes(x, step=step, tables=tables, beside=beside)
 
 
 def _kernels(x: Tensor) -> Any:
@@ -122,18 +134,39 @@ def _kernels(x: Tensor) -> Any:
     return norm_launch
 
 
-def _check(call: str, x: Tensor, dimensions: int, laid_out: bool, tables: Sequence[Table]) -> None:
+def _check(
+    call: str,
+    x: Tensor,
+    dimensions: int,
+    laid_out: bool,
+    tables: Sequence[Table],
+    beside: Tensor | None = None,
+) -> int:
+    """How many channels are read."""
     if x.dim() != dimensions or not laid_out or x.dtype not in _DTYPES:
         raise ValueError(
             f"{call}: expected {dimensions} dimensions, channels last and contiguous, of float32, "
             f"bfloat16 or float16; found {list(x.shape)}, strides {x.stride()}, {x.dtype}"
         )
-    for table in tables:
-        if table.start < 0 or table.channels < 1 or table.start + table.channels > x.shape[-1]:
+    channels = x.shape[-1]
+    if beside is not None:
+        if (
+            beside.shape[:-1] != x.shape[:-1]
+            or beside.dtype != x.dtype
+            or not (beside.is_contiguous() and x.is_contiguous())
+        ):
             raise ValueError(
-                f"{call}: expected tables of channels 0 to {x.shape[-1]}, found one of "
+                f"{call}: expected further channels of {list(x.shape)}, {x.dtype}, both "
+                f"contiguous; found {list(beside.shape)}, strides {beside.stride()}, {beside.dtype}"
+            )
+        channels += beside.shape[-1]
+    for table in tables:
+        if table.start < 0 or table.channels < 1 or table.start + table.channels > channels:
+            raise ValueError(
+                f"{call}: expected tables of channels 0 to {channels}, found one of "
                 f"{table.start} to {table.start + table.channels}"
             )
+    return channels
 
 
 def _check_vectors(call: str, channels: int, **vectors: Tensor | None) -> None:
