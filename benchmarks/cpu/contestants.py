@@ -1,25 +1,34 @@
-"""Ways to run one network on a CPU. A contestant is a function in `CONTESTANTS`."""
+"""Ways to run one network on a CPU. A contestant is a function in `CONTESTANTS`.
+
+Each is made in a process of its own, from a case that is its own too.
+"""
 
 from __future__ import annotations
 
-import copy
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from gpu.states import noise_calls
 from torch import Tensor
 
-from tfq_bench.api import StepCursor
+from cpu.prepared import state_of
+from tfq_bench.api import Scheme, StepCursor
+from tfq_bench.host.plugins import discover
 from tfq_bench.quant import int8_weight, network_parity, simulate
 
 if TYPE_CHECKING:
-    from benchmarks.cpu.networks import Case
+    from cpu.networks import Case
     from tfq_bench.quant import QuantizedState
 
-__all__ = ["BASELINE", "CONTESTANTS", "Contestant"]
+__all__ = ["BASELINE", "CONTESTANTS", "EXTERNAL", "Contestant"]
 
 BASELINE = "FP32 eager"
+PRODUCTS = ("Convolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
+"""Operations of OpenVINO that multiply."""
 
 
 class Contestant(NamedTuple):
@@ -34,52 +43,81 @@ def _eager(case: Case) -> Contestant:
 
 
 def _channels_last(case: Case) -> Contestant:
-    network = copy.deepcopy(case.loaded.network).to(memory_format=torch.channels_last)
-    return Contestant(case.call(network, case.x.contiguous(memory_format=torch.channels_last)))
+    return Contestant(case.call(*_last(case)))
+
+
+def _last(case: Case) -> tuple[torch.nn.Module, Tensor]:
+    network = torch.nn.Module.to(case.loaded.network, memory_format=torch.channels_last)
+    return network, case.x.contiguous(memory_format=torch.channels_last)
 
 
 def _bf16(case: Case) -> Contestant:
-    network = copy.deepcopy(case.loaded.network).bfloat16().to(memory_format=torch.channels_last)
-    x = case.x.bfloat16().contiguous(memory_format=torch.channels_last)
-    return Contestant(case.call(network, x))
+    return Contestant(case.call(*case.half()))
 
 
 def _compiled(case: Case) -> Contestant:
-    network = copy.deepcopy(case.loaded.network).to(memory_format=torch.channels_last)
-    return _inductor(case, network, case.x)
+    return _inductor(case, *_last(case))
 
 
 def _bf16_compiled(case: Case) -> Contestant:
-    network = copy.deepcopy(case.loaded.network).bfloat16().to(memory_format=torch.channels_last)
-    return _inductor(case, network, case.x.bfloat16())
+    return _inductor(case, *case.half())
 
 
-def _inductor(case: Case, network, x: Tensor) -> Contestant:
-    x = x.contiguous(memory_format=torch.channels_last)
-    call = case.call(torch.compile(network, options={"freezing": True}), x)
+def _inductor(case: Case, network, x: Tensor, model=None) -> Contestant:
+    call = case.call(torch.compile(network, options={"freezing": True}), x, model)
     begin = time.perf_counter()
     call()
     return Contestant(call, f"inductor with freezing, {time.perf_counter() - begin:.0f} s once")
 
 
-def _openvino_float(case: Case) -> Contestant:
+def _openvino_float(precision: str) -> Callable[[Case], Contestant]:
     """The network as OpenVINO converts it: what the engine does without any quantization."""
+
+    def make(case: Case) -> Contestant:
+        from tfq_bench_openvino.engine import compile_model
+        from tfq_bench_openvino.translate import translate
+
+        if precision != "f32":
+            _check_precision(precision)
+        model, network = case.loaded.model, case.loaded.network
+        condition = model.conditions(range(len(case.x)), device="cpu")
+        tensors = [case.x, case.timestep, *condition.values()]
+
+        def call(x: Tensor, t: Tensor, *told: Tensor) -> list[Tensor]:
+            return [model.predict(network, x, t, dict(zip(condition, told, strict=True)))]
+
+        made = translate(call, network, StepCursor("cpu"), tensors)
+        # Nothing in it reads a step, which therefore is no input.
+        inputs = [port.get_any_name() for port in made.inputs]
+        sizes = (list(tensor.shape) for tensor in tensors)
+        made.reshape(dict(zip(inputs, sizes, strict=True)))
+        compiled = compile_model(made, precision)
+        found = _products(compiled)
+        told = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
+        return Contestant(lambda: compiled(tensors)[0], f"products by type: {told}")
+
+    return make
+
+
+def _check_precision(precision: str) -> None:
+    """RuntimeError where the engine takes the hint and executes something else."""
     from tfq_bench_openvino.engine import compile_model
-    from tfq_bench_openvino.translate import translate
+    from tfq_bench_openvino.runtime import Type, openvino, opset13
 
-    model, network = case.loaded.model, case.loaded.network
-    names, tensors = list(case.condition), [case.x, case.timestep, *case.condition.values()]
+    x = opset13.parameter([64, 64], Type.f32)
+    y = opset13.matmul(x, torch.ones(64, 64).numpy(), False, True)
+    found = _products(compile_model(openvino.Model([y], [x], "trial"), precision))
+    if set(found) != {precision}:
+        raise RuntimeError(
+            f"asked for {precision}, OpenVINO executes {', '.join(found)} on this processor"
+        )
 
-    def call(x: Tensor, t: Tensor, *told: Tensor) -> list[Tensor]:
-        return [model.predict(network, x, t, dict(zip(names, told, strict=True)))]
 
-    made = translate(call, network, StepCursor("cpu"), tensors)
-    # Nothing in it reads a step, which therefore is no input.
-    inputs = [port.get_any_name() for port in made.inputs]
-    sizes = (list(tensor.shape) for tensor in tensors)
-    made.reshape(dict(zip(inputs, sizes, strict=True)))
-    compiled = compile_model(made)
-    return Contestant(lambda: compiled(tensors)[0])
+def _products(compiled) -> Counter[str]:
+    """How many operations that multiply compute in which type, as the executed graph tells."""
+    return Counter(
+        str(node["runtimePrecision"]) for node in compiled.nodes() if node["layerType"] in PRODUCTS
+    )
 
 
 def _cpu(wbits: int) -> Callable[[Case], Contestant]:
@@ -101,10 +139,10 @@ def _openvino(wbits: int) -> Callable[[Case], Contestant]:
 
 
 def _backend(backend, case: Case, wbits: int) -> Contestant:
-    state = case.state(wbits)
+    state = state_of(case, wbits)
     lowered = backend.lower(case.loaded, state)
     remark = ""
-    if case.name == "cifar10":  # simulating the other takes minutes and another copy
+    if case.name == "cifar10":  # simulating the others takes minutes and another copy
         parity = network_parity(case.loaded, simulate(case.loaded, state), lowered)
         remark = f"; relative distance to the simulation {parity.relative:.2g}"
     lowered.step.set(case.step)
@@ -128,16 +166,72 @@ def _largest_sum(state: QuantizedState) -> int:
     )
 
 
+def _external(name: str, abits: int = 8, **chosen: str) -> Callable[[Case], Contestant]:
+    """A contestant of `tfq-bench-peers`, calibrated with the calls that gave states their ranges.
+
+    Args:
+        chosen: options that differ from their defaults and change nothing of what is written.
+    """
+
+    def make(case: Case) -> Contestant:
+        table = discover()
+        provider = table.get("quantizer", name)
+        options = {option.name: option.default for option in provider.options}
+        scheme = Scheme(wbits=8, abits=abits, policy="own")
+        tool = table.create(provider, scheme=scheme, **{**options, **chosen})
+        tool.check(device="cpu")
+        folder = case.folder / f"{name}-a{abits}"
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            tool.quantize(
+                case.loaded,
+                noise_calls(case.loaded, case.step, len(case.x)),
+                generator=torch.Generator().manual_seed(0),
+                progress=lambda *_: None,
+                folder=unfinished,
+            )
+            unfinished.rename(folder)
+        lowered = tool.load(case.loaded, folder)
+        lowered.step.set(case.step)
+        floats = sum(use.fallback is not None for use in lowered.kernels)
+        told = [
+            ", ".join(tool.packages),
+            f"{len(lowered.kernels)} of {len(case.loaded.topology.layers)} layers quantized, "
+            f"{floats} of them multiply in float",
+            *(remark.rstrip(".") for remark in lowered.details["remarks"]),
+        ]
+        return Contestant(case.call(lowered.network), "; ".join(told))
+
+    return make
+
+
+def _nncf_bf16(case: Case) -> Contestant:
+    _check_precision("bf16")
+    return _external("nncf", precision="bf16")(case)
+
+
+EXTERNAL: dict[str, Callable[[Case], Contestant]] = {
+    "OpenVINO+NNCF int8": _external("nncf"),
+    "OpenVINO+NNCF int8, rest BF16": _nncf_bf16,
+    "torchao int8 dynamic": _external("torchao"),
+    "torchao int8 weights": _external("torchao", abits=32),
+}
+"""Tools that quantize by themselves."""
+
 CONTESTANTS: dict[str, Callable[[Case], Contestant]] = {
     BASELINE: _eager,
     "FP32 eager, channels last": _channels_last,
     "FP32 compiled": _compiled,
     "BF16 eager": _bf16,
     "BF16 compiled": _bf16_compiled,
-    "OpenVINO FP32": _openvino_float,
+    "OpenVINO FP32": _openvino_float("f32"),
+    "OpenVINO BF16": _openvino_float("bf16"),
+    **EXTERNAL,
     "cpu W8A8": _cpu(8),
     "cpu W4A8": _cpu(4),
     "openvino W8A8": _openvino(8),
     "openvino W4A8": _openvino(4),
 }
-"""In the order of the table. What raises is left out with a remark, so is what `--skip` names."""
+"""In the order of the table. What raises is left out with a remark."""

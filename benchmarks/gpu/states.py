@@ -40,7 +40,7 @@ def observed_ranges(loaded: LoadedModel, *, images: int = 1) -> Ranges:
     """One call for each of three steps: the first, the one that is timed, and the last."""
     last = len(loaded.sampler.timesteps) - 1
     steps = sorted({0, middle(loaded), last})
-    seen = [_at(loaded, step, images) for step in steps]
+    seen = [_ranges(loaded, noise_calls(loaded, step, images)) for step in steps]
     nearest = [
         min(range(len(steps)), key=lambda i: abs(steps[i] - step)) for step in range(last + 1)
     ]
@@ -52,17 +52,21 @@ def observed_ranges(loaded: LoadedModel, *, images: int = 1) -> Ranges:
     }
 
 
-def _at(loaded: LoadedModel, step: int, images: int) -> InputRanges:
+def noise_calls(loaded: LoadedModel, step: int, images: int) -> CalibrationData:
+    """Noise as the states of so many images at one step."""
     index = torch.arange(images, device=loaded.device)
-    data = CalibrationData(
+    return CalibrationData(
         x=noise(1, "calibration", range(images), loaded.model.latent_shape, device=loaded.device),
         timestep=timestep_tensor(loaded.sampler.timesteps[step], images, loaded.device),
         step=torch.full_like(index, step),
         image=index,
         condition=loaded.model.conditions(range(images), device=loaded.device),
     )
+
+
+def _ranges(loaded: LoadedModel, data: CalibrationData) -> InputRanges:
     ranges = InputRanges("minmax", batches=1, generator=torch.Generator())
-    observe_inputs(loaded, data, batch=images, observe=ranges.update)
+    observe_inputs(loaded, data, batch=len(data.x), observe=ranges.update)
     return ranges
 
 

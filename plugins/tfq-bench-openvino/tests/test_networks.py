@@ -93,6 +93,22 @@ def test_text_network_agrees_with_the_simulation(loaded):
     assert len(watch.checks) == len(state.layers)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("limit", "kept"), [(2**32, 3), (1, 1)])
+def test_large_networks_keep_one_compiled_model(loaded, limit, kept, monkeypatch):
+    """Each has its own packed weights; what is dropped is compiled again, to the same bits."""
+    monkeypatch.setattr("tfq_bench_openvino.network.LIMIT_BYTES", limit)
+    x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    condition = loaded.model.conditions(range(3), device="cpu")
+    lowered = OpenVinoBackend().lower(loaded, _state(loaded, x, condition))
+    t = torch.full((3,), TIMESTEPS[0])
+    first = loaded.model.predict(lowered.network, x, t, condition)
+    one = {name: value[:1] for name, value in condition.items()}
+    loaded.model.predict(lowered.network, x[:1], t[:1], one)
+    assert torch.equal(first, loaded.model.predict(lowered.network, x, t, condition))
+    assert kept == len(lowered.network.forward._ready)
+
+
 def _state(loaded, x, condition) -> QuantizedState:
     """4-bit weights, and the ranges that each layer's input has when the network sees `x`."""
     ranges = {}

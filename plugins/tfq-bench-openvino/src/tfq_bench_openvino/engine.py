@@ -20,14 +20,15 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-def compile_model(model: openvino.Model) -> Compiled:
+def compile_model(model: openvino.Model, precision: str = "f32") -> Compiled:
     """A model for this processor in as many threads as torch has.
 
-    Everything that is no int8 product is float32, for parity with the simulation, also where the
-    processor has bfloat16.
+    Args:
+        precision: of everything that is no int8 product. The backend's is float32, for parity with
+            the simulation, also where the processor has bfloat16 (`bf16`).
     """
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         # Processes of one run would all be pinned to the same cores.

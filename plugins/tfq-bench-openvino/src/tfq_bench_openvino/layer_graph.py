@@ -117,7 +117,8 @@ def _product(
     engine's matrix product of bytes takes twice that time where there is no VNNI.
     """
     filters = weight.reshape(*weight.shape[:2], *weight.shape[2:] or (1, 1))
-    constant = opset13.convert(opset13.constant(filters, Type.i8), "f32")
+    # Shared with the operands, which are kept: of a large network gigabytes.
+    constant = opset13.convert(opset13.constant(filters, Type.i8, shared_memory=True), "f32")
     unit = np.full((len(weight), 1, 1, 1), UNIT, np.float32)
     constant = opset13.multiply(constant, unit)
     if geometry is not None:

@@ -29,8 +29,11 @@ __all__ = ["FLOAT", "CompiledNetwork"]
 FLOAT = "openvino float32 on integers"
 """The kernel of a layer that the engine chose to multiply in float."""
 
-_LIMIT = 4
-"""Compiled models that are kept: a run has few sizes of batch, and each has its own weights."""
+LIMIT = 4
+"""Compiled models that are kept at most: a run has few sizes of batch."""
+
+LIMIT_BYTES = 4 * 2**30
+"""Of their weights together, which each has packed for itself; one is kept whatever it holds."""
 
 
 class _Signature(NamedTuple):
@@ -74,6 +77,8 @@ class CompiledNetwork:
         self._network, self._step, self._executed = network, step, executed
         self._call: Callable[..., Any] = network.forward
         self._layers = [m for m in network.modules() if isinstance(m, Int8Layer)]
+        held = sum(part.weight.nbytes for layer in self._layers for part in layer.operands.parts)
+        self._limit = max(1, min(LIMIT, LIMIT_BYTES // max(1, held)))
         self._translated: dict[_Signature, _Translated] = {}
         self._ready: OrderedDict[tuple[_Signature, tuple[torch.Size, ...]], _Ready] = OrderedDict()
         self.execution: Execution | None = None
@@ -140,7 +145,7 @@ class CompiledNetwork:
         names = [port.get_any_name() for port in made.model.inputs]
         sizes = [[1], *(list(shape) for shape in shapes)]
         made.model.reshape(dict(zip(names, sizes, strict=True)))
-        while len(self._ready) >= _LIMIT:
+        while len(self._ready) >= self._limit:
             self._ready.popitem(last=False)
         compiled = compile_model(made.model)
         self.execution = Execution.of(compiled)
