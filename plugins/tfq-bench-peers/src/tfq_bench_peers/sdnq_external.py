@@ -66,7 +66,7 @@ class Sdnq:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Versions of SDNQ, and of torch and OpenVINO, whose kernels it calls, as they are there."""
+        """Versions of SDNQ, and of torch and OpenVINO, whose kernels it calls, there."""
         found = self._versions()
         return tuple(f"{name}=={found[name]}" for name in USED if name in found)
 
