@@ -82,3 +82,27 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
         external=True,
         options=(_SAMPLES,),
     )
+    yield QuantizerProvider(
+        name="sdnq",
+        summary="SDNQ in a process of its own: linear layers in int8, or all of them (external)",
+        factory="tfq_bench_peers.sdnq_external:Sdnq",
+        wbits=(8,),
+        abits=(8, 32),
+        policies=("own",),
+        external=True,
+        options=(
+            Option(
+                name="convolutions",
+                kind="bool",
+                default=False,
+                help="Quantize convolutions too, which SDNQ itself does when it is asked to.",
+            ),
+            Option(
+                name="smallest",
+                kind="int",
+                default=16384,
+                minimum=1,
+                help="Layers of fewer weights stay float; SDNQ's own default.",
+            ),
+        ),
+    )
