@@ -146,6 +146,22 @@ def test_everything_compares(finished, capfd):
     assert "do not compare" not in "".join(capfd.readouterr())
 
 
+def test_gate_holds_a_tool_to_its_baseline(start, plugin_host, tmp_path, capfd):
+    """A tool passes against its own numbers; a version that rounds coarser fails the build."""
+    path = str(tmp_path / "baseline.json")
+    folder = start(wbits="8", metrics=("paired",))[2].path
+    gate = ["gate", str(folder), "--baseline", path]
+    assert 0 == main(["baseline", "save", str(folder), "-o", path])
+    assert 0 == main(gate)
+    coarser = SOURCE.read_text("utf-8").replace("2 ** (self.scheme.wbits - 1) - 1", "10")
+    plugin_host.install("tool", coarser, distribution="crude-dist")
+    assert 0 == start(wbits="8", metrics=("paired",))[0]
+    assert 1 == main(gate)
+    out = capfd.readouterr().out
+    assert re.search(rf"^regressed +{re.escape(LABEL)} +psnr ", out, re.MULTILINE)
+    assert not re.search("^regressed .* rtn", out, re.MULTILINE)
+
+
 def test_finished_run_is_found_finished(finished, start):
     """The same command computes nothing again."""
     assert "nothing to compute" in start()[1]
