@@ -101,6 +101,7 @@ def test_factories_import_no_tool():
     assert "[]" == done.stdout.strip()
 
 
+@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("provider", list(tfq_quantizers()), ids=lambda provider: provider.name)
 def test_provider_makes_a_contestant_of_its_own_policy(provider):
     """Each is external, and its factory takes its options."""
