@@ -73,6 +73,26 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
         ),
     )
     yield QuantizerProvider(
+        name="torchao-static",
+        summary="torchao's PT2E on x86: convolutions and linear layers in static int8 (external)",
+        factory="tfq_bench_peers.torchao_static:TorchAoStatic",
+        wbits=(8,),
+        abits=(8,),
+        policies=("own",),
+        external=True,
+        options=(
+            _SAMPLES,
+            Option(
+                name="reduce_range",
+                kind="str",
+                default="auto",
+                choices=("auto", "enable", "disable"),
+                help="Activations of 7 bits instead of 8, against sums that saturate; `auto` where "
+                "a trial on this machine finds that they do.",
+            ),
+        ),
+    )
+    yield QuantizerProvider(
         name="quanto",
         summary="optimum-quanto: int8 weights of all layers, int8 inputs of linear ones (external)",
         factory="tfq_bench_peers.quanto_static:Quanto",

@@ -21,7 +21,7 @@ from tfq_bench.api import FULL_PRECISION, KernelUse, LoweringError, timestep_ten
 if TYPE_CHECKING:
     from tfq_bench.api import LoadedModel
 
-__all__ = ["count_kernels", "kernels_of"]
+__all__ = ["PRODUCTS", "count_kernels", "kernels_of"]
 
 PRODUCTS = ("mm", "addmm", "bmm", "linear", "convolution", "conv2d")
 ATEN = ("aten", "prims", "prim")
