@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tfq_bench.errors import QuantizationError, StoreError
+from tfq_bench.quant.state import storage
 from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
 from tfq_bench.quant.state.storage import LayerSpill, load_state, save_state
@@ -210,3 +211,17 @@ def test_spilled_layers_are_the_layers(make_layer, tmp_path):
     for name, layer in kept.layers().items():
         assert torch.equal(layer.parts[0].weight, found[name].parts[0].weight)
         assert torch.equal(layer.parts[0].scale, found[name].parts[0].scale)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_layers_of_a_small_state_are_read_once(make_layer, tmp_path, monkeypatch, kept):
+    """Those of a larger one are read each time, as they may not fit in memory; both are equal."""
+    layer = make_layer(4)
+    save_state(state_of(layer), tmp_path)
+    if not kept:
+        monkeypatch.setattr(storage, "KEPT_BYTES", 0)
+    layers = load_state(tmp_path).layers
+    first, again = layers[layer.name], layers[layer.name]
+    assert kept == (first is again)
+    assert torch.equal(first.parts[0].weight, again.parts[0].weight)
+    assert torch.equal(first.parts[0].weight, layer.parts[0].weight)

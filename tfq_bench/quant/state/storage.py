@@ -40,18 +40,38 @@ FORMAT = 3
 
 MANIFEST = "manifest.json"
 
+KEPT_BYTES = 32 * 2**20
+"""Layers of a state that takes no more on disk stay in memory once they were read."""
+
 
 class _StoredLayers(Mapping[str, QuantizedLayer]):
-    """Layers that lie on disk; each is read anew when it is looked at."""
+    """Layers that lie on disk; each is read when it is looked at.
 
-    def __init__(self, reader: TensorReader, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    Args:
+        keep: what was read stays in memory; else it is read anew each time.
+    """
+
+    def __init__(
+        self,
+        reader: TensorReader,
+        entries: Mapping[str, Mapping[str, Any]],
+        *,
+        keep: bool = False,
+    ) -> None:
         self._reader = reader
         self._entries = entries
+        self._keep = keep
+        self._kept: dict[str, QuantizedLayer] = {}
 
     def __getitem__(self, name: str) -> QuantizedLayer:
+        if name in self._kept:
+            return self._kept[name]
         entry = self._entries[name]
         with _in_words(f"layer '{printable(name, 120)}'"):
-            return restore_layer(entry, self._reader.read(entry["file"], f"{name}/"))
+            layer = restore_layer(entry, self._reader.read(entry["file"], f"{name}/"))
+        if self._keep:
+            self._kept[name] = layer
+        return layer
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -129,12 +149,15 @@ def save_state(state: QuantizedState, folder: Path) -> None:
 def load_state(folder: Path) -> QuantizedState:
     """The state that `save_state` wrote, on the CPU; its layers are read when they are looked at.
 
+    Those of a small state are read once, others each time, as they may not fit in memory.
+
     Raises:
         StoreError: a file is missing, of another format, or not what was written.
     """
     content = _read_manifest(folder / MANIFEST)
     with _in_words(str(folder)):
-        reader = TensorReader(folder, [TensorFile(**entry) for entry in content["files"]])
+        files = [TensorFile(**entry) for entry in content["files"]]
+        reader = TensorReader(folder, files)
         reader.check()
         tables = reader.read(content["tables"], "") if content["tables"] else {}
         caches = [restore_cache(entry, tables) for entry in content["cache"]]
@@ -144,7 +167,11 @@ def load_state(folder: Path) -> QuantizedState:
             method=content["method"],
             scheme=Scheme(**content["scheme"]),
             timesteps=tuple(content["timesteps"]),
-            layers=_StoredLayers(reader, {entry["name"]: entry for entry in content["layers"]}),
+            layers=_StoredLayers(
+                reader,
+                {entry["name"]: entry for entry in content["layers"]},
+                keep=sum(file.bytes for file in files) <= KEPT_BYTES,
+            ),
             exempt=dict(content["exempt"]),
             cache={cache.name: cache for cache in caches},
             half=tuple(content["half"]),
