@@ -5,6 +5,7 @@
     python benchmarks/gpu_speed.py sdxl --batch 2 --compile --torchao
     python benchmarks/gpu_speed.py sdxl --batch 2 --start     # load to first step, cold and warm
     python benchmarks/gpu_speed.py sdxl --batch 2 --levels blocks+graph --widths 8 --profile
+    python benchmarks/gpu_speed.py dit --levels blocks+graph --without modulations
 
 One table for each network and batch: four calls in a row per contestant and round, behind one that
 does not count, as the steps of a sampler follow each other; contestants in an order that rotates.
@@ -28,6 +29,8 @@ import time
 import torch
 from gpu import contestants, networks, profiles, states
 from gpu.timing import interleaved, number, ratio, sqnr_db, table
+
+from tfq_bench_cuda.backend import PASSES
 
 
 def main(arguments: list[str]) -> int:
@@ -64,6 +67,13 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=10)
     add("--levels", nargs="+", choices=contestants.LEVELS, default=list(contestants.LEVELS))
     add("--widths", type=int, nargs="+", choices=(8, 4), default=[8, 4], help="of weights")
+    add(
+        "--without",
+        nargs="+",
+        choices=tuple(PASSES),
+        default=[],
+        help="also the backend without these passes between blocks, each alone and all",
+    )
     add("--compile", action="store_true", help="also torch.compile; minutes for large networks")
     add("--torchao", action="store_true", help="also torchao int8 and fp8, compiled")
     add("--profile", action="store_true", help="kernels of one call of the last `cuda` contestant")
@@ -99,13 +109,15 @@ def _one_batch(loaded, made, batch: int, args: argparse.Namespace, took: str) ->
     kept = []  # a lowered network lives as long as its calls
     for wbits, state in made.items():
         for level in args.levels:
-            if (why := contestants.offered(level)) is not None:
-                notes.append(f"`cuda` W{wbits}A8, {level}: {why}.")
-                continue
-            packed = wbits == 4
-            way, lowered = contestants.cuda(loaded, state, batch, level, packed=packed)
-            ways.append(way)
-            kept.append(lowered)
+            # Each pass left out alone, then all, then none: the last is what is profiled.
+            left_out = [(one,) for one in args.without] if len(args.without) > 1 else []
+            left_out += [tuple(args.without)] if args.without else []
+            for without in (*left_out, ()):
+                way, lowered = contestants.cuda(
+                    loaded, state, batch, level, packed=wbits == 4, without=without
+                )
+                ways.append(way)
+                kept.append(lowered)
     reference = ways[0].run().clone()
     quality = {way.label: sqnr_db(reference, way.run()) for way in ways}
     times = interleaved({way.label: way.run for way in ways}, args.rounds, cold=False, in_a_row=4)
@@ -138,10 +150,9 @@ def first_step(name: str, args: argparse.Namespace) -> str:
     loaded = networks.load(case)
     ranges = states.observed_ranges(loaded.full, images=1 if case.random else 8)
     state = states.rounded_state(loaded.full, ranges, wbits=args.widths[0])
-    level = next(one for one in reversed(args.levels) if contestants.offered(one) is None)
     batch = (args.batch or case.batches)[0]
     packed = args.widths[0] == 4
-    way, _ = contestants.cuda(loaded, state, batch, level, packed=packed)
+    way, _ = contestants.cuda(loaded, state, batch, args.levels[-1], packed=packed)
     return f"{way.label}: {'; '.join(way.notes)}."
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,13 +96,6 @@ def torchao(networks: Networks, batch: int, kind: str) -> Contestant | str:
         return f"{label}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
 
 
-def offered(level: str) -> str | None:
-    """Why the installed backend has no such level, None when it has."""
-    known = inspect.signature(CudaBackend).parameters
-    missing = [name for name, value in LEVELS[level].items() if value and name not in known]
-    return f"the backend has no option {', '.join(missing)}" if missing else None
-
-
 def cuda(
     networks: Networks,
     state: QuantizedState,
@@ -111,21 +103,21 @@ def cuda(
     level: str,
     *,
     packed: bool = False,
+    without: Sequence[str] = (),
     kernels: Any = None,
 ) -> tuple[Contestant, Lowered]:
-    """The backend `cuda` in the BF16 network, at a level that is `offered`.
+    """The backend `cuda` in the BF16 network.
 
     Args:
+        level: of `LEVELS`.
         packed: whether 4-bit weights stay packed on the device.
-        kernels: as the backend takes them, for tests.
+        without, kernels: as the backend takes them; kernels for tests.
     """
-    known = inspect.signature(CudaBackend).parameters
-    options = {name: value for name, value in LEVELS[level].items() if name in known}
-    if packed and (packed := "weights" in known):
-        options["weights"] = "packed"
+    options = {**LEVELS[level], "weights": "packed" if packed else "int8"}
     loaded = networks.half
     begin = time.perf_counter()
-    lowered = CudaBackend(batch=batch, kernels=kernels, **options).lower(loaded, state)
+    backend = CudaBackend(batch=batch, without=without, kernels=kernels, **options)
+    lowered = backend.lower(loaded, state)
     lowered.step.set(middle(loaded))
     made = time.perf_counter() - begin
     run = call(loaded, batch, network=lowered.network)
@@ -145,6 +137,8 @@ def cuda(
     if level == "layers+graph":
         run = captured(run)
     label = f"`cuda` W{state.scheme.wbits}A8{' packed' if packed else ''}, {level}"
+    if without:
+        label += f", without {' and '.join(without)}"
     size = resident_bytes(lowered.network)
     return Contestant(label=label, run=run, notes=notes, bytes=size), lowered
 

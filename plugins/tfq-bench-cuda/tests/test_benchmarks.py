@@ -10,6 +10,7 @@ from torch import nn
 
 from tfq_bench.quant import find_layer
 from tfq_bench.testing.tiny import load_tiny
+from tfq_bench_cuda.backend import PASSES
 from tfq_bench_cuda.blocks.fused import FusedBlock
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import ConvSpec, Ending, LinearSpec
@@ -83,6 +84,10 @@ def test_a_contestant_of_the_backend(loaded):
     assert weights < way.bytes < 4 * weights
     assert any(note.startswith("0.0% of the quantized MACs") for note in way.notes)
     assert any(f"{len(lowered.kernels)} layers, 0 fall back" in note for note in way.notes)
+    way, _ = contestants.cuda(
+        networks, state_of(loaded), 2, "blocks", without=list(PASSES), kernels=ReferenceKernels()
+    )
+    assert "`cuda` W8A8, blocks, without modulations and concatenations" == way.label
 
 
 def test_layers_of_fused_blocks_are_counted(loaded):
@@ -301,6 +306,8 @@ def test_the_command_line(capsys):
     assert [8, 4] == args.widths
     assert ["layers", "layers+graph", "blocks", "blocks+graph"] == args.levels
     assert ["sdxl"] == gpu_speed.parser().parse_args(["sdxl", "--batch", "1", "2"]).network
+    args = gpu_speed.parser().parse_args(["--without", "modulations", "concatenations"])
+    assert list(PASSES) == args.without
     with pytest.raises(SystemExit):
         gpu_speed.main(["sdlx"])
     assert "found sdlx" in capsys.readouterr().err
