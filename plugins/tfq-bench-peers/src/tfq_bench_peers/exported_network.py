@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from tfq_bench.api import timestep_tensor
-from tfq_bench_peers.network_call import NetworkCall
+from tfq_bench_peers.network_call import EngineNetwork, NetworkCall
 from tfq_bench_peers.torch_layers import PRODUCTS
 
 if TYPE_CHECKING:
@@ -109,13 +109,12 @@ def products(lowered: GraphModule, scales: dict[str, str]) -> dict[str, str]:
     return found
 
 
-class GraphNetwork(nn.Module):
+class GraphNetwork(EngineNetwork):
     """Called like the torch network that was exported.
 
     Args:
-        run: the graph. call: how the model calls its network.
-        kernels: of each layer. counts: how often each ran, kept up to date.
-        like: some parameter of the torch network; models look at its dtype and device.
+        run: the graph. kernels: of each layer.
+        call, counts, like: see `EngineNetwork`.
     """
 
     def __init__(
@@ -127,17 +126,12 @@ class GraphNetwork(nn.Module):
         counts: dict[str, int],
         like: Tensor,
     ) -> None:
-        super().__init__()
-        self._run, self._call = run, call
-        self._kernels, self._counts = kernels, counts
-        self.like = nn.Parameter(like.new_empty(0), requires_grad=False)
+        super().__init__(call, counts=counts, like=like)
+        self._run, self.kernels = run, kernels
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the torch network would return for these arguments."""
-        found = self._run(*self._call.tensors(args, kwargs))
-        for kernel in self._kernels:
-            self._counts[kernel] = self._counts.get(kernel, 0) + 1
-        return self._call.answer(found)
+        return self.answer(self._run(*self._call.tensors(args, kwargs)))
 
 
 def _users(node: Node) -> list[str]:

@@ -3,7 +3,7 @@
 `Model.predict` calls its network with positional and keyword arguments that are the model's own.
 `NetworkCall` records one such call: which of them are tensors, and what comes back. From then on
 the network is a function of these tensors, and what an engine returns is given back as the model
-expects it.
+expects it; `EngineNetwork` is such an engine in the network's place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tfq_bench.api import LoadedModel
 
-__all__ = ["NetworkCall"]
+__all__ = ["EngineNetwork", "NetworkCall"]
 
 
 class NetworkCall:
@@ -76,6 +76,31 @@ class NetworkCall:
         return pytree.tree_unflatten(
             [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec
         )
+
+
+class EngineNetwork(nn.Module):
+    """Called like the torch network that an engine runs.
+
+    Args:
+        call: how the model calls its network.
+        counts: how often each kernel ran, kept up to date.
+        like: some parameter of the torch network; models look at its dtype and device.
+
+    Attributes:
+        kernels: of each layer that counts.
+    """
+
+    def __init__(self, call: NetworkCall, *, counts: dict[str, int], like: Tensor) -> None:
+        super().__init__()
+        self.kernels: list[str] = []
+        self._call, self._counts = call, counts
+        self.like = nn.Parameter(like.new_empty(0), requires_grad=False)
+
+    def answer(self, outputs: Sequence[Tensor]) -> Any:
+        """What the torch network would return, after a call in which every kernel ran once."""
+        for kernel in self.kernels:
+            self._counts[kernel] = self._counts.get(kernel, 0) + 1
+        return self._call.answer(outputs)
 
 
 class _Recorder(nn.Module):

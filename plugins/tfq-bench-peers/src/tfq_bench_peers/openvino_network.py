@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from tfq_bench.api import LoweringError
+from tfq_bench_peers.network_call import EngineNetwork
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tfq_bench_peers.network_call import NetworkCall
 
 __all__ = ["Executed", "OpenVinoNetwork"]
@@ -41,13 +43,12 @@ class Executed:
     int8: bool
 
 
-class OpenVinoNetwork(nn.Module):
+class OpenVinoNetwork(EngineNetwork):
     """Called like the torch network that it was converted from; float32 on the CPU.
 
     Args:
-        path: of the graph, `.xml`. call: how the model calls its network.
-        counts: how often each kernel ran, kept up to date.
-        like: some parameter of the torch network; models look at its dtype and device.
+        path: of the graph, `.xml`. precision: of what it does not compute in int8.
+        call, counts, like: see `EngineNetwork`.
     """
 
     def __init__(
@@ -61,25 +62,20 @@ class OpenVinoNetwork(nn.Module):
     ) -> None:
         from tfq_bench_openvino.runtime import openvino
 
-        super().__init__()
+        super().__init__(call, counts=counts, like=like)
         self._core = openvino.Core()
-        self._call, self._counts = call, counts
         self._graph = self._core.read_model(path)
         self._precision = precision
         self._compiled: dict[tuple[Any, ...], Any] = {}
-        self.like = nn.Parameter(like.new_empty(0), requires_grad=False)
         self.executed = _executed(self._model(call.inputs))
+        self.kernels = [layer.kernel for layer in self.executed.values()]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the torch network would return for these arguments."""
         tensors = self._call.tensors(args, kwargs)
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         found = self._model(tensors)(arrays)
-        for layer in self.executed.values():
-            self._counts[layer.kernel] = self._counts.get(layer.kernel, 0) + 1
-        return self._call.answer(
-            [torch.from_numpy(found[number].copy()) for number in range(len(found))]
-        )
+        return self.answer([torch.from_numpy(found[number].copy()) for number in range(len(found))])
 
     def largest_codes(self) -> dict[str, int]:
         """The largest absolute code of the int8 weights of each layer that has some."""

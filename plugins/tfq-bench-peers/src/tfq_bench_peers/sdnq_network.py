@@ -13,13 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
 from tfq_bench.api import LoweringError, printable
+from tfq_bench_peers.network_call import EngineNetwork
 from tfq_bench_peers.sdnq_process.portable import pack
 from tfq_bench_peers.sdnq_process.wire import receive, send
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tfq_bench_peers.network_call import NetworkCall
 
 __all__ = ["ProcessNetwork", "SdnqProcess", "interpreter"]
@@ -87,15 +88,13 @@ class SdnqProcess:
         )
 
 
-class ProcessNetwork(nn.Module):
+class ProcessNetwork(EngineNetwork):
     """Called like the network that was sent there.
 
     Args:
-        call: how the model calls its network.
-        counts: how often each kernel ran, kept up to date; `kernels` of each layer.
         details: gets `transport`: medians over the calls so far, in milliseconds, of a whole call
             and of its part outside the other process's network.
-        like: some parameter of the torch network; models look at its dtype and device.
+        call, counts, like: see `EngineNetwork`.
     """
 
     def __init__(
@@ -107,13 +106,10 @@ class ProcessNetwork(nn.Module):
         details: dict[str, Any],
         like: Tensor,
     ) -> None:
-        super().__init__()
-        self.kernels: list[str] = []
+        super().__init__(call, counts=counts, like=like)
         self.seen: dict[str, Any] | None = None
-        self._process, self._call = process, call
-        self._counts, self._details = counts, details
+        self._process, self._details = process, details
         self._times: list[tuple[float, float]] = []
-        self.like = nn.Parameter(like.new_empty(0), requires_grad=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the quantized network returns for these arguments.
@@ -125,10 +121,8 @@ class ProcessNetwork(nn.Module):
             self.seen, _ = self._process.ask("look", pack((args, kwargs)))
         before = time.perf_counter()
         answer, found = self._process.ask("call", pack((args, kwargs)))
-        out = self._call.answer([tensor.to(self.like.device) for tensor in found])
+        out = self.answer([tensor.to(self.like.device) for tensor in found])
         whole = (time.perf_counter() - before) * 1e3
-        for kernel in self.kernels:
-            self._counts[kernel] = self._counts.get(kernel, 0) + 1
         self._times.append((whole, whole - float(answer["ms"])))
         self._details["transport"] = {
             "call_ms": round(statistics.median(one for one, _ in self._times), 3),
