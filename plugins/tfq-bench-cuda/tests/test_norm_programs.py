@@ -111,6 +111,21 @@ def test_compiled_kernels_read_and_write_16_bytes_at_once(launches, capability):
         assert ("fma.rn.f32" in ptx) == (name == "group_codes")
 
 
+def test_both_parts_of_a_concatenation_are_read_by_one_kernel(launches):
+    """Compiled with two pointers, in all that read pixels."""
+    x, beside = (torch.zeros(2, 64, channels, dtype=torch.bfloat16) for channels in (320, 640))
+    weight, step, ones = torch.ones(960), torch.tensor([0]), torch.ones(3)
+    table = Table(start=0, channels=960, bits=8, inverse=ones, zero_point=ones.int())
+    settings = {"step": step, "tables": [table]}
+    norm_launch.group_norm_codes(
+        x, weight, weight, groups=32, eps=1e-5, silu=True, beside=beside, **settings
+    )
+    rows = (part.view(128, -1) for part in (x, beside))
+    norm_launch.row_codes(next(rows), beside=next(rows), **settings)
+    compiled = launches.compiled(90)
+    assert {"group_moments", "group_codes", "plain_codes"} == compiled.keys()
+
+
 def test_threads_do_not_wait_for_each_other_while_they_read(launches):
     """Moments are added up in registers; shuffles and barriers come once, after the last pixel."""
     sdxl(2)

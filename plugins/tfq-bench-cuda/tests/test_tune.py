@@ -14,7 +14,7 @@ from tfq_bench_cuda.kernels.borders import Geometry
 from tfq_bench_cuda.kernels.reference import ReferenceKernels
 from tfq_bench_cuda.kernels.specs import Ending, LinearSpec, Tile
 from tfq_bench_cuda.kernels.tiles import ARCHITECTURES, TileChoice, candidates
-from tfq_bench_cuda.kernels.wider import other_pipelines, other_shapes
+from tfq_bench_cuda.kernels.wider import other_pipelines, other_shapes, other_ways
 from tfq_bench_cuda.products import Product
 from tfq_bench_cuda.tune import search, table
 from tfq_bench_cuda.wanted import conv, linear
@@ -53,10 +53,16 @@ def test_candidates_fit_registers_and_shared_memory(arch, sums, shape):
         for tile in first
         for other in other_pipelines(tile, shape[2], arch, accumulators=sums)
     ]
+    ways = [
+        other for tile in first for other in other_ways(tile, shape[2], arch, accumulators=sums)
+    ]
+    assert bool(ways) == (arch == "sm_90a")
+    assert len(ways) == len(set(ways))
     assert not set(first) & set(more) or shape[2] == 32
-    for tile in first + more:
+    for tile in first + more + ways:
         assert sums * tile.m * tile.n <= (160 if tile.threads <= 256 else 96) * tile.threads
-        assert (tile.m + sums * tile.n) * tile.k * tile.stages < SHARED[arch] * 1024
+        stages = (tile.m + sums * tile.n) * tile.k * tile.stages
+        assert tile.resident * stages < SHARED[arch] * 1024
         assert max(tile.m, tile.n) <= 256
         assert shape[2] % tile.k == 0
         assert tile.stages >= 2

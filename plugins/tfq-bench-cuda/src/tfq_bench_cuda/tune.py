@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tfq_bench.api import LoweringError
 from tfq_bench_cuda.kernels.specs import Tile
 from tfq_bench_cuda.kernels.tiles import TileChoice
-from tfq_bench_cuda.kernels.wider import other_pipelines, other_shapes
+from tfq_bench_cuda.kernels.wider import other_pipelines, other_shapes, other_ways
 from tfq_bench_cuda.products import Product
 from tfq_bench_cuda.watchdog import Lost
 
@@ -95,9 +95,8 @@ def search(
         one.ask(
             other
             for tile in one.fastest[:2]
-            for other in other_pipelines(
-                tile, one.product.inputs, arch, accumulators=one.product.sums
-            )
+            for others in (other_pipelines, other_ways)
+            for other in others(tile, one.product.inputs, arch, accumulators=one.product.sums)
         )
     say(_compiled(searches, calls))
     for number, one in enumerate(searches):

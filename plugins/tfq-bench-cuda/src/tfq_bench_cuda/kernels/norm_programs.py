@@ -86,15 +86,6 @@ def _places(x, beside, row, channel, stride, C: tl.constexpr, FIRST: tl.constexp
 
 
 @triton.jit
-def _image(x, image, pixels, C: tl.constexpr):
-    """Where an image begins; None stays None."""
-    if x is None:
-        return x
-    else:
-        return x + image.to(tl.int64) * pixels * C
-
-
-@triton.jit
 def _pixels(
     x, beside, start, stop, channel, known, other,
     C: tl.constexpr, FIRST: tl.constexpr, BP: tl.constexpr,
@@ -123,8 +114,10 @@ def group_moments(
     lane = tl.arange(0, BC)
     channel = first * D + lane
     owned = (lane < OWN * D) & (channel < C)
-    x = _image(x, image, pixels, FIRST)
-    beside = _image(beside, image, pixels, C - FIRST)
+    # Triton 3.6 takes no None back from a function.
+    x += image.to(tl.int64) * pixels * FIRST
+    if beside is not None:
+        beside += image.to(tl.int64) * pixels * (C - FIRST)
     begin = block * span
     stop = tl.minimum(begin + span, pixels)
     # A channel is measured from its first value here: the square of what is taken off again at the
@@ -177,8 +170,10 @@ def group_codes(
     D: tl.constexpr = C // GROUPS
     image = tl.program_id(2)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    x = _image(x, image, pixels, FIRST)
-    beside = _image(beside, image, pixels, C - FIRST)
+    # Triton 3.6 takes no None back from a function.
+    x += image.to(tl.int64) * pixels * FIRST
+    if beside is not None:
+        beside += image.to(tl.int64) * pixels * (C - FIRST)
     begin = tl.program_id(0) * run
     stop = tl.minimum(begin + run, pixels)
     # Two tiles are on their way while one is computed: a compiler asks for the last as late as it

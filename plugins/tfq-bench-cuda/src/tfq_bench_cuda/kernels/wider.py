@@ -1,4 +1,4 @@
-"""Tiles that a search tries beyond the small table: other shapes, then other depths and stages.
+"""Tiles that a search tries beyond the small table: other shapes, depths, stages and ways to run.
 
 What cannot run is left out by arithmetic. On an H100 four stages of depth 128 and whole rows for
 each group of four warps won for most products, so these come first.
@@ -11,7 +11,7 @@ from dataclasses import replace
 from tfq_bench_cuda.kernels.specs import Tile
 from tfq_bench_cuda.kernels.tiles import SHARED, candidates
 
-__all__ = ["other_pipelines", "other_shapes"]
+__all__ = ["other_pipelines", "other_shapes", "other_ways"]
 
 # Rows, outputs and threads.
 _HOPPER = (
@@ -40,6 +40,15 @@ _AMPERE = (
 # Depth and stages.
 _HOPPER_PIPELINES = ((128, 3), (128, 2), (64, 6), (64, 8), (64, 3), (32, 6))
 _AMPERE_PIPELINES = ((64, 4), (64, 2), (32, 4), (32, 3), (128, 2))
+# Depth and stages of blocks that share a multiprocessor, the first that fit.
+_SHARED_PIPELINES = ((128, 4), (128, 3), (64, 5), (64, 4), (128, 2), (64, 3))
+_RESIDENT_MOST = 3
+
+_REGISTERS, _COPYING, _COPIES = 65_536, 128, 24
+"""Of a multiprocessor; threads of a block that copy, and registers of each."""
+
+_BESIDE = 40
+"""Registers that a thread needs beside its sums."""
 
 
 def _most_sums(threads: int, arch: str) -> int:
@@ -85,3 +94,34 @@ def other_pipelines(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1
         and (tile.m + tile.n * accumulators) * depth * stages <= room
         and (other := replace(tile, k=depth, stages=stages)) != tile
     ]
+
+
+def other_ways(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1) -> list[Tile]:
+    """The same rows and outputs with products ahead, in clusters, and with blocks side by side.
+
+    Only Hopper's copy engine feeds them, so there are none of other architectures.
+    """
+    if arch != "sm_90a":
+        return []
+    sums = tile.m * tile.n * accumulators // tile.threads
+    found = []
+    for resident in range(1, _RESIDENT_MOST + 1):
+        registers = _REGISTERS // resident - _COPYING * _COPIES
+        if sums + _BESIDE > registers // tile.threads:
+            continue
+        alike = replace(tile, resident=resident)
+        pipelines = [tile] if resident == 1 else []
+        if resident > 1:
+            room = SHARED[arch] * 1024 // resident
+            pipelines = [
+                replace(alike, k=depth, stages=stages)
+                for depth, stages in _SHARED_PIPELINES
+                if inputs % depth == 0 and (tile.m + tile.n * accumulators) * depth * stages <= room
+            ][:2]
+        found += [
+            other
+            for one in pipelines
+            for ahead, cluster in ((False, 1), (True, 1), (True, 2))
+            if (other := replace(one, ahead=ahead, cluster=cluster)) != tile
+        ]
+    return found
