@@ -140,6 +140,13 @@ def test_threads_do_not_wait_for_each_other_while_they_read(launches):
     assert "bar.sync" not in loop
 
 
+def test_a_row_is_read_with_all_that_it_needs_at_once(launches):
+    """Weights and tables come while threads add up; behind that a program only computes."""
+    sdxl(2)
+    ptx = launches.compiled(90)["layer_codes"]
+    assert ptx.rindex("ld.global") < ptx.index("shfl")
+
+
 def test_another_batch_compiles_nothing(launches):
     """What is compiled in is the same for 2 and for 200 images."""
     sdxl(2)

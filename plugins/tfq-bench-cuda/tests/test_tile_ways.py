@@ -1,4 +1,4 @@
-"""Tiles that share a multiprocessor, run ahead or share their weights: what is compiled of them."""
+"""Tiles that share a multiprocessor or run ahead: what is compiled of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ PAIRED = Tile(m=128, n=80, k=128, stages=3, threads=128, whole_rows=True)
 WAYS = {
     "two resident": replace(PAIRED, resident=2),
     "ahead": replace(ALONE, ahead=True),
-    "ahead, cluster of 2": replace(ALONE, ahead=True, cluster=2),
     "ahead, two resident": replace(PAIRED, ahead=True, resident=2),
-    "ahead, cluster of 2, two resident": replace(PAIRED, ahead=True, cluster=2, resident=2),
 }
 GEGLU = Ending(activation="geglu", out="int8")
 RESIDUAL = Ending(residual="bfloat16", out="bfloat16")
@@ -91,22 +89,19 @@ def test_a_convolution_shares_a_multiprocessor_too():
     assert "warpgroup_reg_alloc<232>" in source
 
 
-def test_a_convolution_runs_ahead_and_shares_its_filters(tmp_path):
-    """Its pixels come by the copy engine's im2col mode, for each block its own."""
-    tile = Tile(m=128, n=160, k=64, stages=5, threads=256, whole_rows=True, ahead=True, cluster=2)
+def test_a_convolution_runs_ahead(tmp_path):
+    """Its pixels come by the copy engine's im2col mode."""
+    tile = Tile(m=128, n=160, k=64, stages=5, threads=256, whole_rows=True, ahead=True)
     source, ptx = compile_ptx(conv(tile), "sm_90a")
     assert "tma_load_im2col(X_desc" in source
-    assert source.count("tma_load_multicast(F_desc") == 1
-    assert ".multicast::cluster" in ptx
+    assert source.count("tma_load(F_desc") == 1
     assert "tl::wait_wgmma<1>()" in source
     assert spilled(ptx, tmp_path) == {"0"}
 
 
-@pytest.mark.parametrize("way", ["ahead", "ahead, cluster of 2"])
-def test_a_stage_is_released_when_the_next_products_run(way):
+def test_a_stage_is_released_when_the_next_products_run():
     """One step of products stays in flight; the copying threads wait for nothing else."""
-    tile = WAYS[way]
-    source = generate(spec(tile, GEGLU), "sm_90a")
+    source = generate(spec(WAYS["ahead"], GEGLU), "sm_90a")
     copying, multiplying = source.split("warpgroup_reg_dealloc<24>")[1].split(
         "warpgroup_reg_alloc<240>"
     )
@@ -121,33 +116,9 @@ def test_a_stage_is_released_when_the_next_products_run(way):
     assert after.index("warpgroup_fence_operand") < after.index("(float)total")
 
 
-def test_a_cluster_loads_its_weights_once():
-    """The first block copies them to both; each expects all bytes, and is freed by both."""
-    tile = WAYS["ahead, cluster of 2"]
-    source, ptx = compile_ptx(spec(tile, GEGLU), "sm_90a")
-    assert "cp.async.bulk.tensor.2d.shared::cluster" in ptx
-    assert ".multicast::cluster" in ptx
-    assert "mapa.shared::cluster" in ptx
-    # Values and gates; the codes are each block's own.
-    assert source.count("tma_load_multicast(W_desc") == 2
-    assert "tma_load_multicast(X_desc" not in source
-    for matches in re.finditer(r"full\[\(k & 3\)\]\.expect_transaction\((\d+)\);\n *(.*)", source):
-        size, following = matches.groups()
-        assert size in ("16384", "20480")
-        assert following.startswith(("tl::tma_load(X_desc", "if (tl::block_rank_in_cluster() == 0"))
-    assert set(re.findall(r"free\[\d\]\.init\((\d+)\)", source)) == {str(256 // 32 * 2)}
-    assert "arrive(block)" in source
-    # Barriers are there before the other block arrives at them, and until it has.
-    body = source[source.index("fence_barrier_init") :]
-    assert body.count("cluster_sync()") == 2
-    assert re.search(r"fence_barrier_init\(\);\s+tl::cluster_sync\(\);", body)
-    assert re.search(r"\}\s+tl::cluster_sync\(\);\s+\}\s*$", source)
-
-
-def test_one_block_alone_knows_no_cluster():
-    """Today's kernels are what they were."""
+def test_one_block_alone_has_all_registers():
+    """A tile without another way is compiled as ever."""
     source = generate(spec(ALONE, GEGLU), "sm_90a")
-    assert "cluster" not in source
     assert "__launch_bounds__(384, 1)" in source
 
 
@@ -187,6 +158,6 @@ def test_every_way_gives_the_bits_of_the_reference(way, ending):
 @pytest.mark.gpu
 @pytest.mark.parametrize("way", WAYS)
 def test_convolutions_of_every_way_are_exact(way):
-    """By the self-test: two small images, so a cluster's second block has no rows."""
+    """By the self-test: two small images."""
     tile = replace(WAYS[way], k=64)
     Kernels(check_machine("cuda"), "cuda").prepare([conv(tile)])

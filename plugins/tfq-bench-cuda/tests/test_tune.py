@@ -53,10 +53,8 @@ def test_candidates_fit_registers_and_shared_memory(arch, sums, shape):
         for tile in first
         for other in other_pipelines(tile, shape[2], arch, accumulators=sums)
     ]
-    ways = [
-        other for tile in first for other in other_ways(tile, shape[2], arch, accumulators=sums)
-    ]
-    assert bool(ways) == (arch == "sm_90a")
+    ways = other_ways(shape[2], arch, accumulators=sums)
+    assert bool(ways) == (arch == "sm_90a" and shape[2] % 64 == 0)
     assert len(ways) == len(set(ways))
     assert not set(first) & set(more) or shape[2] == 32
     for tile in first + more + ways:
@@ -123,7 +121,7 @@ def found(calls, product=PLAIN, shapes=5):
 
 
 def test_the_fastest_of_both_rounds_is_found():
-    """Other depths and stages are tried for the two best shapes, and nothing twice."""
+    """Two best shapes with other pipelines and ahead, blocks side by side; nothing twice."""
     calls = FakeCalls({OTHERS[0]: 40.0, PIPELINE: 30.0})
     finding = found(calls)
     assert (finding.before, finding.found) == (BEFORE, PIPELINE)
@@ -131,7 +129,10 @@ def test_the_fastest_of_both_rounds_is_found():
     assert finding.better
     first, second = calls.compiled
     assert [BEFORE, *OTHERS[:4]] == first
-    assert {(tile.m, tile.n) for tile in second} == {(t.m, t.n) for t in (OTHERS[0], BEFORE)}
+    alone = [tile for tile in second if tile.resident == 1]
+    assert {(tile.m, tile.n) for tile in alone} == {(t.m, t.n) for t in (OTHERS[0], BEFORE)}
+    assert [replace(t, ahead=True) for t in (OTHERS[0], BEFORE)] == [t for t in alone if t.ahead]
+    assert [tile for tile in second if tile.resident > 1] == other_ways(1280, "sm_90a")
     assert len(set(first + second)) == len(first + second)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from tfq_bench.api import LoweringError
 from tfq_bench_cuda.kernels import tuned
+from tfq_bench_cuda.kernels.searched import SEARCHED
 from tfq_bench_cuda.kernels.specs import Ending, Tile
-from tfq_bench_cuda.kernels.tiles import TileChoice, choose_tile
+from tfq_bench_cuda.kernels.tiles import SHARED, TileChoice, choose_tile
 from tfq_bench_cuda.kernels.tuned import found_by_search, keep, tiles_file
 
 SHAPE = (2048, 1280, 1280, 1, 1)
@@ -55,12 +56,12 @@ def test_a_file_of_an_earlier_version_is_read(file):
     keep("sm_90a", {SHAPE: TILE})
     held = json.loads(file.read_text())
     for value in held.values():
-        for name in ("resident", "ahead", "cluster"):
+        for name in ("resident", "ahead"):
             del value[name]
     file.write_text(json.dumps(held))
     tuned._read.cache_clear()
     assert found_by_search("sm_90a", SHAPE) == TILE
-    other = replace(TILE, resident=2, ahead=True, cluster=2)
+    other = replace(TILE, resident=2, ahead=True)
     keep("sm_90a", {SHAPE: other})
     assert found_by_search("sm_90a", SHAPE) == other
 
@@ -82,6 +83,24 @@ def test_a_search_wins_over_the_model():
     assert chooses(1280, 1280, Ending(activation="geglu", out="int8")) == expected
     other = TileChoice(arch="sm_90a", rows=4096)
     assert other(1280, 1280, Ending()) == choose_tile(4096, 1280, 1280, "sm_90a")
+
+
+@pytest.mark.parametrize(
+    ("arch", "shape", "tile"),
+    [(arch, *found) for arch, tiles in SEARCHED.items() for found in tiles.items()],
+    ids=str,
+)
+def test_tiles_that_come_along_win_over_the_model_and_not_over_a_search(arch, shape, tile):
+    """Each is another than the model's; what this machine's search found is still the first."""
+    rows, outputs, inputs, taps, sums = shape
+    ending = Ending(activation="geglu", out="int8") if sums == 2 else Ending(out="bfloat16")
+    chooses = TileChoice(arch=arch, rows=rows)
+    assert chooses(outputs, inputs, ending, taps=taps) == tile
+    assert choose_tile(rows, outputs, inputs, arch, taps=taps, accumulators=sums) != tile
+    assert inputs % tile.k == 0
+    assert (tile.m + tile.n * sums) * tile.k * tile.stages <= SHARED[arch] * 1024
+    keep(arch, {shape: replace(tile, stages=2)})
+    assert chooses(outputs, inputs, ending, taps=taps) == replace(tile, stages=2)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """The search for tiles: two rounds of candidates for each product, and what came of it.
 
 Round one tries shapes of tiles in the order in which the model of their time expects them, round
-two other depths and stages of the two best. All candidates of a round are compiled together, so
-that every core has work. A candidate that hangs, fails or gives another bit is left out.
+two other depths and stages of the two best, products ahead, and blocks side by side. All candidates
+of a round are compiled together, so that every core has work. A candidate that hangs, fails or
+gives another bit is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tfq_bench.api import LoweringError
@@ -95,9 +96,12 @@ def search(
         one.ask(
             other
             for tile in one.fastest[:2]
-            for others in (other_pipelines, other_ways)
-            for other in others(tile, one.product.inputs, arch, accumulators=one.product.sums)
+            for other in (
+                *other_pipelines(tile, one.product.inputs, arch, accumulators=one.product.sums),
+                *([replace(tile, ahead=True)] if arch == "sm_90a" else []),
+            )
         )
+        one.ask(other_ways(one.product.inputs, arch, accumulators=one.product.sums))
     say(_compiled(searches, calls))
     for number, one in enumerate(searches):
         one.time()

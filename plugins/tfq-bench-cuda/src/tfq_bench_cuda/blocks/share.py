@@ -109,7 +109,8 @@ class _Tables:
     ) -> tuple[Tensor, None]:
         """See `Modulations`; timestep is `[B, 6 * C]` here."""
         six = timestep.reshape(len(timestep), 6, -1).transpose(0, 1)
-        return (self._tables + six).float(), None
+        # A sum has the order in memory of what it is made of, and kernels read rows of a gate.
+        return (self._tables + six).float().contiguous(), None
 
 
 class _Embedded:

@@ -232,22 +232,39 @@ def _row_sums(value):
 
 
 @triton.jit
-def _modulated(
-    y, weight, bias, scale, shift, scale_stride, shift_stride, image, channel, C: tl.constexpr
-):
-    """A normalized tile times weights plus biases, of channels and of images."""
+def _asked(weight, bias, scale, shift, scale_stride, shift_stride, image, channel, C: tl.constexpr):
+    """What a norm is multiplied by and what is added, of channels and of images; 0 for nothing.
+
+    Asked for before the sums, where threads wait for each other: they come while these are made.
+    """
     known = (channel < C)[None, :]
     at = channel[None, :]
+    found = (0.0, 0.0, 0.0, 0.0)
     if weight is not None:
-        y *= tl.load(weight + at, mask=known, other=0.0).to(tl.float32)
+        found = (tl.load(weight + at, mask=known, other=0.0), 0.0, 0.0, 0.0)
     if bias is not None:
-        y += tl.load(bias + at, mask=known, other=0.0).to(tl.float32)
+        found = (found[0], tl.load(bias + at, mask=known, other=0.0), 0.0, 0.0)
     if scale is not None:
         place = image[:, None] * scale_stride + at
-        y *= 1.0 + tl.load(scale + place, mask=known, other=0.0).to(tl.float32)
+        found = (found[0], found[1], tl.load(scale + place, mask=known, other=0.0), 0.0)
     if shift is not None:
         place = image[:, None] * shift_stride + at
-        y += tl.load(shift + place, mask=known, other=0.0).to(tl.float32)
+        loaded = tl.load(shift + place, mask=known, other=0.0)
+        found = (found[0], found[1], found[2], loaded)
+    return found
+
+
+@triton.jit
+def _modulated(y, weight, bias, scale, shift, asked):
+    """A normalized tile times weights plus biases, as `_asked` loaded them."""
+    if weight is not None:
+        y *= asked[0].to(tl.float32)
+    if bias is not None:
+        y += asked[1].to(tl.float32)
+    if scale is not None:
+        y *= 1.0 + asked[2].to(tl.float32)
+    if shift is not None:
+        y += asked[3].to(tl.float32)
     return y
 
 
@@ -271,6 +288,11 @@ def layer_codes(
         more = BC + tl.arange(0, TAIL)
         there = inside[:, None] & (more < C)[None, :]
         rest = tl.load(x + row[:, None] * C + more[None, :], mask=there, other=0.0)
+    asked = _asked(weight, bias, scale, shift, scale_stride, shift_stride, image, channel, C)
+    if TAIL > 0:
+        asked_more = _asked(
+            weight, bias, scale, shift, scale_stride, shift_stride, image, more, C
+        )  # fmt: skip
     scales = _scales(step, tables)
     value = value.to(tl.float32)
     centre = _row_sums(value)
@@ -288,17 +310,13 @@ def layer_codes(
             rest = tl.where(there, rest, 0.0)
         variance += _row_sums(rest * rest)
     factor = tl.rsqrt(variance / C + eps)
-    y = _modulated(
-        value * factor, weight, bias, scale, shift, scale_stride, shift_stride, image, channel, C
-    )
+    y = _modulated(value * factor, weight, bias, scale, shift, asked)
     for i in tl.static_range(len(tables)):
         _write(
             y, row, inside, channel, scales[i], tables[i], STARTS[i], CHANNELS[i], BITS[i], "sum"
         )
     if TAIL > 0:
-        y = _modulated(
-            rest * factor, weight, bias, scale, shift, scale_stride, shift_stride, image, more, C
-        )
+        y = _modulated(rest * factor, weight, bias, scale, shift, asked_more)
         for i in tl.static_range(len(tables)):
             _write(
                 y, row, inside, more, scales[i], tables[i], STARTS[i], CHANNELS[i], BITS[i], "sum"

@@ -139,5 +139,7 @@ def _rows(values: Tensor, rows: int) -> Tensor:
 
 
 def _given(value: Tensor | None) -> Tensor:
+    """The tensor, in the layout that a kernel needs: tests without a GPU are to find another."""
     assert value is not None, "the ending asks for a tensor that was not given"
+    assert value.is_contiguous(), f"a kernel reads whole rows, found strides {value.stride()}"
     return value

@@ -44,7 +44,6 @@ class Tile:
             another starts or ends. Their stages must fit beside one another.
         ahead: whether the products of a step start before those of the last one have ended; see
             `programs.ahead`. On sm_90a, and not where pixels are gathered.
-        cluster: blocks with neighbouring rows that read their weights once for all, where ahead.
     """
 
     m: int
@@ -55,13 +54,11 @@ class Tile:
     whole_rows: bool = False
     resident: int = 1
     ahead: bool = False
-    cluster: int = 1
 
     def __str__(self) -> str:
         words = [f"{self.m}x{self.n}x{self.k}"]
         words += [f"{self.resident} resident"] if self.resident > 1 else []
         words += ["ahead"] if self.ahead else []
-        words += [f"cluster of {self.cluster}"] if self.cluster > 1 else []
         return " ".join(words)
 
 

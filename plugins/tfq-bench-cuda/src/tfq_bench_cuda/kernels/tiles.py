@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfq_bench_cuda.kernels.searched import SEARCHED
 from tfq_bench_cuda.kernels.specs import Ending, Tile
 from tfq_bench_cuda.kernels.tuned import found_by_search
 
@@ -74,14 +75,14 @@ class TileChoice:
     rows: int
 
     def __call__(self, outputs: int, inputs: int, ending: Ending, *, taps: int = 1) -> Tile:
-        """The tile that a search found for such a product, else what `choose_tile` expects.
+        """The tile that a search found, on this machine or in `searched`, else by `choose_tile`.
 
         Args:
             inputs, taps: as for `choose_tile`.
         """
         accumulators = 2 if ending.activation == "geglu" else 1
         shape = (self.rows, outputs, inputs, taps, accumulators)
-        found = found_by_search(self.arch, shape)
+        found = found_by_search(self.arch, shape) or SEARCHED.get(self.arch, {}).get(shape)
         if found is not None:
             return found
         return choose_tile(

@@ -7,6 +7,7 @@ each group of four warps won for most products, so these come first.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 from tfq_bench_cuda.kernels.specs import Tile
 from tfq_bench_cuda.kernels.tiles import SHARED, candidates
@@ -40,15 +41,11 @@ _AMPERE = (
 # Depth and stages.
 _HOPPER_PIPELINES = ((128, 3), (128, 2), (64, 6), (64, 8), (64, 3), (32, 6))
 _AMPERE_PIPELINES = ((64, 4), (64, 2), (32, 4), (32, 3), (128, 2))
-# Depth and stages of blocks that share a multiprocessor, the first that fit.
-_SHARED_PIPELINES = ((128, 4), (128, 3), (64, 5), (64, 4), (128, 2), (64, 3))
-_RESIDENT_MOST = 3
-
-_REGISTERS, _COPYING, _COPIES = 65_536, 128, 24
-"""Of a multiprocessor; threads of a block that copy, and registers of each."""
-
-_BESIDE = 40
-"""Registers that a thread needs beside its sums."""
+# Of two blocks on a multiprocessor: rows, sums of a row and threads; depths and stages.
+# Each of their 256 threads has 128 registers until those that copy give theirs back, and the
+# assembler wants 26 more than an instruction has sums: wider ones do not compile, nor three blocks.
+_SIDE_BY_SIDE = ((128, 160, 128), (128, 128, 128), (64, 160, 128), (64, 128, 128))
+_SHARED_PIPELINES = ((128, 3), (64, 5), (128, 2), (64, 4), (64, 3))
 
 
 def _most_sums(threads: int, arch: str) -> int:
@@ -96,32 +93,30 @@ def other_pipelines(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1
     ]
 
 
-def other_ways(tile: Tile, inputs: int, arch: str, *, accumulators: int = 1) -> list[Tile]:
-    """The same rows and outputs with products ahead, in clusters, and with blocks side by side.
+def other_ways(inputs: int, arch: str, *, accumulators: int = 1) -> list[Tile]:
+    """Blocks of which two share a multiprocessor, so that one multiplies while the other ends.
 
-    Only Hopper's copy engine feeds them, so there are none of other architectures.
+    Each in both ways of `Tile.ahead`. Only Hopper's copy engine feeds them, so there are none of
+    other architectures.
     """
     if arch != "sm_90a":
         return []
-    sums = tile.m * tile.n * accumulators // tile.threads
     found = []
-    for resident in range(1, _RESIDENT_MOST + 1):
-        registers = _REGISTERS // resident - _COPYING * _COPIES
-        if sums + _BESIDE > registers // tile.threads:
-            continue
-        alike = replace(tile, resident=resident)
-        pipelines = [tile] if resident == 1 else []
-        if resident > 1:
-            room = SHARED[arch] * 1024 // resident
-            pipelines = [
-                replace(alike, k=depth, stages=stages)
-                for depth, stages in _SHARED_PIPELINES
-                if inputs % depth == 0 and (tile.m + tile.n * accumulators) * depth * stages <= room
-            ][:2]
-        found += [
-            other
-            for one in pipelines
-            for ahead, cluster in ((False, 1), (True, 1), (True, 2))
-            if (other := replace(one, ahead=ahead, cluster=cluster)) != tile
-        ]
+    for m, sums, threads in _SIDE_BY_SIDE:
+        fitting = (
+            (depth, stages)
+            for depth, stages in _SHARED_PIPELINES
+            if inputs % depth == 0 and 2 * (m + sums) * depth * stages <= SHARED[arch] * 1024
+        )
+        for depth, stages in islice(fitting, 1):
+            one = Tile(
+                m=m,
+                n=sums // accumulators,
+                k=depth,
+                stages=stages,
+                threads=threads,
+                whole_rows=True,
+                resident=2,
+            )
+            found += [one, replace(one, ahead=True)]
     return found

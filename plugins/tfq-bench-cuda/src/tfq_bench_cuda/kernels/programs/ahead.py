@@ -3,12 +3,6 @@
 One group of four warps copies, the others multiply. Each stage of shared memory has two barriers:
 `full` when its operands are there, `free` when nobody reads it any more. A group releases a stage
 when the products of the next one are on their way, so the tensor cores never wait for a barrier.
-
-In a cluster of two, which have neighbouring rows and the same outputs, the first block copies the
-weights into the shared memory of both. So a stage is free when the groups of both blocks say so, to
-both: that holds back whoever would write into a stage that the other one still reads. Each block
-expects all of its bytes itself, whoever copies them. At the end both wait for one another, as no
-block may go while the other one still arrives at its barriers.
 """
 
 from typing import Any
@@ -28,15 +22,9 @@ _COPYING = 128
 
 
 def launch(tile: Tile, rows: Any, outputs: int) -> Any:
-    """The grid: blocks of one column follow one another, in whole clusters.
-
-    Rows of a last cluster that are none are read as zeros and not written.
-    """
-    blocks = T.ceildiv(rows, tile.cluster * tile.m) * tile.cluster, T.ceildiv(outputs, tile.n)
-    threads = tile.threads + _COPYING
-    if tile.cluster > 1:
-        return T.ClusterKernel(*blocks, cluster_dims=(tile.cluster, 1, 1), threads=threads)
-    return T.Kernel(*blocks, threads=threads)
+    """The grid: blocks of one column follow one another."""
+    blocks = T.ceildiv(rows, tile.m), T.ceildiv(outputs, tile.n)
+    return T.Kernel(*blocks, threads=tile.threads + _COPYING)
 
 
 def ahead(spec: LinearSpec | ConvSpec) -> Any:
@@ -45,13 +33,12 @@ def ahead(spec: LinearSpec | ConvSpec) -> Any:
     Its arguments are those of the program; `border` as for `start`, None for a matrix product.
     """
     N, K, tile, ending = spec.n, spec.terms, spec.tile, spec.ending
-    BM, BN, BK, stages, cluster = tile.m, tile.n, tile.k, tile.stages, tile.cluster
+    BM, BN, BK, stages = tile.m, tile.n, tile.k, tile.stages
     paired = ending.activation == "geglu"
     sums_per_row = 2 * BN if paired else BN
     policy = warps(tile, whole_rows=paired)
     taken_off, read, write = start(spec), hold(spec), end(spec)
     load, share = _rows(spec), resident(tile)
-    mask = (1 << cluster) - 1 if cluster > 1 else None
     steps = K // BK
 
     @T.macro
@@ -62,10 +49,7 @@ def ahead(spec: LinearSpec | ConvSpec) -> Any:
         Ws = T.alloc_shared((stages, sums_per_row, BK), "int8")
         total = T.alloc_fragment((BM, sums_per_row), "int32")
         full = T.alloc_barrier([_COPYING] * stages)
-        if cluster > 1:
-            free = T.alloc_cluster_barrier([tile.threads // 32 * cluster] * stages)
-        else:
-            free = T.alloc_barrier([tile.threads // 32] * stages)
+        free = T.alloc_barrier([tile.threads // 32] * stages)
         share()
         with T.attr(0, "kWarpSpecializationScope", 0):
             if T.get_thread_binding() < _COPYING:
@@ -77,14 +61,12 @@ def ahead(spec: LinearSpec | ConvSpec) -> Any:
                         W[bx * BN : (bx + 1) * BN, k * BK : (k + 1) * BK],
                         Ws[stage, 0:BN, 0:BK],
                         barrier=full[stage],
-                        cluster_mask=mask,
                     )
                     if paired:
                         T.tma_copy(
                             W[N + bx * BN : N + (bx + 1) * BN, k * BK : (k + 1) * BK],
                             Ws[stage, BN : 2 * BN, 0:BK],
                             barrier=full[stage],
-                            cluster_mask=mask,
                         )
                     T.mbarrier_arrive(full[stage])
             else:
@@ -103,11 +85,7 @@ def ahead(spec: LinearSpec | ConvSpec) -> Any:
                     )
                     T.wait_wgmma(1)
                     if k > 0 and T.get_thread_binding() % 32 == 0:
-                        if cluster > 1:
-                            for block in T.unroll(cluster):
-                                T.mbarrier_arrive(free[(k - 1) % stages], block)
-                        else:
-                            T.mbarrier_arrive(free[(k - 1) % stages])
+                        T.mbarrier_arrive(free[(k - 1) % stages])
                 T.wait_wgmma(0)
                 # The compiler must read no sum before, which it does not know to be on its way.
                 T.warpgroup_fence_operand(total, num_regs=BM * sums_per_row // tile.threads)
@@ -115,8 +93,6 @@ def ahead(spec: LinearSpec | ConvSpec) -> Any:
                     write(factors, additions, Y, bx, by, total, early)
                 else:
                     write(factors, additions, Y, bx, by, total, None)
-        if cluster > 1:
-            T.cluster_sync()
 
     return run
 
