@@ -1,6 +1,7 @@
 """The parts of the GPU benchmarks that need no GPU."""
 
 import contextlib
+import json
 import time
 from pathlib import Path
 
@@ -325,3 +326,28 @@ def test_every_contestant_of_the_attentions_computes_the_same():
         assert 2 * 48 * 96 == to_codes().numel()
         names.add(name)
     assert len(names) > 3 * len(gpu_attention.BLOCKS)
+
+
+def test_tables_go_on_where_they_stopped(tmp_path, monkeypatch, capsys):
+    """A job that ended well is not run again; one that failed or lasts too long is said."""
+    import gpu_tables
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(gpu_tables, "TUNED", {})
+    monkeypatch.setattr(gpu_tables, "LEAST_S", 0)
+    monkeypatch.setattr(
+        gpu_tables,
+        "JOBS",
+        {"good": "echo table", "bad": "false", "long": "sleep 60", "where": "env"},
+    )
+    assert gpu_tables.main([str(tmp_path), "--minutes", "1", "--only", "g", "b", "w"]) == 1
+    said = capsys.readouterr().out
+    assert said.endswith("1 failed or left: bad\n")
+    assert (tmp_path / "good.md").read_text() == "table\n"
+    assert "TFQ_BENCH_CUDA_TILES=" in (tmp_path / "where.md").read_text()
+    assert json.loads((tmp_path / "tiles.json").read_text()) == {}
+    assert gpu_tables.main([str(tmp_path), "--minutes", "0.02"]) == 1
+    said = capsys.readouterr().out
+    assert "good" not in said
+    assert "long, GPU" in said
+    assert said.endswith("long\n")
