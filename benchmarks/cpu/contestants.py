@@ -101,16 +101,11 @@ def _openvino_float(precision: str) -> Callable[[Case], Contestant]:
 
 def _check_precision(precision: str) -> None:
     """RuntimeError where the engine takes the hint and executes something else."""
-    from tfq_bench_openvino.engine import compile_model
-    from tfq_bench_openvino.runtime import Type, openvino, opset13
+    from tfq_bench_openvino.trials import executed_precision
 
-    x = opset13.parameter([64, 64], Type.f32)
-    y = opset13.matmul(x, torch.ones(64, 64).numpy(), False, True)
-    found = _products(compile_model(openvino.Model([y], [x], "trial"), precision))
-    if set(found) != {precision}:
-        raise RuntimeError(
-            f"asked for {precision}, OpenVINO executes {', '.join(found)} on this processor"
-        )
+    found = executed_precision(precision)
+    if found != precision:
+        raise RuntimeError(f"asked for {precision}, OpenVINO executes {found} on this processor")
 
 
 def _products(compiled) -> Counter[str]:
@@ -129,11 +124,13 @@ def _cpu(wbits: int) -> Callable[[Case], Contestant]:
     return make
 
 
-def _openvino(wbits: int) -> Callable[[Case], Contestant]:
+def _openvino(wbits: int, precision: str = "f32") -> Callable[[Case], Contestant]:
     def make(case: Case) -> Contestant:
         from tfq_bench_openvino.backend import OpenVinoBackend
 
-        return _backend(OpenVinoBackend(), case, wbits)
+        if precision != "f32":
+            _check_precision(precision)
+        return _backend(OpenVinoBackend(precision=precision), case, wbits)
 
     return make
 
@@ -233,5 +230,7 @@ CONTESTANTS: dict[str, Callable[[Case], Contestant]] = {
     "cpu W4A8": _cpu(4),
     "openvino W8A8": _openvino(8),
     "openvino W4A8": _openvino(4),
+    "openvino W8A8, rest BF16": _openvino(8, "bf16"),
+    "openvino W4A8, rest BF16": _openvino(4, "bf16"),
 }
 """In the order of the table. What raises is left out with a remark."""

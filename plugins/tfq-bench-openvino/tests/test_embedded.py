@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tfq_bench.api import LoadedModel, Scheme
+from tfq_bench.api import LoadedModel, LoweringError, Scheme
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant import RoundToNearest
 from tfq_bench.quant.lower.simulate import simulate
 from tfq_bench.quant.lower.watched import watched_layers
 from tfq_bench_cifar10 import model as embedded
 from tfq_bench_openvino.backend import OpenVinoBackend
+from tfq_bench_openvino.trials import executed_precision
 
 MODELS = {
     "unet": embedded.unconditional,
@@ -21,9 +22,14 @@ MODELS = {
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", MODELS)
-def test_embedded_model_agrees_with_its_simulation(name):
-    """Every layer by its integers; the prediction within half of what quantizing costs."""
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "f32") for name in MODELS), ("unet", "bf16")]
+)
+def test_embedded_model_agrees_with_its_simulation(name, precision):
+    """Every layer by its integers; the prediction within half of what quantizing costs.
+
+    With bfloat16 beside the int8 products, too; a processor without it is refused.
+    """
     model = MODELS[name]()
     network = model.load(device="cpu", dtype=torch.float32)
     loaded = LoadedModel(
@@ -38,7 +44,12 @@ def test_embedded_model_agrees_with_its_simulation(name):
     data = capture(loaded, needs, seed=0, batch=2, progress=lambda *_: None)
     generator = torch.Generator().manual_seed(0)
     state = method.quantize(loaded, data, generator=generator, progress=lambda *_: None)
-    lowered, simulated = OpenVinoBackend().lower(loaded, state), simulate(loaded, state)
+    backend = OpenVinoBackend(precision=precision)
+    if executed_precision(precision) != precision:
+        with pytest.raises(LoweringError, match="OpenVINO computes in 'f32'"):
+            backend.lower(loaded, state)
+        return
+    lowered, simulated = backend.lower(loaded, state), simulate(loaded, state)
     assert [None] * len(state.layers) == [use.fallback for use in lowered.kernels]
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     condition = model.conditions(range(2), device="cpu")

@@ -41,3 +41,17 @@ def test_saturation_is_what_the_sums_say():
     """Full 8-bit weights are exact here, or the largest sum of them is lost."""
     expected, found = trials.largest_sum(127)
     assert trials.saturates() == (expected != found)
+
+
+def test_a_precision_that_the_processor_lacks_is_refused(monkeypatch):
+    """The engine would take the hint and compute in float32."""
+    monkeypatch.setattr(machine, "executed_precision", lambda _: "f32")
+    machine.check_machine("cpu", precision="f32")
+    with pytest.raises(LoweringError, match="OpenVINO computes in 'f32' on this processor"):
+        machine.check_machine("cpu", precision="bf16")
+
+
+def test_float_products_are_what_the_engine_says():
+    """float32 everywhere; bfloat16 where the processor has it."""
+    assert trials.executed_precision("f32") == "f32"
+    assert trials.executed_precision("bf16") in ("f32", "bf16")

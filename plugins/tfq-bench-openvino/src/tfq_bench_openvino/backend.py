@@ -45,11 +45,18 @@ _log = logging.getLogger("tfq_bench.openvino")
 
 
 class OpenVinoBackend:
-    """The whole network as one OpenVINO model, its quantized layers in int8."""
+    """The whole network as one OpenVINO model, its quantized layers in int8.
+
+    Args:
+        precision: `f32` or `bf16`, of all that is no int8 product.
+    """
+
+    def __init__(self, *, precision: str = "f32") -> None:
+        self._precision = precision
 
     def check(self, *, device: str) -> None:
         """LoweringError when this machine has no exact int8 products; see `check_machine`."""
-        check_machine(device)
+        check_machine(device, precision=self._precision)
 
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own that calls one compiled model.
@@ -85,7 +92,7 @@ class OpenVinoBackend:
                 kernels[name] = module.kernel
             replace_layer(network, name, module)
         others = finish_lowering(network, loaded, state, step, executed)
-        compiled = CompiledNetwork(network, step, executed)
+        compiled = CompiledNetwork(network, step, executed, precision=self._precision)
         compiled.install()
         _rehearse(loaded, network)
         executed.clear()

@@ -10,17 +10,17 @@ import torch
 from tfq_bench.api import LoweringError
 from tfq_bench_openvino.operands import EXACT_WEIGHT
 from tfq_bench_openvino.runtime import openvino
-from tfq_bench_openvino.trials import largest_sum
+from tfq_bench_openvino.trials import executed_precision, largest_sum
 
 __all__ = ["check_machine"]
 
 
-def check_machine(device: str) -> None:
-    """Returns when the engine has int8 products and they are exact.
+def check_machine(device: str, *, precision: str = "f32") -> None:
+    """Returns when the engine has int8 products and they are exact, and computes in `precision`.
 
     Raises:
-        LoweringError: for another device, another architecture, or products that lose sums of
-            weights of 7 bits.
+        LoweringError: for another device, another architecture, products that lose sums of
+            weights of 7 bits, or a precision that the processor lacks.
     """
     if torch.device(device).type != "cpu":
         raise LoweringError(
@@ -42,6 +42,15 @@ def check_machine(device: str) -> None:
                 f"of {expected} {what}; unset ONEDNN_MAX_CPU_ISA if it is set, else use backend "
                 "'simulate'."
             )
+    found = executed_precision(precision)
+    if found != precision:
+        raise LoweringError(
+            f"backend 'openvino' was asked for the precision '{precision}', and OpenVINO computes "
+            f"in '{found}' on this processor; bf16 needs AVX512-BF16 or AMX. Leave the option "
+            "'precision' out.",
+            expected=precision,
+            found=found,
+        )
 
 
 @functools.cache

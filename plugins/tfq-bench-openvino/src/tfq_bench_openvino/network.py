@@ -65,6 +65,7 @@ class CompiledNetwork:
     Args:
         network: its layers are replaced already; it has no hooks yet.
         executed: shared by all layers; a call of a model adds what the engine runs.
+        precision: of `compile_model`.
 
     Attributes:
         execution: of the model that was compiled last.
@@ -72,9 +73,15 @@ class CompiledNetwork:
     """
 
     def __init__(
-        self, network: nn.Module, step: StepCursor, executed: MutableMapping[str, int]
+        self,
+        network: nn.Module,
+        step: StepCursor,
+        executed: MutableMapping[str, int],
+        *,
+        precision: str = "f32",
     ) -> None:
         self._network, self._step, self._executed = network, step, executed
+        self._precision = precision
         self._call: Callable[..., Any] = network.forward
         self._layers = [m for m in network.modules() if isinstance(m, Int8Layer)]
         held = sum(part.weight.nbytes for layer in self._layers for part in layer.operands.parts)
@@ -147,7 +154,7 @@ class CompiledNetwork:
         made.model.reshape(dict(zip(names, sizes, strict=True)))
         while len(self._ready) >= self._limit:
             self._ready.popitem(last=False)
-        compiled = compile_model(made.model)
+        compiled = compile_model(made.model, self._precision)
         self.execution = Execution.of(compiled)
         self._ready[key] = _Ready(compiled, self._counts(made, self.execution))
         self.seconds["translate"] += middle - begin

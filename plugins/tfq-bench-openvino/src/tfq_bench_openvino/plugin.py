@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tfq_bench.api import BackendProvider, hookimpl
+from tfq_bench.api import BackendProvider, Option, hookimpl
 
 __all__ = ["tfq_backends"]
 
@@ -22,5 +22,15 @@ def tfq_backends() -> Iterable[BackendProvider]:
             wbits=bits,
             abits=bits,
             devices=("cpu",),
+            options=(
+                Option(
+                    name="precision",
+                    kind="str",
+                    default="f32",
+                    choices=("f32", "bf16"),
+                    help="what OpenVINO computes in where it does not in int8; bf16 needs a "
+                    "processor with AVX512-BF16 or AMX, and moves codes by one here and there",
+                ),
+            ),
         )
     ]

@@ -13,7 +13,7 @@ from tfq_bench_openvino.layer_graph import layer_graph, step_scalars
 from tfq_bench_openvino.operands import UNIT, Geometry, Operands, PartOperands
 from tfq_bench_openvino.runtime import Type, openvino, opset13
 
-__all__ = ["TERMS", "largest_sum", "saturates"]
+__all__ = ["TERMS", "executed_precision", "largest_sum", "saturates"]
 
 TERMS = 64
 """Products of a trial sum: one full vector of 64 bytes."""
@@ -26,6 +26,8 @@ _SHAPES: tuple[tuple[Geometry | None, tuple[int, ...], tuple[int, ...]], ...] = 
     (_POINT, (1, 3, 6, 6), (3, 3)),
 )
 """Kinds of products that the engine has kernels of their own for: geometry, input and taps."""
+
+_FLOAT_PRODUCTS = ("MatMul", "FullyConnected")
 
 
 def largest_sum(weight: int) -> tuple[int, float]:
@@ -41,6 +43,16 @@ def largest_sum(weight: int) -> tuple[int, float]:
 def saturates() -> bool:
     """Whether this machine loses sums of full 8-bit weights."""
     return any(expected != found for expected, found in map(largest_sum, (127, -128)))
+
+
+@functools.cache
+def executed_precision(precision: str) -> str:
+    """What the engine computes a float product in when it is asked for `f32` or `bf16`."""
+    x = opset13.parameter([64, 64], Type.f32)
+    y = opset13.matmul(x, np.ones((64, 64), np.float32), False, True)
+    nodes = compile_model(openvino.Model([y], [x], "trial"), precision).nodes()
+    (found,) = {node["runtimePrecision"] for node in nodes if node["layerType"] in _FLOAT_PRODUCTS}
+    return str(found)
 
 
 def _trial(
