@@ -24,8 +24,7 @@ def compile_model(model: openvino.Model, precision: str = "f32") -> Compiled:
     """A model for this processor in as many threads as torch has.
 
     Args:
-        precision: of everything that is no int8 product. The backend's is float32, for parity with
-            the simulation, also where the processor has bfloat16 (`bf16`).
+        precision: `f32` or `bf16`, of everything that is no int8 product.
     """
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
