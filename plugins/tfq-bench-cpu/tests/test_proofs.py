@@ -111,6 +111,26 @@ def test_nothing_that_loses_a_sum_is_used(generator, machine, monkeypatch, lost)
     assert linear_form(generator, 64) is None
 
 
+@pytest.mark.parametrize(
+    ("lost", "exact"),
+    [
+        (lambda sums: (sums + 2).float(), True),
+        (lambda sums: (sums - 2).float(), True),
+        (lambda sums: sums - 127, False),
+        (lambda sums: sums.clamp(max=2**24), False),
+    ],
+    ids=["above", "below", "one saturated pair", "large sums"],
+)
+def test_float32_rounds_sums_beyond_2_to_the_24(generator, machine, monkeypatch, lost, exact):
+    """By their last bit, which kernels for AMX do; what a pair of products loses is more."""
+    machine(neighbours, lambda sums: torch.where(sums.abs() > 2**24, lost(sums), sums))
+    monkeypatch.setattr(kernels, "saturates", lambda: False)
+    weight = torch.full((24, 2048), 64, dtype=torch.int8)
+    found = linear_form(generator, 64, weight=weight)
+    assert (found is not None) == exact
+    assert linear_form(generator, 64, weight=weight[:, :1024]) is not None
+
+
 def test_scales_that_are_multiplied_first_are_applied_afterwards(generator, machine, monkeypatch):
     """A library that rounds s * s_w gives the sums times s, the rest follows in order."""
     monkeypatch.setattr(kernels, "saturates", lambda: True)
