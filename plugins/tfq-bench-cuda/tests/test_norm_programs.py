@@ -147,6 +147,17 @@ def test_a_row_is_read_with_all_that_it_needs_at_once(launches):
     assert ptx.rindex("ld.global") < ptx.index("shfl")
 
 
+def test_a_modulated_norm_without_weights_compiles(launches):
+    """As of DiT: scale and shift of an image, read before the sums too."""
+    x, by = torch.zeros(2, 64, 1152, dtype=torch.bfloat16), torch.zeros(2, 1152)
+    step, ones = torch.tensor([0]), torch.ones(3)
+    table = Table(start=0, channels=1152, bits=8, inverse=ones, zero_point=ones.int())
+    settings = {"eps": 1e-5, "step": step, "tables": [table]}
+    norm_launch.layer_norm_codes(x, None, None, scale=by, shift=by, **settings)
+    ptx = launches.compiled(90)["layer_codes"]
+    assert ptx.rindex("ld.global") < ptx.index("shfl")
+
+
 def test_another_batch_compiles_nothing(launches):
     """What is compiled in is the same for 2 and for 200 images."""
     sdxl(2)
