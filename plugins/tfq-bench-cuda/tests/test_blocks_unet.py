@@ -76,14 +76,15 @@ def fused(loaded, state):
 def test_a_network_of_fused_blocks_passes_the_lower_stage(unet, make_state, wbits):
     """Watched layers, promised kernels and every step agree with the simulation."""
     state = make_state(wbits=wbits)
-    lowered, _ = fused(unet, state)
+    lowered, uses = fused(unet, state)
+    assert any(use.reason is None for use in uses)
     facts = lowering_facts(
         unet, state, lowered, simulate(unet, state), execution="lowered", batches=(3,)
     )
     assert len(state.layers) == facts["layers"]["checked"]
     assert len(state.layers) == sum(facts["executed"].values())
     # Unwatched, blocks are fused: codes that their norms move make up a part of what is allowed.
-    assert 0 < facts["calls"]["worst"]["relative"]
+    # Whether any moves depends on how this processor's torch rounds a norm.
     assert facts["calls"]["worst"]["relative"] <= facts["calls"]["worst"]["limit"] / 4
 
 

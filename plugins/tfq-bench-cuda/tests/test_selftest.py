@@ -70,7 +70,7 @@ class WrongImage(ReferenceKernels):
 
     def linear(self, spec, code, factors, additions):
         """Right for one image."""
-        shift = additions.shift[:1].expand_as(additions.shift)
+        shift = additions.shift[:1].expand_as(additions.shift).contiguous()
         return super().linear(spec, code, factors, replace(additions, shift=shift))
 
 

@@ -109,7 +109,7 @@ def test_the_engine_says_what_it_computes_in(monkeypatch):
     from cpu.contestants import _check_precision
 
     _check_precision("f32")
-    monkeypatch.setattr("tfq_bench_openvino.engine.compile_model", _in_float32)
+    monkeypatch.setattr("tfq_bench_openvino.trials.compile_model", _in_float32)
     with pytest.raises(RuntimeError, match="asked for u4, OpenVINO executes f32"):
         _check_precision("u4")
 
