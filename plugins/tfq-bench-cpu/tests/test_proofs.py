@@ -129,6 +129,17 @@ def test_float32_rounds_sums_beyond_2_to_the_24(generator, machine, monkeypatch,
     found = linear_form(generator, 64, weight=weight)
     assert (found is not None) == exact
     assert linear_form(generator, 64, weight=weight[:, :1024]) is not None
+    monkeypatch.setattr(kernels, "saturates", lambda: True)
+    assert linear_form(generator, 64, weight=weight) is None
+
+
+def test_what_could_hide_a_saturated_pair_is_not_allowed(generator, machine, monkeypatch):
+    """So many terms that roundings come near to what such a pair loses."""
+    machine(neighbours, lambda sums: torch.where(sums.abs() > 2**24, sums + 16, sums))
+    monkeypatch.setattr(kernels, "saturates", lambda: False)
+    for terms, exact in ((10_000, True), (12_000, False)):
+        weight = torch.full((24, terms), 64, dtype=torch.int8)
+        assert (linear_form(generator, 64, rows=1, weight=weight) is not None) == exact
 
 
 def test_scales_that_are_multiplied_first_are_applied_afterwards(generator, machine, monkeypatch):

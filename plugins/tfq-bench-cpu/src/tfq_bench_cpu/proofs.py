@@ -9,8 +9,8 @@ random. What is expected is computed in float64, where all of these sums are exa
 
 Float32 holds integers up to 2^24. Where a layer's sums can be larger, kernels for AMX round the sum
 of the products and what the zero point takes off each for itself, so that a result is off by the
-last bit of a float32. That is allowed there, and nothing is below 2^24. It is far less than what a
-saturated pair of products loses.
+last bits of a float32. That is allowed there, on machines that saturate nowhere, and while twice as
+much is less than what a saturated pair of products would lose. Below 2^24 nothing is.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ BUDGET = 2**30
 LARGEST_INTEGER = 2**24
 """Up to which float32 holds every integer."""
 
-ROUNDINGS = 6
-"""To float32, of sums beyond that: products, zero point's part, difference, two scales, bias."""
+ROUNDINGS = 4
+"""To float32, of sums beyond that: products, zero point's part, difference, and the expected sum.
+Two more are allowed to the result, for its scales and its bias."""
 
 SATURATED = 127
 """The least that a pair of products of 255 loses where its weights add up to more than 128."""
@@ -236,9 +237,12 @@ def _allowed(
     """How far off each result may be: 0 where float32 holds every sum of its output."""
     flat = weight[outputs].flatten(1).double()
     largest = 255 * torch.maximum(flat.clamp(min=0).sum(1), flat.clamp(max=0).sum(1).neg())
-    slack = ROUNDINGS / LARGEST_INTEGER * largest
-    rounds = (largest > LARGEST_INTEGER) & (slack < SATURATED)
-    slack = torch.where(rounds, slack, 0.0) * scale[outputs].double()
+    off = (ROUNDINGS + 2) / LARGEST_INTEGER * largest
+    rounds = (largest > LARGEST_INTEGER) & (2 * off < SATURATED)
+    if kernels.saturates():
+        rounds = torch.zeros_like(rounds)
+    slack = torch.where(rounds, ROUNDINGS / LARGEST_INTEGER * largest, 0.0)
+    slack = slack * scale[outputs].double()
     last_bit = torch.where(rounds, 2 / LARGEST_INTEGER, 0.0)
     return slack.reshape(wide) + last_bit.reshape(wide) * y.double().abs()
 
