@@ -7,7 +7,6 @@ each group of four warps won for most products, so these come first.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 
 from tfq_bench_cuda.kernels.specs import Tile
 from tfq_bench_cuda.kernels.tiles import SHARED, candidates
@@ -103,20 +102,15 @@ def other_ways(inputs: int, arch: str, *, accumulators: int = 1) -> list[Tile]:
         return []
     found = []
     for m, sums, threads in _SIDE_BY_SIDE:
-        fitting = (
+        fitting = [
             (depth, stages)
             for depth, stages in _SHARED_PIPELINES
             if inputs % depth == 0 and 2 * (m + sums) * depth * stages <= SHARED[arch] * 1024
-        )
-        for depth, stages in islice(fitting, 1):
-            one = Tile(
-                m=m,
-                n=sums // accumulators,
-                k=depth,
-                stages=stages,
-                threads=threads,
-                whole_rows=True,
-                resident=2,
-            )
-            found += [one, replace(one, ahead=True)]
+        ]
+        if not fitting:
+            continue
+        depth, stages = fitting[0]
+        n = sums // accumulators
+        one = Tile(m=m, n=n, k=depth, stages=stages, threads=threads, whole_rows=True, resident=2)
+        found += [one, replace(one, ahead=True)]
     return found
