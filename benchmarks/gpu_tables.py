@@ -51,7 +51,7 @@ JOBS = {
     "shapes": "python benchmarks/gpu_shapes.py sdxl --batch 2",
     "attention": "python benchmarks/gpu_attention.py",
 }
-"""The longest first."""
+"""About as many as four GPUs do in twenty minutes."""
 
 LEAST_S = 30
 """Seconds without which no job is begun."""
@@ -59,7 +59,10 @@ LEAST_S = 30
 
 def main(arguments: list[str]) -> int:
     """Runs the jobs; 1 when one failed or is left."""
-    args = parser().parse_args(arguments)
+    options = parser()
+    args = options.parse_args(arguments)
+    if not torch.cuda.device_count():
+        options.error("expected a GPU that torch sees, found none")
     args.folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * args.minutes
     host = Host(args.folder, end)

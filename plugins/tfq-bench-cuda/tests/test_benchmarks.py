@@ -332,6 +332,10 @@ def test_tables_go_on_where_they_stopped(tmp_path, monkeypatch, capsys):
     """A job that ended well is not run again; one that failed or lasts too long is said."""
     import gpu_tables
 
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SystemExit, match="2"):
+        gpu_tables.main([str(tmp_path)])
+    assert "expected a GPU that torch sees, found none" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(gpu_tables, "TUNED", {})
     monkeypatch.setattr(gpu_tables, "LEAST_S", 0)
