@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+TESTS = "python -m pytest -q -m gpu -n 8 --durations=10"
 SPEED = "python benchmarks/gpu_speed.py"
 FUSED = "--levels blocks+graph"
 TUNED = {
@@ -38,7 +39,9 @@ TUNED = {
 """The products of SDXL, two rows, that take longest, each list about as long to search."""
 
 JOBS = {
-    "tests": "python -m pytest -q -m gpu -n 8 plugins/tfq-bench-cuda/tests",
+    "tests-gpu": f"{TESTS} plugins/tfq-bench-cuda/tests/test_gpu.py",
+    "tests-rest": f"{TESTS} plugins/tfq-bench-cuda/tests tests/gpu "
+    "--ignore=plugins/tfq-bench-cuda/tests/test_gpu.py",
     "sdxl-2": f"{SPEED} sdxl --batch 2 {FUSED} --compile --profile",
     "sdxl-8": f"{SPEED} sdxl --batch 8 {FUSED} --compile",
     "sdxl-1": f"{SPEED} sdxl --batch 1 {FUSED} --compile",
@@ -50,8 +53,9 @@ JOBS = {
     "start": f"{SPEED} sdxl --batch 2 {FUSED} --start",
     "shapes": "python benchmarks/gpu_shapes.py sdxl --batch 2",
     "attention": "python benchmarks/gpu_attention.py",
+    "suite": "tfq-bench run sdxl-speed --run {folder}/runs/sdxl-speed",
 }
-"""About as many as four GPUs do in twenty minutes."""
+"""About as many as four GPUs do in half an hour; `{folder}` is where tables go."""
 
 LEAST_S = 30
 """Seconds without which no job is begun."""
@@ -146,6 +150,7 @@ class Host:
             "TFQ_BENCH_CUDA_TILES": str((self._folder / own).resolve()),
         }
         cores = ",".join(map(str, self._cores[gpu :: self._gpus]))
+        command = command.format(folder=self._folder.resolve())
         words = [sys.executable if word == "python" else word for word in command.split()]
         begin = time.monotonic()
         with (

@@ -63,10 +63,10 @@ def load(case: Case, device: str = "cuda", steps: int = STEPS) -> Networks:
     provider = installed.get("model", case.model)
 
     def model(dtype: str):
-        if not case.random:
-            return installed.create(provider)
         options = {option.name: option.default for option in provider.options}
-        options.update(weights="random", dtype=dtype, guidance=1.0, resolution=case.resolution)
+        options["dtype"] = dtype
+        if case.random:
+            options.update(weights="random", guidance=1.0, resolution=case.resolution)
         return installed.create(provider, **options)
 
     plain = model("float32")

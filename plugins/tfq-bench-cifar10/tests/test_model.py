@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -48,6 +49,22 @@ class TestDit(OnRandomWeights):
         return dit(guidance=1.5)
 
 
+class TestHalf(TestConditional):
+    """The U-Net with cross-attention in 16 bits."""
+
+    def make(self):
+        """The model as the host makes it."""
+        return conditional(guidance=1.5, dtype="bfloat16")
+
+
+class TestHalfDit(TestDit):
+    """The DiT in 16 bits."""
+
+    def make(self):
+        """The model as the host makes it."""
+        return dit(guidance=1.5, dtype="bfloat16")
+
+
 GUIDED = pytest.mark.parametrize("make", [conditional, dit])
 
 
@@ -57,6 +74,27 @@ def predictions(model, classes):
     x = torch.randn((1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     x, t = x.expand(len(classes), -1, -1, -1), torch.full((len(classes),), 500)
     return network, x, t, model.predict(network, x, t, model.conditions(classes, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [unconditional, partial(conditional, guidance=1.0), partial(dit, guidance=1.0)],
+    ids=["unconditional", "conditional", "dit"],
+)
+def test_sixteen_bits_are_near_float32(random_weights, embed, make):
+    """The network computes in the dtype it is asked for; its prediction is float32 all the same."""
+    embed(random_weights)
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        model = make(dtype=dtype)
+        network = model.load(device="cpu", dtype=model.dtype)
+        assert {value.dtype for value in network.parameters()} == {getattr(torch, dtype)}
+        x = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+        condition = model.conditions([3, 4], device="cpu")
+        found[dtype] = model.predict(network, x, torch.tensor([500, 500]), condition)
+    assert found["bfloat16"].dtype == torch.float32
+    distance = (found["bfloat16"] - found["float32"]).norm() / found["float32"].norm()
+    assert 1e-4 < float(distance) < 0.03
 
 
 @GUIDED

@@ -43,11 +43,12 @@ class ModelContract:
 
     def test_network_is_ready_for_inference(self) -> None:
         """It is in eval mode, in the dtype asked for, and nothing in it wants gradients."""
-        network = self._load(self.make())
+        model = self.make()
+        network = self._load(model)
         assert not network.training, "the network is in training mode"
         for name, parameter in network.named_parameters():
             assert not parameter.requires_grad, f"{name} wants gradients"
-            assert parameter.dtype == torch.float32, f"{name} has dtype {parameter.dtype}"
+            assert parameter.dtype == model.dtype, f"{name} has dtype {parameter.dtype}"
 
     def test_topology_describes_the_network(self) -> None:
         """Every layer exists with the stated shape and belongs to exactly one block."""
@@ -138,7 +139,7 @@ class ModelContract:
                 assert torch.equal(value[0], together[name][row]), f"{name} of image {image}"
 
     def _load(self, model: Model) -> nn.Module:
-        return model.load(device=self.device, dtype=torch.float32)
+        return model.load(device=self.device, dtype=model.dtype)
 
     def _noise(self, model: Model, purpose: str) -> Tensor:
         return noise(0, purpose, range(IMAGES), model.latent_shape, device=self.device)

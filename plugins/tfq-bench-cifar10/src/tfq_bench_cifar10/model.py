@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["Cifar10Model", "conditional", "dit", "unconditional"]
 
 
-def unconditional() -> Cifar10Model:
+def unconditional(*, dtype: str = "float32") -> Cifar10Model:
     """DDPM's network, which knows no classes."""
-    return Cifar10Model(NETWORKS["unet"])
+    return Cifar10Model(NETWORKS["unet"], dtype=dtype)
 
 
-def conditional(*, guidance: float) -> Cifar10Model:
+def conditional(*, guidance: float, dtype: str = "float32") -> Cifar10Model:
     """Stable Diffusion's network in small, told a class as a sequence of tokens."""
-    return Cifar10Model(NETWORKS["conditional"], guidance=guidance)
+    return Cifar10Model(NETWORKS["conditional"], guidance=guidance, dtype=dtype)
 
 
-def dit(*, guidance: float) -> Cifar10Model:
+def dit(*, guidance: float, dtype: str = "float32") -> Cifar10Model:
     """A small DiT, told a class as its index."""
-    return Cifar10Model(NETWORKS["dit"], guidance=guidance)
+    return Cifar10Model(NETWORKS["dit"], guidance=guidance, dtype=dtype)
 
 
 def scheduler_config() -> dict[str, Any]:
@@ -61,13 +61,14 @@ class Cifar10Model:
 
     Args:
         guidance: scale of classifier-free guidance, 1 for none; of no effect without classes.
+        dtype: what the network computes in, a name of torch's.
     """
 
     latent_shape = (3, 32, 32)
-    dtype = torch.float32
 
-    def __init__(self, network: Network, *, guidance: float = 1.0) -> None:
+    def __init__(self, network: Network, *, guidance: float = 1.0, dtype: str = "float32") -> None:
         self.network = network
+        self.dtype: torch.dtype = getattr(torch, dtype)
         self._scale = guidance
         self._tables: dict[str, Tensor] = {}
 
@@ -100,9 +101,13 @@ class Cifar10Model:
     def predict(
         self, network: nn.Module, x: Tensor, timestep: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
-        """Epsilon `[B, 3, 32, 32]`."""
-        prediction: Tensor = network(x, timestep, **condition, return_dict=False)[0]
-        return prediction
+        """Epsilon, float32 `[B, 3, 32, 32]`."""
+        told = {
+            name: value.to(self.dtype) if value.is_floating_point() else value
+            for name, value in condition.items()
+        }
+        prediction: Tensor = network(x.to(self.dtype), timestep, **told, return_dict=False)[0]
+        return prediction.float()
 
     def topology(self, network: nn.Module) -> api.Topology:
         """Layers, blocks and temporal modules in execution order."""

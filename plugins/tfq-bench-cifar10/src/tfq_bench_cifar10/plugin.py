@@ -17,6 +17,13 @@ GUIDANCE = api.Option(
     minimum=1.0,
     maximum=20.0,
 )
+DTYPE = api.Option(
+    name="dtype",
+    kind="str",
+    default="float32",
+    choices=("float32", "bfloat16", "float16"),
+    help="what the full-precision network computes in; the weights are float16",
+)
 
 
 @api.hookimpl
@@ -26,6 +33,7 @@ def tfq_models() -> Iterator[api.ModelProvider]:
         name="cifar10",
         summary="Unconditional DDPM on CIFAR-10, 6.5 M parameters, weights embedded",
         factory="tfq_bench_cifar10.model:unconditional",
+        options=(DTYPE,),
         samplers=SAMPLERS,
         gmac=1.5,
     )
@@ -33,7 +41,7 @@ def tfq_models() -> Iterator[api.ModelProvider]:
         name="cifar10-conditional",
         summary="Class-conditional U-Net with cross-attention on CIFAR-10, 7.5 M parameters",
         factory="tfq_bench_cifar10.model:conditional",
-        options=(GUIDANCE,),
+        options=(GUIDANCE, DTYPE),
         samplers=SAMPLERS,
         gmac=1.73,
     )
@@ -41,7 +49,7 @@ def tfq_models() -> Iterator[api.ModelProvider]:
         name="cifar10-dit",
         summary="Class-conditional DiT on CIFAR-10, 7.6 M parameters",
         factory="tfq_bench_cifar10.model:dit",
-        options=(GUIDANCE,),
+        options=(GUIDANCE, DTYPE),
         samplers=SAMPLERS,
         gmac=1.14,
     )

@@ -20,11 +20,13 @@ __all__ = ["network_topology"]
 
 def network_topology(network: Network, module: nn.Module) -> api.Topology:
     """The topology of `module`, which `network.build` made, whatever its weights are."""
+    dtype = next(module.parameters()).dtype
     inputs = {
-        network.state: torch.zeros(1, 3, 32, 32),
+        network.state: torch.zeros(1, 3, 32, 32, dtype=dtype),
         "timestep": torch.zeros(1, dtype=torch.int64),
     }
     if network.argument:
         tokens = torch.zeros(TOKENS_SHAPE) if network.tokens else None
-        inputs[network.argument] = class_table(tokens)[:1]
+        row = class_table(tokens)[:1]
+        inputs[network.argument] = row.to(dtype) if network.tokens else row
     return diffusers_topology(module, inputs)
