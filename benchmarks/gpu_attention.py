@@ -1,4 +1,4 @@
-"""Attention on one GPU: cuDNN in BF16 beside the kernels of `tfq_bench_cuda.kernels.attention`.
+"""Attention on one GPU: torch and cuDNN in BF16, and `tfq_bench_cuda.kernels.attention`.
 
     python benchmarks/gpu_attention.py > attention.md
     python benchmarks/gpu_attention.py --blocks         # also blocks that are not chosen
@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from gpu.timing import captured, interleaved, table
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tfq_bench_cuda.blocks.attend import attend
 from tfq_bench_cuda.kernels.attention import attention8
@@ -36,7 +38,7 @@ PRODUCTS = {
 
 
 class Shape(NamedTuple):
-    """Of one attention, in the order in which it is printed."""
+    """Of one attention, in the order in which it is printed; `masked`: the last keys, hidden."""
 
     network: str
     images: int
@@ -45,6 +47,7 @@ class Shape(NamedTuple):
     keys: int
     channels: int
     peak: float = 1.0
+    masked: int = 0
 
 
 SHAPES = [
@@ -57,6 +60,7 @@ SHAPES = [
     Shape("SD 1.5", 2, 8, 1024, 77, 80),
     Shape("SD 1.5", 2, 8, 256, 77, 160),
     Shape("PixArt", 2, 16, 4096, 4096, 72),
+    Shape("PixArt", 2, 16, 4096, 300, 72, masked=250),
     Shape("DiT", 2, 16, 256, 256, 72),
 ]
 
@@ -82,15 +86,25 @@ def operands(shape: Shape, device: str = "cuda") -> tuple[Tensor, Tensor, Tensor
     return tuple(x.to(device, torch.bfloat16).transpose(1, 2) for x in (q, k, v))
 
 
-def exact(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def hiding(shape: Shape, q: Tensor) -> Tensor | None:
+    """A mask `[B, L]` as diffusers makes it, None where nothing is hidden."""
+    if not shape.masked:
+        return None
+    mask = q.new_zeros(shape.images, shape.keys)
+    mask[:, -shape.masked :] = -10000.0
+    return mask
+
+
+def exact(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """The same in float64, one head at a time."""
     heads = zip(*(x.double().unbind(1) for x in (q, k, v)), strict=True)
     scale = q.shape[-1] ** -0.5
-    return torch.stack([(q @ k.mT * scale).softmax(-1) @ v for q, k, v in heads], 1)
+    added = 0.0 if mask is None else mask.double()[:, None]
+    return torch.stack([(q @ k.mT * scale + added).softmax(-1) @ v for q, k, v in heads], 1)
 
 
 def contestants(
-    shape: Shape, q: Tensor, k: Tensor, v: Tensor, *, others: bool
+    shape: Shape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, others: bool
 ) -> Iterator[tuple[str, Callable[[], Tensor], Callable[[], Tensor]]]:
     """Name, the call, and the call that ends in codes `[B * S, H * D]`."""
     width = shape.heads * shape.channels
@@ -99,16 +113,29 @@ def contestants(
     codes = Table(start=0, channels=width, bits=8, inverse=inverse, zero_point=zero_point)
     step = torch.zeros(1, dtype=torch.int64, device=q.device)
 
-    def quantized() -> Tensor:
-        rows = attend(q, k, v, None).transpose(1, 2).flatten(2).flatten(0, 1)
-        return row_codes(rows, step=step, tables=[codes])[0]
+    of_all = None if mask is None else mask[:, None, None]
 
-    yield "torch (cuDNN)", lambda: attend(q, k, v, None), quantized
+    def cudnn() -> Tensor:
+        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION]):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=of_all)
+
+    torchs = {"torch": lambda: attend(q, k, v, of_all)}
+    if mask is not None and q.is_cuda:
+        torchs["torch (cuDNN)"] = cudnn
+    for name, run in torchs.items():
+
+        def quantized(run: Callable[[], Tensor] = run) -> Tensor:
+            rows = run().transpose(1, 2).flatten(2).flatten(0, 1)
+            return row_codes(rows, step=step, tables=[codes])[0]
+
+        yield name, run, quantized
     for name, options in PRODUCTS.items():
+        if mask is not None and options["qk"] != "bf16":
+            continue
         chosen = choose_blocks(shape.channels, shape.keys, **options)
         for blocks in dict.fromkeys([chosen, *BLOCKS] if others else [chosen]):
             tile = f"{blocks.queries}x{blocks.keys} {blocks.warps} warps {blocks.stages} stages"
-            given = {**options, "blocks": blocks}
+            given = {**options, "mask": mask, "blocks": blocks}
             yield (
                 f"{name}: {tile}",
                 lambda given=given: attention8(q, k, v, **given),
@@ -131,8 +158,9 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     for shape in SHAPES:
         q, k, v = operands(shape)
-        expected, rows = exact(q, k, v), []
-        for name, run, to_codes in contestants(shape, q, k, v, others=args.blocks):
+        mask = hiding(shape, q)
+        expected, rows = exact(q, k, v, mask), []
+        for name, run, to_codes in contestants(shape, q, k, v, mask, others=args.blocks):
             try:
                 error = float((run() - expected).norm() / expected.norm())
                 us = [f"{microseconds(call):.1f}" for call in (run, to_codes)]
@@ -140,7 +168,9 @@ def main() -> None:
                 rows.append((name, type(refused).__name__, "", ""))
                 continue
             rows.append((name, *us, f"{error:.4f}"))
-        print(f"\n### {shape.network} {'x'.join(map(str, shape[1:6]))}, peak {shape.peak:g}\n")
+        sizes = "x".join(map(str, shape[1:6]))
+        hidden = f", {shape.masked} keys hidden" if shape.masked else ""
+        print(f"\n### {shape.network} {sizes}, peak {shape.peak:g}{hidden}\n")
         print(table(["products", "us", "us to codes", "error"], rows), flush=True)
 
 

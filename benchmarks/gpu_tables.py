@@ -48,7 +48,7 @@ JOBS = {
     "sdxl-512": f"{SPEED} sdxl-512 {FUSED} --compile",
     "sd15": f"{SPEED} sd15 {FUSED} --compile",
     "dit": f"{SPEED} dit {FUSED} --compile --without modulations",
-    "pixart-sigma": f"{SPEED} pixart-sigma {FUSED} --compile --without modulations",
+    "pixart-sigma": f"{SPEED} pixart-sigma {FUSED} --compile --profile --without modulations",
     "cifar10": f"{SPEED} cifar10 {FUSED} --compile",
     "start": f"{SPEED} sdxl --batch 2 {FUSED} --start",
     "shapes": "python benchmarks/gpu_shapes.py sdxl --batch 2",

@@ -145,6 +145,41 @@ def test_programs_compute_attention_in_every_mode(interpreted, dtype, peak, opti
     assert error(found, exact(q, k, v, options.get("scale"))) < most
 
 
+def hiding(q, length, hidden):
+    """A mask that hides the last keys of the second image, and `exact` under it."""
+    mask = torch.zeros(q.shape[0], length, dtype=q.dtype, device=q.device)
+    mask[1, length - hidden :] = -10000.0
+    mask[:, ::3] += 0.5
+    return mask
+
+
+def exact_masked(q, k, v, mask):
+    """Attention in float64 with a mask of keys."""
+    logits = q.double() @ k.double().transpose(2, 3) * q.shape[-1] ** -0.5
+    return torch.softmax(logits + mask.double()[:, None, None], -1) @ v.double()
+
+
+@pytest.mark.parametrize(("length", "hidden"), [(77, 70), (128, 128), (300, 299)])
+def test_programs_add_a_mask_of_keys(interpreted, length, hidden):
+    """Blocks whose keys are all hidden, also before any that is not, and images without keys."""
+    q, k, v = operands(2, 2, 40, length, 72)
+    mask = hiding(q, length, hidden)
+    found = launched(q, k, v, qk="bf16", mask=mask)
+    assert error(found, exact_masked(q, k, v, mask)) < 0.006
+    assert error(found, attention8(q, k, v, qk="bf16", mask=mask)) < 0.006
+    flipped = launched(q, k.flip(2), v.flip(2), qk="bf16", mask=mask.flip(1))
+    assert error(flipped, found) < 0.006
+
+
+def test_a_mask_may_hide_by_infinity(interpreted):
+    """As torch's own masks do; a running maximum of minus infinity would give NaN."""
+    q, k, v = operands(2, 1, 16, 100, 32)
+    mask = torch.zeros(2, 100, dtype=q.dtype)
+    mask[:, :80] = float("-inf")
+    found = launched(q, k, v, qk="bf16", mask=mask)
+    assert error(found, exact(q, k[:, :, 80:], v[:, :, 80:])) < 0.006
+
+
 def test_both_ways_to_subtract_the_maximum_agree(interpreted, monkeypatch):
     """Bounded logits need no running maximum; dtype float16 never takes that way."""
     q, k, v = operands(1, 1, 64, 200, 64)
@@ -226,6 +261,14 @@ def test_smoothing_is_what_makes_8_bits_enough():
         (lambda q, k, v: attention8(q[:, :1], k, v), "same heads"),
         (lambda q, k, v: attention8(q, k, v, codes=table(64)), "with a step"),
         (lambda q, k, v: attention8(q, k, v, scale=-1.0), "above 0, found -1.0"),
+        (
+            lambda q, k, v: attention8(q, k, v, mask=torch.zeros(1, 32, dtype=q.dtype)),
+            "a mask is expected with qk 'bf16'",
+        ),
+        (
+            lambda q, k, v: attention8(q, k, v, qk="bf16", mask=torch.zeros(1, 16, dtype=q.dtype)),
+            "in torch.bfloat16 [1, 32]",
+        ),
     ],
 )
 def test_what_it_cannot_take_is_refused_in_a_sentence(change, says):
@@ -242,7 +285,9 @@ def test_keys_of_other_blocks_are_refused(interpreted):
         attend(q, keys)
 
 
-def compiled(blocks, capability, *, channels=64, qk8=True, pv8=False, codes=False, even=True):
+def compiled(
+    blocks, capability, *, channels=64, qk8=True, pv8=False, mask=False, codes=False, even=True
+):
     """The compiled program `attend`, as on a card of a capability such as 90; needs no GPU."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -259,10 +304,12 @@ def compiled(blocks, capability, *, channels=64, qk8=True, pv8=False, codes=Fals
         "UNIT": 8,
         "QK8": qk8,
         "PV8": pv8,
+        "MASK": mask,
         "EVEN": even,
     }
     constants |= {"BOUNDS": qk8 and not pv8, "LAST": 255 * codes}
     types = {
+        "mask": "*bf16",
         "q": "*bf16",
         "k": "*i8" if qk8 else "*bf16",
         "k_scale": "*fp32",
@@ -300,10 +347,15 @@ def products(ptx):
         (90, {"pv8": True}, {"wgmma.mma_async s32.s8.s8", "wgmma.mma_async f32.e4m3.e4m3"}),
         (90, {"codes": True, "channels": 72}, {"wgmma.mma_async s32.s8.s8"}),
         (90, {"qk8": False, "codes": True, "even": False}, {"wgmma.mma_async f32.bf16.bf16"}),
+        (
+            90,
+            {"qk8": False, "mask": True, "codes": True, "channels": 72, "even": False},
+            {"wgmma.mma_async f32.bf16.bf16"},
+        ),
         (80, {}, {"mma.sync s32.s8.s8"}),
         (80, {"qk8": False, "codes": True, "even": False}, {"mma.sync f32.bf16.bf16"}),
     ],
-    ids=["sm_90", "sm_90 fp8", "sm_90 codes", "sm_90 text", "sm_80", "sm_80 text"],
+    ids=["sm_90", "sm_90 fp8", "sm_90 codes", "sm_90 text", "sm_90 mask", "sm_80", "sm_80 text"],
 )
 def test_compiled_programs_multiply_on_tensor_cores(capability, options, expected):
     """int8 into int32, e4m3 and 16 bit into float32; text keys take both products in 16 bit."""
@@ -311,7 +363,7 @@ def test_compiled_programs_multiply_on_tensor_cores(capability, options, expecte
         "qk": "int8" if options.get("qk8", True) else "bf16",
         "pv": "fp8" if options.get("pv8") else "bf16",
     }
-    length = 1024 if options.get("even", True) else 77
+    length = 1024 if options.get("even", True) else 300 if options.get("mask") else 77
     blocks = choose_blocks(options.get("channels", 64), length, **names)
     program = compiled(blocks, capability, **options)
     ptx = program.asm["ptx"]
@@ -352,6 +404,16 @@ def test_attention_on_the_gpu(shape, options, most):
     for head in range(shape[1]):
         one = slice(head, head + 1)
         assert error(found[:, one], exact(q[:, one], k[:, one], v[:, one])) < most
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [64, 72])
+def test_masked_attention_on_the_gpu(channels):
+    """Against float64, each image with other keys hidden."""
+    q, k, v = on_gpu(2, 16, 1024, 300, channels)
+    mask = hiding(q, 300, 280)
+    found = attention8(q, k, v, qk="bf16", mask=mask)
+    assert error(found, exact_masked(q, k, v, mask)) < 0.004
 
 
 @pytest.mark.gpu

@@ -314,18 +314,20 @@ def test_the_command_line(capsys):
     assert "found sdlx" in capsys.readouterr().err
 
 
-def test_every_contestant_of_the_attentions_computes_the_same():
-    """Chosen and other blocks; codes have a row for each query."""
+@pytest.mark.parametrize(("masked", "products"), [(0, 3), (50, 1)])
+def test_every_contestant_of_the_attentions_computes_the_same(masked, products):
+    """Chosen and other blocks; codes have a row for each query. A mask leaves 16-bit products."""
     import gpu_attention
 
-    shape = gpu_attention.Shape("small", 2, 2, 48, 77, 40)
+    shape = gpu_attention.Shape("small", 2, 2, 48, 77, 40, masked=masked)
     q, k, v = gpu_attention.operands(shape, "cpu")
-    expected, names = gpu_attention.exact(q, k, v), set()
-    for name, run, to_codes in gpu_attention.contestants(shape, q, k, v, others=True):
+    mask = gpu_attention.hiding(shape, q)
+    expected, names = gpu_attention.exact(q, k, v, mask), set()
+    for name, run, to_codes in gpu_attention.contestants(shape, q, k, v, mask, others=True):
         assert (run() - expected).norm() < 0.05 * expected.norm()
         assert 2 * 48 * 96 == to_codes().numel()
         names.add(name)
-    assert len(names) > 3 * len(gpu_attention.BLOCKS)
+    assert len(names) > products * len(gpu_attention.BLOCKS)
 
 
 def test_tables_go_on_where_they_stopped(tmp_path, monkeypatch, capsys):

@@ -85,16 +85,45 @@ def test_attention_to_a_text_writes_codes(products, words, dtype):
     assert ["bf16"] * 3 == products
 
 
+def masked(words: int, shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """A call with a mask of that shape, the last two words of the second image hidden."""
+    mask = torch.zeros(2, 1, words, dtype=torch.bfloat16)
+    mask[1, :, -2:] = -10000.0
+    return {**given(words), "encoder_attention_mask": mask.expand(shape or mask.shape)}
+
+
+@pytest.mark.parametrize("words", [7, 130, 512])
+def test_attention_to_a_masked_text_writes_codes(products, words):
+    """What is hidden has no influence, and the codes are those of the layers one by one."""
+    block, step = transformer()
+    fused(block)
+    step.set(1)
+    call = masked(words)
+    assert difference(type(block).forward(block, **call), block(**call)) < CLOSE
+    assert ["bf16"] == products
+    assert difference(block(**given(words)), block(**call)) > 2.0**-10
+
+
 @pytest.mark.parametrize(
     ("make", "call"),
     [
         ({}, given(129)),
+        ({}, masked(513)),
+        ({}, masked(7, (2, TOKENS, 7))),
+        ({}, {**masked(7), "encoder_attention_mask": torch.zeros(2, 1, 7)}),
         ({"dtype": torch.float32}, given(dtype=torch.float32)),
         ({"heads": 4}, given()),
         ({"splits": {"attn2.to_out.0": 32}}, given()),
-        ({}, {**given(), "encoder_attention_mask": torch.zeros(2, 1, 7, dtype=torch.bfloat16)}),
     ],
-    ids=["many keys", "float32", "heads of 16", "output in parts", "mask"],
+    ids=[
+        "many keys",
+        "many keys with a mask",
+        "a mask for each query",
+        "a mask in float32",
+        "float32",
+        "heads of 16",
+        "output in parts",
+    ],
 )
 def test_what_it_cannot_write_is_attended_to_by_torch(products, make, call):
     """And quantized after it."""

@@ -59,12 +59,13 @@ class _Attention:
     Attributes:
         qk: the first product of `kernels.attention`, `bf16` or `int8`, which then writes codes of
             the output layer; None: torch's attention, whose result is quantized.
-        most_keys: for which `qk` holds.
-        refusal: why `kernels.attention` cannot compute it; a mask may come with any call.
+        most_keys, most_masked_keys: for which `qk` holds, without and with a mask of keys.
+        refusal: why `kernels.attention` cannot compute it.
     """
 
     qk: str | None = None
     most_keys: float = math.inf
+    most_masked_keys: float = 0
 
     def __init__(self, attn: nn.Module, *, gated: bool, adds: bool = True) -> None:
         self.attn = cast(Any, attn)
@@ -83,10 +84,11 @@ class _Attention:
         q, k, v = (
             y.view(images, -1, heads, y.shape[-1] // heads).transpose(1, 2) for y in (q, k, v)
         )
-        fits = mask is None and self.refusal is None and k.shape[2] <= self.most_keys
-        if self.qk is not None and fits:
+        row = _mask_of_keys(mask, k)
+        most = self.most_keys if mask is None else self.most_masked_keys if row is not None else 0
+        if self.qk is not None and self.refusal is None and k.shape[2] <= most:
             (table,) = self.out.tables
-            return [attention8(q, k, v, qk=self.qk, codes=table, step=step)]
+            return [attention8(q, k, v, qk=self.qk, mask=row, codes=table, step=step)]
         if mask is not None:
             mask = self.attn.prepare_attention_mask(mask, k.shape[2], images)
             mask = mask.view(images, heads, -1, mask.shape[-1])
@@ -98,6 +100,17 @@ class _Attention:
         residual = x.view(-1, x.shape[-1]) if self.adds else None
         additions = Additions(residual=residual, gate=gate)
         return self.out.product(codes, self.out.runs, additions).view(*x.shape[:2], -1)
+
+
+def _mask_of_keys(mask: Tensor | None, k: Tensor) -> Tensor | None:
+    """`[B, T]` of a mask of keys as diffusers passes it, `[B, 1, T]`; None of any other.
+
+    Args:
+        k: `[B, H, T, D]`.
+    """
+    if mask is None or mask.dtype != k.dtype or mask.shape != (k.shape[0], 1, k.shape[2]):
+        return None
+    return mask[:, 0].contiguous()
 
 
 def _refusal(out: CudaLinear, channels: int) -> str | None:
@@ -146,7 +159,8 @@ class SelfAttention(_Attention):
 class CrossAttention(_Attention):
     """Attention to a text; see `_Attention`.
 
-    For few keys our 16-bit kernel is faster than cuDNN's, and saves the quantization after it.
+    For few keys our 16-bit kernel is faster than cuDNN's, and saves the quantization after it. With
+    a mask torch takes a slower kernel than cuDNN's, so ours is taken for more keys.
 
     Attributes:
         steady: whether keys and values are the same at every step.
@@ -156,6 +170,7 @@ class CrossAttention(_Attention):
 
     qk = "bf16"
     most_keys = 128
+    most_masked_keys = 512
 
     def __init__(self, attn: nn.Module) -> None:
         super().__init__(attn, gated=False)

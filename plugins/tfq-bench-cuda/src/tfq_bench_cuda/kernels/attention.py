@@ -25,6 +25,7 @@ from tfq_bench_cuda.kernels.attention_specs import (
     Keys,
     check_codes,
     check_keys,
+    check_mask,
     check_operand,
     choose_blocks,
     description,
@@ -44,6 +45,7 @@ def attention8(
     scale: float | None = None,
     qk: str = "int8",
     pv: str = "bf16",
+    mask: Tensor | None = None,
     codes: Table | None = None,
     step: Tensor | None = None,
     blocks: Blocks | None = None,
@@ -56,6 +58,8 @@ def attention8(
         scale: of the logits, above 0; 1 / sqrt(D) if None.
         qk: `int8`, or `bf16`: the product takes queries and keys as they are.
         pv: `bf16`: the product takes the values as they are; `fp8`: e4m3, from capability 8.9.
+        mask: in the dtype of q `[B, L]`, added to the logits of all heads and queries; with `qk`
+            `bf16` only.
         codes: of the layer that reads the result. Then the result is int8 `[B, S, padded(H * D)]`:
             `clamp(round(x * inverse[t]) + zero_point[t], 0, 2^bits - 1) - 128` of x in float32.
         step: int64 `[1]`, t, on the device; needed with `codes`.
@@ -66,10 +70,10 @@ def attention8(
     """
     blocks = blocks or choose_blocks(q.shape[-1], k.shape[2], qk=qk, pv=pv)
     if q.device.type == "cpu":
-        return _on_cpu(q, k, v, scale, qk, pv, codes, step, blocks)
+        return _on_cpu(q, k, v, scale, qk, pv, mask, codes, step, blocks)
     with torch.cuda.device_of(q):
         keys = prepare_keys(k, v, qk=qk, pv=pv, blocks=blocks)
-        return attend(q, keys, scale=scale, codes=codes, step=step, blocks=blocks)
+        return attend(q, keys, scale=scale, mask=mask, codes=codes, step=step, blocks=blocks)
 
 
 def prepare_keys(
@@ -136,6 +140,7 @@ def attend(
     keys: Keys,
     *,
     scale: float | None = None,
+    mask: Tensor | None = None,
     codes: Table | None = None,
     step: Tensor | None = None,
     blocks: Blocks | None = None,
@@ -149,6 +154,7 @@ def attend(
     first, rest = parts(channels)
     scale = _scale(scale, channels)
     _check_pair(q, keys.k, keys.v if not pv8 else q, first + rest if qk8 else channels)
+    check_mask(q, mask, keys.length, names["qk"])
     if keys.block != blocks.keys:
         raise ValueError(
             f"attention8: the keys were prepared in blocks of {keys.block}, expected {blocks.keys};"
@@ -174,6 +180,8 @@ def attend(
         keys.v,
         *_strides(keys.v, unit),
         keys.v_scale,
+        mask,
+        mask.stride(0) if mask is not None else 0,
         q.new_empty(batch, heads, queries, first + rest, dtype=torch.int8) if qk8 else None,
         out,
         out.stride(0),
@@ -196,6 +204,7 @@ def attend(
         UNIT=unit,
         QK8=qk8,
         PV8=pv8,
+        MASK=mask is not None,
         EVEN=keys.length % keys.block == 0,
         BOUNDS=qk8 and not pv8 and q.dtype == torch.bfloat16,
         LAST=2**codes.bits - 1 if codes else 0,
@@ -240,6 +249,7 @@ def _on_cpu(
     scale: float | None,
     qk: str,
     pv: str,
+    mask: Tensor | None,
     codes: Table | None,
     step: Tensor | None,
     blocks: Blocks,
@@ -247,8 +257,11 @@ def _on_cpu(
     check_operand("q", q)
     check_keys(k, v, qk, pv)
     _check_pair(q, k, v, q.shape[-1])
+    check_mask(q, mask, k.shape[2], qk)
     scale = _scale(scale, q.shape[-1])
-    x = attention_reference.attention(q, k, v, scale=scale, qk=qk, pv=pv, block=blocks.keys)
+    x = attention_reference.attention(
+        q, k, v, scale=scale, qk=qk, pv=pv, block=blocks.keys, mask=mask
+    )
     if codes is None:
         return x.transpose(1, 2).to(q.dtype).contiguous().transpose(1, 2)
     check_codes(q, codes, step)

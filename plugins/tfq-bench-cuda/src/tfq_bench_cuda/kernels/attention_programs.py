@@ -36,6 +36,9 @@ _HIGHEST: tl.constexpr = tl.constexpr(60.0)
 """With |logit| <= bound <= 90, p = exp2(logit - bound + 60) lies in [2^-120, 2^60]: normal in
 float32 and bfloat16, and far from overflow when it is summed over tokens."""
 
+_LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+_LOWEST: tl.constexpr = tl.constexpr(-1e30)
+
 
 @triton.jit
 def _tile(x, x_token, token, channel, length, D: tl.constexpr, MASKED: tl.constexpr):
@@ -59,6 +62,7 @@ def _block(
     v,
     v_token,
     v_scale,
+    mask,
     length,
     moving,
     m,
@@ -71,6 +75,7 @@ def _block(
     REST: tl.constexpr,
     QK8: tl.constexpr,
     PV8: tl.constexpr,
+    MASK: tl.constexpr,
     TAIL: tl.constexpr,
 ):
     """m, mass, unit and totals after the keys and values [start, start + N).
@@ -93,6 +98,11 @@ def _block(
     if QK8:
         sums = sums.to(tl.float32)
         factor = factor * tl.load(k_scale + start // N)
+    if MASK:
+        # The logits themselves; not below what leaves a running maximum finite.
+        added = tl.load(mask + token, mask=token < length, other=0.0).to(tl.float32)
+        sums = sums * factor[:, None] + tl.maximum(added * _LOG2E, _LOWEST)[None, :]
+        factor = tl.full((M,), 1.0, tl.float32)
     if TAIL:
         sums = tl.where((token < length)[None, :], sums, float("-inf"))
     if PV8:
@@ -172,6 +182,8 @@ def attend(
     v_head,
     v_token,
     v_scale,
+    mask,
+    mask_batch,
     q8,
     out,
     out_batch,
@@ -194,6 +206,7 @@ def attend(
     UNIT: tl.constexpr,
     QK8: tl.constexpr,
     PV8: tl.constexpr,
+    MASK: tl.constexpr,
     EVEN: tl.constexpr,
     BOUNDS: tl.constexpr,
     LAST: tl.constexpr,
@@ -206,6 +219,7 @@ def attend(
         FIRST, REST: channels of a product and of another after it, powers of two, or REST 0.
         UNIT: what the strides of 16-bit operands are given in, so that their alignment is known.
         QK8, PV8: whether the first and the second product take the 8-bit operands.
+        MASK: whether `mask` `[B, length]` is added to the logits of 16-bit keys.
         q8: int8 `[B, H, queries, FIRST + REST]`, room for the queries' codes.
         EVEN: whether `length` is a multiple of N.
         BOUNDS: whether to look for blocks of queries that need no maximum.
@@ -236,6 +250,8 @@ def attend(
         v_token *= UNIT
         v += (batch * v_batch + head * v_head) * UNIT
 
+    if MASK:
+        mask += batch * mask_batch
     factor = tl.full((M,), 1.0, tl.float32) * scale
     if QK8:
         y = _tile(q, q_token, row, tl.arange(0, WIDTH), queries, D, True).to(tl.float32)
@@ -272,13 +288,13 @@ def attend(
     whole = length // N * N
     for start in tl.range(0, whole, N):
         m, mass, unit, total, total_rest = _block(
-            start, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m,
-            mass, unit, total, total_rest, D, N, REST, QK8, PV8, False,
+            start, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, mask, length,
+            moving, m, mass, unit, total, total_rest, D, N, REST, QK8, PV8, MASK, False,
         )  # fmt: skip
     if not EVEN:
         m, mass, unit, total, total_rest = _block(
-            whole, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, length, moving, m,
-            mass, unit, total, total_rest, D, N, REST, QK8, PV8, True,
+            whole, x, x_rest, factor, k, k_token, k_scale, v, v_token, v_scale, mask, length,
+            moving, m, mass, unit, total, total_rest, D, N, REST, QK8, PV8, MASK, True,
         )  # fmt: skip
 
     r = (unit / mass)[:, None]

@@ -21,7 +21,15 @@ def sample(length: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, qk: str, pv: str, block: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    qk: str,
+    pv: str,
+    block: int,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """`[B, H, S, D]` in float32, of 8-bit operands as `attention8` makes them.
 
@@ -37,8 +45,10 @@ def attention(
         q = (q.float() * (127 / amax)).round() * (amax / 127)
     if pv == "fp8":
         v = _blockwise(v.float(), block, 448.0, torch.float8_e4m3fn)
-    p = torch.softmax(q.float() @ k.float().transpose(2, 3) * scale, -1)
-    return p @ v.float()
+    logits = q.float() @ k.float().transpose(2, 3) * scale
+    if mask is not None:
+        logits += mask.float().clamp(min=-1e30)[:, None, None]
+    return torch.softmax(logits, -1) @ v.float()
 
 
 def codes_of(x: Tensor, codes: Table, step: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tfq_bench_cuda.kernels.norms import Table
 
-__all__ = ["CHANNELS", "Blocks", "Keys", "check_codes", "check_keys", "check_operand"]
-__all__ += ["choose_blocks", "description", "parts"]
+__all__ = ["CHANNELS", "Blocks", "Keys", "check_codes", "check_keys", "check_mask"]
+__all__ += ["check_operand", "choose_blocks", "description", "parts"]
 
 CHANNELS = (32, 40, 64, 72, 80, 96, 128, 160)
 """Channels of a head that the kernels are tested with; others than powers of two are padded."""
@@ -132,6 +132,22 @@ def check_keys(k: Tensor, v: Tensor, qk: str, pv: str) -> None:
                 "attention8: pv 'fp8' needs compute capability 8.9 or more, found "
                 f"{capability[0]}.{capability[1]}; use pv 'bf16'."
             )
+
+
+def check_mask(q: Tensor, mask: Tensor | None, length: int, qk: str) -> None:
+    """Refuses a mask that is not one number for each key of an image, and 8-bit keys with one.
+
+    Raises:
+        ValueError: also for another dtype, or keys that are not beside each other.
+    """
+    if mask is None:
+        return
+    expected = (q.shape[0], length)
+    if qk != "bf16" or mask.dtype != q.dtype or mask.shape != expected or mask.stride(1) != 1:
+        raise ValueError(
+            f"attention8: a mask is expected with qk 'bf16', in {q.dtype} {list(expected)}, its "
+            f"keys beside each other; found qk '{qk}' and {description(mask)}."
+        )
 
 
 def check_codes(q: Tensor, codes: Table, step: Tensor | None) -> None:

@@ -6,23 +6,25 @@ that it tried, the others kept the tile that the model had chosen.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfq_bench_cuda.kernels.specs import Tile
 from tfq_bench_cuda.kernels.tuned import Shape
 
 __all__ = ["SEARCHED"]
 
 
-def _tile(m: int, n: int, k: int, stages: int, threads: int = 256, *, ahead: bool = False) -> Tile:
-    return Tile(m=m, n=n, k=k, stages=stages, threads=threads, whole_rows=True, ahead=ahead)
+def _tile(m: int, n: int, k: int, stages: int, threads: int = 256, **more: Any) -> Tile:
+    return Tile(m=m, n=n, k=k, stages=stages, threads=threads, whole_rows=True, **more)
 
 
 SEARCHED: dict[str, dict[Shape, Tile]] = {
     "sm_90a": {
         # Queries, keys and values.
-        (2048, 3840, 1280, 1, 1): _tile(256, 128, 128, 4, ahead=True),
+        (2048, 3840, 1280, 1, 1): _tile(128, 128, 128, 3, threads=128, resident=2),
         # GEGLU.
         (2048, 5120, 1280, 1, 2): _tile(128, 160, 128, 3),
-        (8192, 2560, 640, 1, 2): _tile(128, 160, 128, 3, ahead=True),
+        (8192, 2560, 640, 1, 2): _tile(128, 64, 128, 3, threads=128, resident=2, ahead=True),
         # With a residual that fits beside the sums in registers.
         (8192, 640, 640, 1, 1): _tile(128, 160, 128, 3),
         (8192, 640, 2560, 1, 1): _tile(128, 160, 128, 4),
