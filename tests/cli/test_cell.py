@@ -103,8 +103,9 @@ def outcome(planned, *arguments):
     out, end = os.pipe()
     words = ["--outcome", str(end), "--die-with", str(os.getppid()), *arguments]
     code = main(["cell", str(folder.path), key, *words])
+    os.close(end)
     with os.fdopen(out) as said:
-        return code, json.load(said)
+        return code, *(json.loads(line) for line in said)
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +129,28 @@ def test_executors_read_the_outcome(planned, monkeypatch):
     (RunFolder(planned[0].path).path / "suite.toml").write_text("oops")
     code, found = outcome(planned, "--stage", "lower")
     assert (2, True) == (code, found["fatal"])
+
+
+def test_further_tasks_come_through_a_pipe(planned, monkeypatch):
+    """Planned and loaded once; the first failure ends it, and so does the end of the pipe."""
+    from tfq_bench.pipeline import replan
+
+    times, real = [], replan.plan_again
+    monkeypatch.setattr(replan, "plan_again", lambda *args: times.append(args) or real(*args))
+    well = {"reason": None, "fatal": False}
+    for asked, expected in (
+        (("lower", "sample"), (0, well, well, well)),
+        (("oops", "measure"), (2, well, {"reason": "the cell", "fatal": False})),
+    ):
+        tasks, end = os.pipe()
+        for stage in asked:
+            os.write(end, (json.dumps({"stage": stage, "shard": None}) + "\n").encode())
+        os.close(end)
+        code, *said = outcome(planned, "--stage", "quantize", "--tasks", str(tasks))
+        said = [{**one, "reason": one["reason"] and one["reason"][:8]} for one in said]
+        assert expected == (code, *said)
+    assert 2 == len(times)
+    assert [None, None] == [args[3] for args in times]
 
 
 def test_a_worker_without_its_parent_ends(planned, capsys):

@@ -1,6 +1,7 @@
-"""Fresh processes on slots; a worker that is lost fails its task with words."""
+"""Processes on slots, one a cell; a worker that is lost fails its task with words."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -8,12 +9,13 @@ import sys
 import pytest
 
 from tfq_bench.errors import TfqError
-from tfq_bench.executors.process import ProcessExecutor, cell_command
+from tfq_bench.executors.process import ProcessExecutor
+from tfq_bench.executors.worker import cell_command
 from tfq_bench.store.artefacts import ArtefactStore
 
 WORKER = """
 import json, os, pathlib, signal, sys, time
-name, report = sys.argv[1:]
+name, report, tasks = sys.argv[1:]
 here = pathlib.Path(__file__).parent
 (here / f"{name}.begin").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 if name.startswith("waits"):
@@ -29,8 +31,14 @@ reason = "x" * 1_000_000 if name == "talkative" else reason
 if name == "half":
     os.write(int(report), b'{"reason": nu')
     sys.exit(1)
-with open(int(report), "w") as pipe:
-    json.dump({"reason": reason, "fatal": name == "fatal"}, pipe)
+pipe = open(int(report), "w")
+print(json.dumps({"reason": reason, "fatal": name == "fatal"}), file=pipe, flush=True)
+for line in open(int(tasks)):
+    (here / f"{name}.told").open("a").write(f"{os.getpid()} {line}")
+    if name == "tired":
+        os.kill(os.getpid(), signal.SIGKILL)
+    reason = "boom" if name == "once" else None
+    print(json.dumps({"reason": reason, "fatal": False}), file=pipe, flush=True)
 """
 
 
@@ -42,10 +50,10 @@ def executor(tmp_path, monkeypatch):
     real = subprocess.Popen
 
     def popen(command, **options):
-        report = command[command.index("--outcome") + 1]
+        report, tasks = (command[command.index(name) + 1] for name in ("--outcome", "--tasks"))
         metrics = [word.removeprefix("--metric=") for word in command if "--metric=" in word]
         make.started.append(metrics[0] if metrics else command[5])
-        return real([sys.executable, str(script), make.started[-1], report], **options)
+        return real([sys.executable, str(script), make.started[-1], report, tasks], **options)
 
     def make(slots=1, **options):
         return ProcessExecutor(tmp_path, slots=slots, **options)
@@ -131,6 +139,76 @@ def test_an_exclusive_task_runs_alone(executor, task, life):
     at = events.index(("start", "timing"))
     assert [("start", "a"), ("done", "a")] == events[:at]
     assert ("done", "timing") == events[at + 1]
+
+
+def of_one_cell(task, name, stages=("calibrate", "quantize", "lower")):
+    """Tasks of a cell that follow one another."""
+    tasks, before = [], ()
+    for stage in stages:
+        one = dataclasses.replace(task(name), stage=stage, needs=before)
+        tasks.append(one)
+        before = (one.id,)
+    return tasks
+
+
+def test_tasks_of_a_cell_share_a_process(executor, task, life, tmp_path):
+    """The first comes with its command, the others by the pipe; other cells have their own."""
+    cells = [*of_one_cell(task, "one"), *of_one_cell(task, "two")]
+    events = life(executor(slots=2), cells)
+    assert 6 == sum(event[0] == "done" and event[2] is None for event in events)
+    assert ["one", "two"] == sorted(executor.started)
+    told = [line.split(maxsplit=1) for line in (tmp_path / "one.told").read_text().splitlines()]
+    assert 1 == len({process for process, _ in told})
+    assert [{"stage": stage, "shard": None} for stage in ("quantize", "lower")] == [
+        json.loads(line) for _, line in told
+    ]
+
+
+def test_on_one_slot_a_cell_is_finished_before_the_next(executor, task, life):
+    """Else each task would need a process, whatever order they were planned in."""
+    one, two = of_one_cell(task, "one"), of_one_cell(task, "two")
+    planned = [cell for pair in zip(one, two, strict=True) for cell in pair]
+    events = life(executor(), planned)
+    assert ["one"] * 3 + ["two"] * 3 == [event[1] for event in events if event[0] == "start"]
+    assert ["one", "two"] == executor.started
+
+
+def test_what_follows_a_failure_begins_anew(executor, task, life):
+    """A task that fails ends its process: what the failure left there reaches nothing."""
+    shards = [
+        dataclasses.replace(task("once"), stage="sample", shard=shard, outputs=(str(shard),))
+        for shard in range(3)
+    ]
+    events = [event for event in life(executor(), shards) if event[0] == "done"]
+    assert [None, "boom", None] == [event[2] for event in events]
+    assert ["once", "once"] == executor.started
+
+
+def test_a_process_that_ends_at_its_second_task(executor, task, life):
+    """That task is the one that is lost."""
+    events = [e for e in life(executor(), of_one_cell(task, "tired")) if e[0] == "done"]
+    assert (None, True, True) == (
+        events[0][2],
+        events[1][2].startswith("worker lost: its process was ended by signal 9"),
+        events[2][2] == events[1][2],
+    )
+
+
+def test_no_process_waits_beside_a_timing(executor, task, life, tmp_path):
+    """What waits may hold memory; it is ended before, on this device."""
+    tasks = [task("a"), *of_one_cell(task, "timing", ("lower", "measure"))]
+    tasks[-1] = dataclasses.replace(tasks[-1], exclusive=True, needs=(*tasks[-1].needs, "lower-a"))
+    processes = []
+
+    class Noting(ProcessExecutor):
+        def _at_work(self, task, device):
+            worker = super()._at_work(task, device)
+            processes.append((task.stage, [w.task.cell for w in self._idle]))
+            return worker
+
+    executor()
+    life(Noting(tmp_path, slots=2), tasks)
+    assert ("measure", []) == processes[-1]
 
 
 @pytest.fixture

@@ -60,3 +60,22 @@ def test_one_failure_blocks_all_that_follow():
     assert list(tasks[1:]) == [outcome.task for outcome in blocked]
     assert {("boom", "sample-first")} == {(o.reason, o.blocked.id) for o in blocked}
     assert (None, []) == (queue.take(), queue.blocked())
+
+
+def test_a_task_of_a_preferred_cell_comes_first():
+    """The first of any of these cells that may start; without one, the first of all."""
+
+    def task(cell, name, *needs):
+        return Task(stage="lower", cell=cell, shard=None, outputs=(name,), needs=needs, weight=1.0)
+
+    tasks = (task("a", "1"), task("b", "2"), task("c", "3"), task("b", "4", "lower-2"))
+    queue = Queue(tasks)
+    assert "1" == queue.peek().outputs[0]
+    assert "2" == queue.peek(["c", "b", "nowhere"]).outputs[0]
+    second = queue.take(queue.peek(["b"]))
+    assert "1" == queue.peek(["b"]).outputs[0]
+    queue.finish(Outcome(task=second))
+    assert ["4", "1", "3"] == [
+        queue.take(queue.peek(cells)).outputs[0] for cells in (["b"], ["b"], [])
+    ]
+    assert queue.peek(["a", "b", "c"]) is None

@@ -20,12 +20,16 @@ WHO, AT, COUNT = os.environ.get("FULL_WHO"), int(os.environ.get("FULL_AT", "0"))
 BEGUN = "FULL_BEGUN" in os.environ  # the write that fills the disk makes a file that stays empty
 NO_SPACE = (28, "No space left on device")
 EVENTS = ("os.mkdir", "os.rename", "os.link", "os.symlink", "os.truncate")
-who, writes, full = None, 0, False
+who, writes, full, telling = None, 0, False, False
 
 
 def write():
     global writes, full
+    if telling:
+        return
     writes += 1
+    if who.startswith("worker "):
+        tell()  # an idle one is killed where it waits
     last = (who, writes) == (WHO, AT)
     if last:  # from now on the system refuses every byte, whichever library writes it
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -47,9 +51,12 @@ def counted(descriptor, real=os.fsync):
 
 
 def tell():
+    global telling
     if COUNT in os.environ:
+        telling = True
         with open(os.environ[COUNT], "a") as file:
             file.write(f"{who},{writes}\\n")
+        telling = False
 
 
 class Worker:
@@ -63,14 +70,20 @@ class Worker:
 
     def work(self, arguments, log):
         global who, writes
-        code = 70
+        who, writes, code = "worker", 0, 70
         try:
             signal.alarm(400)
             os.dup2(log, 2)
             sys.stdout = sys.stderr = os.fdopen(2, "w", closefd=False)
-            who, writes = "worker " + arguments[arguments.index("--stage") + 1], 0
+            from tfq_bench.pipeline import run
+
+            def execute(context, task, *more, real=run.execute_task):
+                global who, writes
+                who, writes = f"worker {task.stage}", 0
+                return real(context, task, *more)
+
+            run.execute_task = execute
             code = main(arguments)
-            tell()
             sys.stderr.flush()
         finally:
             os._exit(code)
@@ -94,9 +107,9 @@ if role == "run":
     import atexit
 
     from tfq_bench.cli import main
-    from tfq_bench.executors import process
+    from tfq_bench.executors import worker
 
-    process.subprocess = types.SimpleNamespace(Popen=Worker, DEVNULL=None)
+    worker.subprocess = types.SimpleNamespace(Popen=Worker, DEVNULL=None)
     atexit.register(tell)
     os.fsync, sys.dont_write_bytecode = counted, True
     who = "run" if "--executor" in sys.orig_argv else "inline"

@@ -28,10 +28,10 @@ from tfq_bench.errors import (
 )
 from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.host.plugins import discover
-from tfq_bench.host.table import PluginTable
 from tfq_bench.store.run import RunFolder
 
 if TYPE_CHECKING:
+    from tfq_bench.pipeline.cell_context import CellContext
     from tfq_bench.plan.plan import Plan
     from tfq_bench.types.tasks import Outcome, Task
 
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, metavar="I", help="only this shard of stage sample")
     parser.add_argument("--metric", metavar="NAME", help="only this metric of stage evaluate")
     parser.add_argument("--outcome", type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.add_argument("--tasks", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--die-with", type=int, metavar="PID", help=argparse.SUPPRESS)
 
 
@@ -69,30 +70,79 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("--metric needs --stage evaluate.")
     if args.die_with is not None:
         _die_with(args.die_with)
-    try:
-        folder = RunFolder.open(args.run)
-        table = discover()
-        outcome = _run(args, folder, table)
-    except NothingToDo:
-        if args.outcome is None:
+    cell = _Cell(args)
+    code = cell.run(args)
+    if args.tasks is not None:
+        with os.fdopen(args.tasks, encoding="utf-8") as tasks:
+            while code == 0 and (line := tasks.readline()):
+                code = cell.run(argparse.Namespace(**{**vars(args), **json.loads(line)}))
+    return code
+
+
+class _Cell:
+    """What is planned and loaded once, however many tasks of a cell this process runs.
+
+    Args:
+        args: of the first task; of others `stage`, `shard` and `metric` may differ.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._whole = args.tasks is not None  # tasks of any stage may follow
+        self._context: CellContext | None = None
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Runs tasks and tells the executor, if there is one: 0 when all ended well, else 3."""
+        try:
+            folder = RunFolder.open(args.run)
+            outcome = self._run(args, folder)
+        except NothingToDo:
+            if args.outcome is None:
+                raise
+            _report(args.outcome, None, fatal=False)  # somebody else was faster
+            return 0
+        except (TfqError, MemoryError, ImportError, OSError) as error:
+            if out_of_memory(error):
+                return _out_of_memory(args, error)
+            if args.outcome is not None and isinstance(error, TfqError):
+                # No other task would fare better: the folder is at fault, or another plan is made.
+                stops_the_run = isinstance(error, StoreError | SuiteError)
+                _report(args.outcome, str(error), fatal=stops_the_run, damaged=_damaged(error))
             raise
-        _report(args.outcome, None, fatal=False)  # somebody else was faster
-        return 0
-    except (TfqError, MemoryError, ImportError, OSError) as error:
-        if out_of_memory(error):
-            return _out_of_memory(args, error)
-        if args.outcome is not None and isinstance(error, TfqError):
-            # No other task would fare better: the folder is at fault, or another plan is made.
-            stops_the_run = isinstance(error, StoreError | SuiteError)
-            _report(args.outcome, str(error), fatal=stops_the_run, damaged=_damaged(error))
-        raise
-    if args.outcome is not None:
-        _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
-    if outcome.reason is None:
-        return 0
-    log = folder.log_path(outcome.task.cell)
-    print(f"{outcome.task.stage} failed: {outcome.reason}\nlog: {log}", file=sys.stderr)
-    return 3
+        if args.outcome is not None:
+            _report(args.outcome, outcome.reason, fatal=False, metrics=outcome.metrics)
+        if outcome.reason is None:
+            return 0
+        log = folder.log_path(outcome.task.cell)
+        print(f"{outcome.task.stage} failed: {outcome.reason}\nlog: {log}", file=sys.stderr)
+        return CellError.exit_code
+
+    def _run(self, args: argparse.Namespace, folder: RunFolder) -> Outcome:
+        from tfq_bench.pipeline.run import execute_task
+        from tfq_bench.pipeline.tasks import unfinished
+
+        context = self._planned(args, folder)
+        todo = unfinished(_chosen(args, context.plan), folder.artefacts)
+        if not todo:
+            raise NothingToDo(
+                "every task that was asked for is finished; there is nothing to repeat."
+            )
+        for task in todo:
+            if args.outcome is None:
+                print(f"{task.stage}{'' if task.shard is None else f', shard {task.shard}'}")
+            outcome = execute_task(context, task, folder, lambda *_: None)
+            if outcome.reason is not None:
+                break
+        return outcome
+
+    def _planned(self, args: argparse.Namespace, folder: RunFolder) -> CellContext:
+        from tfq_bench.pipeline.cell_context import CellContext
+        from tfq_bench.pipeline.replan import plan_again
+
+        if self._context is None:
+            table = discover()
+            plan = plan_again(folder, table, args.cell, None if self._whole else args.stage)
+            self._context = CellContext(plan, table, folder.artefacts)
+        return self._context
 
 
 def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
@@ -102,26 +152,6 @@ def _out_of_memory(args: argparse.Namespace, error: BaseException) -> int:
         _report(args.outcome, reason, fatal=False)
     print(f"tfq-bench: {reason}", file=sys.stderr)
     return CellError.exit_code
-
-
-def _run(args: argparse.Namespace, folder: RunFolder, table: PluginTable) -> Outcome:
-    from tfq_bench.pipeline.cell_context import CellContext
-    from tfq_bench.pipeline.replan import plan_again
-    from tfq_bench.pipeline.run import execute_task
-    from tfq_bench.pipeline.tasks import unfinished
-
-    plan = plan_again(folder, table, args.cell, args.stage)
-    todo = unfinished(_chosen(args, plan), folder.artefacts)
-    if not todo:
-        raise NothingToDo("every task that was asked for is finished; there is nothing to repeat.")
-    context = CellContext(plan, table, folder.artefacts)
-    for task in todo:
-        if args.outcome is None:
-            print(f"{task.stage}{'' if task.shard is None else f', shard {task.shard}'}")
-        outcome = execute_task(context, task, folder, lambda *_: None)
-        if outcome.reason is not None:
-            break
-    return outcome
 
 
 def _chosen(args: argparse.Namespace, plan: Plan) -> tuple[Task, ...]:
@@ -158,10 +188,10 @@ def _report(
     metrics: Mapping[str, str] | None = None,
     damaged: Mapping[str, str] | None = None,
 ) -> None:
-    """What the executor reads at the other end of a pipe."""
+    """A line that the executor reads at the other end of a pipe."""
     more = {name: found for name, found in (("metrics", metrics), ("damaged", damaged)) if found}
-    with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
-        json.dump({"reason": reason, "fatal": fatal, **more}, pipe)
+    with os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as pipe:
+        pipe.write(json.dumps({"reason": reason, "fatal": fatal, **more}) + "\n")
 
 
 def _damaged(error: TfqError) -> dict[str, str] | None:

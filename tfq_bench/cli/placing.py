@@ -27,7 +27,7 @@ def add_placing(parser: argparse.ArgumentParser) -> None:
         "--executor",
         default="inline",
         metavar="NAME",
-        help="inline: in this process (default); process: a fresh process for each task",
+        help="inline: in this process (default); process: each cell in processes of its own",
     )
     parser.add_argument(
         "--slots",

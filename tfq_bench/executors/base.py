@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 
 from tfq_bench.types.tasks import Outcome, Task
 
@@ -26,18 +27,33 @@ class Queue:
             for need in set(task.needs) & place.keys():
                 self._followers.setdefault(need, []).append(number)
                 self._missing[number] += 1
-        # Numbers of tasks that may start: a sorted list is a heap.
-        self._ready = [number for number, missing in enumerate(self._missing) if not missing]
+        # Heaps of the numbers of tasks that may start: all, and by cell. One that was taken stays
+        # in them until it comes to the front.
+        self._ready: list[int] = []
+        self._ready_of_cell: dict[str, list[int]] = {}
+        self._taken: set[int] = set()
         self._ended: set[int] = set()
         self._blocked: list[Outcome] = []
+        for number, missing in enumerate(self._missing):
+            if not missing:
+                self._put(number)
 
-    def peek(self) -> Task | None:
-        """The first waiting task whose needs have all finished; None when there is none now."""
-        return self._tasks[self._ready[0]] if self._ready else None
+    def peek(self, cells: Iterable[str] = ()) -> Task | None:
+        """The first waiting task whose needs have all finished; None when there is none now.
 
-    def take(self) -> Task | None:
-        """What `peek` shows, which then waits no more."""
-        return self._tasks[heapq.heappop(self._ready)] if self._ready else None
+        Args:
+            cells: one of these is preferred.
+        """
+        fronts = [self._front(self._ready_of_cell.get(cell, [])) for cell in cells]
+        number = min((one for one in fronts if one is not None), default=self._front(self._ready))
+        return None if number is None else self._tasks[number]
+
+    def take(self, task: Task | None = None) -> Task | None:
+        """The task, or else what `peek` shows; it then waits no more."""
+        task = self.peek() if task is None else task
+        if task is not None:
+            self._taken.add(self._place[task.id])
+        return task
 
     def finish(self, outcome: Outcome) -> None:
         """Takes note of how a task ended."""
@@ -49,12 +65,21 @@ class Queue:
         for follower in self._followers.get(outcome.task.id, ()):
             self._missing[follower] -= 1
             if not self._missing[follower] and follower not in self._ended:
-                heapq.heappush(self._ready, follower)
+                self._put(follower)
 
     def blocked(self) -> list[Outcome]:
         """Outcomes of waiting tasks that can never start, each once."""
         found, self._blocked = self._blocked, []
         return found
+
+    def _put(self, number: int) -> None:
+        heapq.heappush(self._ready, number)
+        heapq.heappush(self._ready_of_cell.setdefault(self._tasks[number].cell, []), number)
+
+    def _front(self, heap: list[int]) -> int | None:
+        while heap and heap[0] in self._taken:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
 
     def _block(self, outcome: Outcome) -> None:
         cause = outcome.blocked or outcome.task

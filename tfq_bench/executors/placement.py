@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,18 +21,24 @@ class Placement:
     Args:
         slots: tasks at the same time, at least 1.
         devices: their names; without any, all tasks are at one place, whose name is "".
+
+    Attributes:
+        share: tasks of a device at the same time.
     """
 
     def __init__(self, slots: int, devices: Sequence[str] = ()) -> None:
         self._slots = slots
         self._devices = tuple(devices) or ("",)
-        self._share = -(-slots // len(self._devices))
+        self.share = -(-slots // len(self._devices))
 
-    def place(self, task: Task, running: Sequence[tuple[Task, str]]) -> str | None:
+    def place(
+        self, task: Task, running: Sequence[tuple[Task, str]], liked: Collection[str] = ()
+    ) -> str | None:
         """The device with the fewest tasks, the first of several; None while `task` has to wait.
 
         Args:
             running: each task that runs, and its device.
+            liked: devices that are taken before others with as few tasks.
         """
         if len(running) >= self._slots:
             return None
@@ -42,9 +48,9 @@ class Placement:
         usable = [
             device
             for device, tasks in loads.items()
-            if len(tasks) < self._share and not any(other.exclusive for other in tasks)
+            if len(tasks) < self.share and not any(other.exclusive for other in tasks)
         ]
-        best = min(usable, key=lambda device: len(loads[device]), default=None)
+        best = min(usable, key=lambda name: (len(loads[name]), name not in liked), default=None)
         if best is not None and task.exclusive and loads[best]:
             return None
         return best

@@ -151,7 +151,7 @@ def tfq_executors() -> Iterator[ExecutorProvider]:
     )
     yield ExecutorProvider(
         name="process",
-        summary="Each task in a fresh process.",
+        summary="Each cell in processes of its own.",
         factory="tfq_bench.executors.process:ProcessExecutor",
         gpus=True,
         options=(

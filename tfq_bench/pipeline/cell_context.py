@@ -1,7 +1,7 @@
 """What the tasks of one process share: loaded models, quantized states and lowered networks.
 
-A process that runs many tasks (the `inline` executor) loads a model once; a fresh process loads
-what its one task needs. Results do not depend on which of the two it was.
+A process that runs many cells (the `inline` executor) loads a model once; a process of a cell loads
+what that cell needs. Results do not depend on which of the two it was.
 """
 
 from __future__ import annotations
