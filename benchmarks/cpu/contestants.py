@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -115,11 +116,15 @@ def _products(compiled) -> Counter[str]:
     )
 
 
-def _cpu(wbits: int) -> Callable[[Case], Contestant]:
+def _cpu(wbits: int, *, half: bool = False) -> Callable[[Case], Contestant]:
     def make(case: Case) -> Contestant:
         from tfq_bench_cpu.backend import CpuBackend
 
-        return _backend(CpuBackend(), case, wbits)
+        if not half:
+            return _backend(CpuBackend(), case, wbits)
+        network, x, model = case.half()
+        loaded = replace(case.loaded, network=network, model=model)
+        return _backend(CpuBackend(), replace(case, loaded=loaded, x=x), wbits)
 
     return make
 
@@ -228,6 +233,8 @@ CONTESTANTS: dict[str, Callable[[Case], Contestant]] = {
     **EXTERNAL,
     "cpu W8A8": _cpu(8),
     "cpu W4A8": _cpu(4),
+    "cpu W8A8, rest BF16": _cpu(8, half=True),
+    "cpu W4A8, rest BF16": _cpu(4, half=True),
     "openvino W8A8": _openvino(8),
     "openvino W4A8": _openvino(4),
     "openvino W8A8, rest BF16": _openvino(8, "bf16"),

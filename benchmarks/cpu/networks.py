@@ -65,14 +65,15 @@ def model_of(name: str, size: int, dtype: str = "float32") -> Model:
     """The model of a network in `NETWORKS`.
 
     Args:
-        size: pixels along a side, 0 for the model's own. dtype: of networks with random weights.
+        size: pixels along a side, 0 for the model's own. dtype: what the network computes in.
     """
     network = NETWORKS[name]
     table = discover()
     provider = table.get("model", network.model)
     options = {option.name: option.default for option in provider.options}
+    options["dtype"] = dtype
     if network.random:
-        options.update(weights="random", dtype=dtype, guidance=1.0, resolution=size)
+        options.update(weights="random", guidance=1.0, resolution=size)
     return table.create(provider, **options)
 
 

@@ -54,6 +54,21 @@ def test_a_line_per_task_with_the_time_left(clock):
     ] == stream.getvalue().splitlines()
 
 
+def test_nothing_is_estimated_from_a_hundredth_of_the_work(clock):
+    """Four GPUs were told 33 hours after the first of 73 tasks, and took a quarter of one."""
+    stream = io.StringIO()
+    watcher = lines(stream)
+    tasks = (task(weight=1.0), task("quantize", weight=1.0), task("sample", weight=98.0, shard=0))
+    watcher.begin(tasks, 0)
+    for one in tasks[:2]:
+        clock.seconds += 10
+        watcher.done(Outcome(task=one))
+    assert [
+        "[1/3] tiny / fp: lower",
+        "[2/3] tiny / fp: quantize (about 16 min left)",
+    ] == stream.getvalue().splitlines()[1:]
+
+
 @pytest.mark.parametrize(
     ("todo", "finished", "text"),
     [

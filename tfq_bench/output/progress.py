@@ -18,12 +18,15 @@ __all__ = ["ProgressLines", "duration"]
 
 LIVE_SECONDS = 0.2
 
+LEAST_SHARE = 0.02
+"""Of the work, before which nothing is estimated: loading and planning take most of that time."""
+
 
 class ProgressLines:
     """A `Watcher` that writes to a stream.
 
     The estimate is what the finished work took, scaled to the work that is left; work is counted
-    in expected multiply-accumulates.
+    in expected multiply-accumulates. There is none before a fiftieth of the work is done.
 
     Args:
         stream: where to; None for standard error.
@@ -90,7 +93,7 @@ class ProgressLines:
     def _left(self, extra: float) -> str:
         done = self._finished + extra
         left = self._total - done
-        if done <= 0 or left <= 0:
+        if done < LEAST_SHARE * self._total or left <= 0:
             return ""
         seconds = (time.monotonic() - self._begin) * left / done
         return f" (about {duration(seconds)} left)" if seconds >= 1 else ""
