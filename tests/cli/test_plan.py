@@ -31,6 +31,20 @@ def test_cells_and_cost(plan, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_values_of_the_command_line(plan, tiny_suite, tmp_path, capsys):
+    """They are planned with, and `run` stores them in its folder, where `cell` finds them."""
+    assert "8 images a cell" in plan("--set", "sampling.images=8", "--set", "sampling.shard=8")
+    suite, run = str(tiny_suite()), tmp_path / "run"
+    given = ["--run", str(run), "--set", "sampling.images=6"]
+    assert 0 == main(["run", suite, "--no-report", *given])
+    assert "images = 6" in (run / "suite.toml").read_text()
+    assert "6 images a cell" in capsys.readouterr().out
+    key = json.loads((run / "plan.json").read_text())["cells"][0]["key"]
+    assert 5 == main(["cell", str(run), key, "--stage", "lower"])
+    assert 2 == main(["plan", suite, "--set", "sampling.images"])
+    assert "--set expects seeds=VALUE" in capsys.readouterr().err
+
+
 def test_finished_work_is_found(plan, tiny_suite, tmp_path, capsys):
     """After a run nothing is left to do."""
     suite = str(tiny_suite())

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench.cli.asked import add_suite, suite_asked
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.plugins import discover
 from tfq_bench.plan.planner import make_plan
-from tfq_bench.plan.suite import load_suite
 
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan
@@ -23,8 +23,8 @@ HELP = "Show the cells of a suite, what is left out and why, and what it will co
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the suite, `--run` and `--json`."""
-    parser.add_argument("suite", metavar="SUITE", help="name of a packaged suite, or a .toml file")
+    """Adds the suite, `--set`, `--run` and `--json`."""
+    add_suite(parser)
     parser.add_argument(
         "--run",
         type=Path,
@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     from tfq_bench.pipeline.tasks import tasks_of, unfinished
     from tfq_bench.store.run import RunFolder
 
-    spec = load_suite(args.suite)
+    spec = suite_asked(args)
     plan = make_plan(spec, discover())
     folder = RunFolder(args.run or Path("runs") / spec.name)
     tasks = tasks_of(plan)

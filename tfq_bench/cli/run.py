@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfq_bench.cli.asked import add_suite, suite_asked
 from tfq_bench.cli.placing import Placing, add_placing, placing
 from tfq_bench.errors import SuiteError, TfqError, UsageError
 from tfq_bench.executors.gpus import showing_only
@@ -15,7 +16,6 @@ from tfq_bench.host.plugins import discover
 from tfq_bench.host.table import PluginTable
 from tfq_bench.output.rendering import write_report
 from tfq_bench.plan.planner import make_plan
-from tfq_bench.plan.suite import load_suite
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch
 
@@ -34,8 +34,8 @@ EXIT_FAILED_CELLS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the suite, `--run`, who runs the tasks, `--renderer` and `--no-report`."""
-    parser.add_argument("suite", metavar="SUITE", help="name of a packaged suite, or a .toml file")
+    """Adds the suite, `--set`, `--run`, who runs the tasks, `--renderer` and `--no-report`."""
+    add_suite(parser)
     parser.add_argument(
         "--run", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME OF THE SUITE)"
     )
@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every planned cell is finished, 3 when one failed."""
     if args.no_report and args.renderer is not None:
         raise UsageError("--renderer has no effect with --no-report; leave one of the two out.")
-    spec = load_suite(args.suite)
+    spec = suite_asked(args)
     table = discover()
     placed = placing(args, spec, table)
     renderer = None if args.no_report else table.get("renderer", args.renderer or "html")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ from tfq_bench.plan.suite_format import (
     TOP,
     absurd,
 )
+from tfq_bench.plan.suite_values import with_values
 from tfq_bench.types import GivenValue, parse_options, quoted
 
 __all__ = ["Entry", "Exclude", "SuiteSpec", "load_suite", "packaged_suites", "parse_suite"]
@@ -92,15 +93,28 @@ def packaged_suites() -> dict[str, str]:
     }
 
 
-def load_suite(name_or_path: str) -> SuiteSpec:
+def load_suite(name_or_path: str, values: Sequence[str] = ()) -> SuiteSpec:
     """The packaged suite of that name, or the suite file at that path.
+
+    Args:
+        values: what is to be otherwise, see `with_values`; the suite's text then says so.
 
     Raises:
         SuiteError: no such suite, unreadable file, malformed TOML or an invalid key.
+        UsageError: a value that has no place in it.
     """
+    text, where, folder = _found(name_or_path)
+    spec = parse_suite(text, where, folder)
+    if not values:
+        return spec
+    return parse_suite(with_values(text, values), f"{where} with --set", folder)
+
+
+def _found(name_or_path: str) -> tuple[str, str, Path]:
+    """Text of a suite, what messages call it, and what its relative paths are relative to."""
     packaged = packaged_suites()
     if name_or_path in packaged:
-        return parse_suite(packaged[name_or_path], f"suite '{name_or_path}'", Path.cwd())
+        return packaged[name_or_path], f"suite '{name_or_path}'", Path.cwd()
     path = Path(name_or_path)
     try:
         if path.suffix != ".toml" and not path.exists():
@@ -114,7 +128,7 @@ def load_suite(name_or_path: str) -> SuiteSpec:
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or error
         raise SuiteError(f"cannot read the suite {path}: {cause}.", file=path) from error
-    return parse_suite(text, str(path), path.resolve().parent)
+    return text, str(path), path.resolve().parent
 
 
 def parse_suite(text: str, where: str, folder: Path) -> SuiteSpec:
