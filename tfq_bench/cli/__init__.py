@@ -35,6 +35,7 @@ __all__ = ["VERBS", "Parser", "main"]
 
 VERBS = {
     "plugins": "list what is installed, and what is wrong with it",
+    "suites": "list or print the packaged suites",
     "plan": "show the cells of a suite without running any",
     "assets": "list, check and fetch the files that models and metrics need",
     "run": "run a suite, or go on with it",
