@@ -45,6 +45,17 @@ def test_values_of_the_command_line(plan, tiny_suite, tmp_path, capsys):
     assert "--set expects seeds=VALUE" in capsys.readouterr().err
 
 
+def test_cells_of_the_command_line(plan, capsys):
+    """Those with a text in their label, and full precision; in any case of letters."""
+    text = plan("-k", "RTN w4a8", wbits=(8, 4))
+    assert ["tiny / fp FP / eager", "tiny / rtn W4A8 / simulate"] == [
+        line[18:].partition("  ")[0] for line in text.splitlines() if " / " in line
+    ]
+    assert 2 == len([line for line in plan("-k", "fp", "-k", "w8").splitlines() if " / " in line])
+    assert 17 == json.loads(plan("--json", wbits=(8, 4)))["tasks"]["all"]
+    assert 12 == json.loads(plan("--json", "-k", "w4", wbits=(8, 4)))["tasks"]["all"]
+
+
 def test_finished_work_is_found(plan, tiny_suite, tmp_path, capsys):
     """After a run nothing is left to do."""
     suite = str(tiny_suite())

@@ -66,6 +66,28 @@ def start(tiny_suite, tmp_path, capfd):
     return run
 
 
+def test_cells_that_are_chosen_run_and_the_others_later(start, tmp_path):
+    """The plan is the whole one, so what is finished stays so, and the rest is found open."""
+    code, told, _ = start("-k", "w4", wbits=(8, 4))
+    assert 0 == code
+    assert "-k chose 2 of 3 cells; others are as they were." in told
+    labels = {record.label for record in RunFolder.open(tmp_path / "run").records()}
+    assert {"tiny / fp FP / eager", "tiny / rtn W4A8 / simulate"} == labels
+    code, told, log = start(wbits=(8, 4))
+    assert 0 == code
+    assert "12 of 17 tasks are finished already" in log
+    assert "-k" not in told
+    assert 3 == len({record.label for record in RunFolder.open(tmp_path / "run").records()})
+
+
+def test_no_cell_is_chosen(start, tmp_path):
+    """The labels are listed, and nothing is written."""
+    code, _, log = start("-k", "w5")
+    assert 2 == code
+    assert "no cell of the suite has 'w5' in its label. Labels: tiny / fp FP / eager;" in log
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """Where the run of `finished` is kept."""

@@ -1,4 +1,4 @@
-"""Which suite is asked for, and the values that are to be other than in its file."""
+"""Which suite is asked for, with which values other than in its file, and which of its cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["add_suite", "suite_asked"]
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
-    """Adds the suite and `--set`."""
+    """Adds the suite, `--set` and `-k`."""
     parser.add_argument("suite", metavar="SUITE", help="name of a packaged suite, or a .toml file")
     parser.add_argument(
         "--set",
@@ -23,6 +23,14 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="another value, as sampling.images=128, model.NAME.guidance=2.0 or seeds=[0,1]; may "
         "be repeated",
+    )
+    parser.add_argument(
+        "-k",
+        action="append",
+        default=[],
+        dest="texts",
+        metavar="TEXT",
+        help="only cells with this in their label, and full precision; may be repeated",
     )
 
 

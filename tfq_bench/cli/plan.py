@@ -23,7 +23,7 @@ HELP = "Show the cells of a suite, what is left out and why, and what it will co
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the suite, `--set`, `--run` and `--json`."""
+    """Adds the suite, its values and cells, `--run` and `--json`."""
     add_suite(parser)
     parser.add_argument(
         "--run",
@@ -43,14 +43,15 @@ def execute(args: argparse.Namespace) -> int:
     spec = suite_asked(args)
     plan = make_plan(spec, discover())
     folder = RunFolder(args.run or Path("runs") / spec.name)
-    tasks = tasks_of(plan)
+    chosen = plan.chosen(args.texts)
+    tasks = tasks_of(plan, chosen)
     todo = unfinished(tasks, folder.artefacts)
     before = folder.plan_before()
     why = reasons(before, plan, todo, folder.artefacts) if before else ()
     if args.json:
         print(json.dumps(_to_json(plan, tasks, todo, why), indent=2))
     else:
-        print(_text(plan, tasks, todo, why))
+        print(_text(plan, chosen, tasks, todo, why))
     return 0
 
 
@@ -66,7 +67,13 @@ def _to_json(
     }
 
 
-def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...], why: tuple[str, ...]) -> str:
+def _text(
+    plan: Plan,
+    chosen: frozenset[str],
+    tasks: tuple[Task, ...],
+    todo: tuple[Task, ...],
+    why: tuple[str, ...],
+) -> str:
     from tfq_bench.output.skips import skip_lines
     from tfq_bench.output.terminal import number, table
 
@@ -79,6 +86,7 @@ def _text(plan: Plan, tasks: tuple[Task, ...], todo: tuple[Task, ...], why: tupl
             "skipped" if planned.skip else number(shares.get(planned.cell.key, 0.0) / 1e3),
         ]
         for planned in plan.cells
+        if planned.cell.key in chosen
     ]
     sampling = plan.spec.sampling
     lines = [

@@ -34,7 +34,7 @@ EXIT_FAILED_CELLS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the suite, `--set`, `--run`, who runs the tasks, `--renderer` and `--no-report`."""
+    """Adds the suite, its values and cells, who runs the tasks, and what becomes of it."""
     add_suite(parser)
     parser.add_argument(
         "--run", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME OF THE SUITE)"
@@ -55,7 +55,8 @@ def execute(args: argparse.Namespace) -> int:
     placed = placing(args, spec, table)
     renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
     with showing_only(placed.gpus):
-        return _run(spec, table, placed, renderer, args.run or Path("runs") / spec.name)
+        path = args.run or Path("runs") / spec.name
+        return _run(spec, table, placed, renderer, path, args.texts)
 
 
 def _run(
@@ -64,11 +65,13 @@ def _run(
     placed: Placing,
     renderer: RendererProvider | None,
     path: Path,
+    texts: list[str],
 ) -> int:
     from tfq_bench.pipeline.guard.functions import unreplaced
 
     with unreplaced():
         plan = make_plan(spec, table)
+    chosen = plan.chosen(texts)
     folder = RunFolder.prepare(path)
     with folder.lease():
         remove_abandoned_scratch()
@@ -80,7 +83,9 @@ def _run(
         if placed.gpus:
             numbers = ", ".join(str(gpu.number) for gpu in placed.gpus)
             print(f"tasks on GPU {numbers} ({placed.gpus[0].model})", file=sys.stderr)
-        failed = _carry_out(plan, table, folder, placed.executor(table, folder.path))
+        failed = _carry_out(plan, table, folder, placed.executor(table, folder.path), chosen)
+        if len(chosen) < len(plan.cells):
+            print(f"-k chose {len(chosen)} of {len(plan.cells)} cells; others are as they were.")
         if renderer is not None:
             target = folder.path / f"report{renderer.suffix}"
             try:
@@ -115,7 +120,7 @@ def _changes(plan: Plan, folder: RunFolder) -> tuple[str, ...]:
 
 
 def _carry_out(
-    plan: Plan, table: PluginTable, folder: RunFolder, executor: Executor
+    plan: Plan, table: PluginTable, folder: RunFolder, executor: Executor, chosen: frozenset[str]
 ) -> tuple[PlannedCell, ...]:
     import torch
 
@@ -136,7 +141,13 @@ def _carry_out(
     watcher = ProgressLines(plan)
     try:
         failed = execute_plan(
-            plan, table, folder, executor, environment=environment, watcher=watcher
+            plan,
+            table,
+            folder,
+            executor,
+            environment=environment,
+            watcher=watcher,
+            chosen=chosen,
         )
     finally:
         watcher.close()

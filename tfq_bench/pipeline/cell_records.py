@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from tfq_bench.pipeline.outcome import (
@@ -33,20 +34,31 @@ class CellRecords:
 
     Args:
         environment: id of the one that this process runs in.
+        chosen: keys of the cells that count, None for all.
 
     Attributes:
         todo: the unfinished tasks. finished: how many others there are.
         failed: cells by key.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, environment: str) -> None:
-        everything = tasks_of(plan)
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        environment: str,
+        chosen: Collection[str] | None = None,
+    ) -> None:
+        everything = tasks_of(plan, chosen)
         self.todo = unfinished(everything, folder.artefacts)
         self.finished = len(everything) - len(self.todo)
         self._plan = plan
         self._folder = folder
         self._environment = environment
-        self._cells = {planned.cell.key: planned for planned in plan.runnable()}
+        self._cells = {
+            planned.cell.key: planned
+            for planned in plan.runnable()
+            if chosen is None or planned.cell.key in chosen
+        }
         self._tasks = {
             key: {task.id for task in tasks_of_cell(plan, planned)}
             for key, planned in self._cells.items()
@@ -70,7 +82,7 @@ class CellRecords:
         for planned in self._plan.cells:
             if planned.skip is not None:
                 self._append([skip_record(self._plan, planned, self._environment)])
-            elif not self._open[planned.cell.key]:
+            elif planned.cell.key in self._cells and not self._open[planned.cell.key]:
                 self._append([self._where_it_was(record) for record in self._metrics(planned)])
 
     def done(self, outcome: Outcome) -> None:

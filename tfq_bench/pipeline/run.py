@@ -7,7 +7,7 @@ stopped, and a finished run is found finished.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -92,6 +92,7 @@ def execute_plan(
     *,
     environment: str,
     watcher: Watcher,
+    chosen: Collection[str] | None = None,
 ) -> tuple[PlannedCell, ...]:
     """Does what is unfinished of `plan` and returns the cells that failed.
 
@@ -100,6 +101,7 @@ def execute_plan(
 
     Args:
         environment: id of the environment, already stored in `folder`.
+        chosen: keys of the cells to run, see `Plan.chosen`; None for all.
 
     Raises:
         DamagedArtefact: one is damaged again after it was made again.
@@ -108,7 +110,7 @@ def execute_plan(
     removed: set[tuple[str, str]] = set()
     while True:
         try:
-            cells = CellRecords(plan, folder, environment)
+            cells = CellRecords(plan, folder, environment, chosen)
             watcher.begin(cells.todo, cells.finished)
             cells.settle()
             if cells.todo:

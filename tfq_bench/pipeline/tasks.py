@@ -6,6 +6,7 @@ when all of its artefacts exist; nothing else is remembered about it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from tfq_bench.types.tasks import Stage, Task
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["tasks_of", "tasks_of_cell", "unfinished"]
 
 
-def tasks_of(plan: Plan) -> tuple[Task, ...]:
-    """Every task of the plan's runnable cells, dependencies first, full precision before others."""
+def tasks_of(plan: Plan, chosen: Collection[str] | None = None) -> tuple[Task, ...]:
+    """Every task of the plan's runnable cells, dependencies first, full precision before others.
+
+    Args:
+        chosen: keys of the cells that count, see `Plan.chosen`; None for all.
+    """
     tasks: dict[str, Task] = {}
     cells = sorted(plan.runnable(), key=lambda planned: planned.reference is not None)
     for planned in cells:
+        if chosen is not None and planned.cell.key not in chosen:
+            continue
         for task in tasks_of_cell(plan, planned):
             tasks.setdefault(task.id, task)
     return tuple(tasks.values())

@@ -8,11 +8,12 @@ found finished and only changed work is done again:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.errors import StoreError, SuiteError
+from tfq_bench.errors import StoreError, SuiteError, UsageError
+from tfq_bench.foreign.text import printable
 from tfq_bench.keys import canonical
 from tfq_bench.provenance.running_code import RunningCode
 from tfq_bench.types import Cell, Component, Execution, MeasuredBy
@@ -164,6 +165,26 @@ class Plan:
     def runnable(self) -> tuple[PlannedCell, ...]:
         """The cells that are not skipped."""
         return tuple(planned for planned in self.cells if planned.skip is None)
+
+    def chosen(self, texts: Collection[str]) -> frozenset[str]:
+        """Keys of the cells whose label contains one of `texts`, in any case of letters.
+
+        Also of the cells that they are compared with. All cells without a text.
+
+        Raises:
+            UsageError: there is no such cell.
+        """
+        found = [
+            planned
+            for planned in self.cells
+            if not texts or any(text.lower() in planned.cell.label.lower() for text in texts)
+        ]
+        if not found:
+            asked = " or ".join(f"'{printable(text, 80)}'" for text in texts)
+            labels = "; ".join(planned.cell.label for planned in self.cells)
+            raise UsageError(f"no cell of the suite has {asked} in its label. Labels: {labels}.")
+        references = {planned.reference for planned in found if planned.reference is not None}
+        return frozenset({planned.cell.key for planned in found} | references)
 
     def find(self, key: str) -> PlannedCell:
         """The cell whose key is, or starts with, `key`; SuiteError when none or several do."""
