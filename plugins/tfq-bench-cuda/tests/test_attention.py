@@ -1,4 +1,4 @@
-"""8-bit attention: its arithmetic in Triton's interpreter, its compiled code, and on a GPU both."""
+"""8-bit attention: its arithmetic in Triton's interpreter, and its compiled code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from tfq_bench_cuda.kernels.attention import attend, attention8, prepare_keys
 from tfq_bench_cuda.kernels.attention_reference import codes_of, sample
 from tfq_bench_cuda.kernels.attention_specs import Blocks, choose_blocks, parts
-from tfq_bench_cuda.kernels.norms import Table
+
+from .attention_numbers import error, exact, exact_masked, hiding, operands, table
 
 PROGRAMS = (
     "tfq_bench_cuda.kernels.attention_key_programs",
@@ -21,31 +22,6 @@ PROGRAMS = (
 )
 
 SMALL = Blocks(queries=64, keys=64, warps=4, stages=2)
-
-
-def operands(batch, heads, queries, length, channels, *, dtype=torch.bfloat16, peak=1.0):
-    """Queries, keys with a large common vector, and values; `[batch, tokens, heads, channels]`."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(tokens):
-        return torch.randn(batch, tokens, heads, channels, generator=generator)
-
-    common = 4 * torch.randn(1, 1, heads, channels, generator=generator)
-    q, k, v = normal(queries) * peak, normal(length) + common, normal(length)
-    return tuple(x.to(dtype).transpose(1, 2) for x in (q, k, v))
-
-
-def exact(q, k, v, scale=None):
-    """Attention in float64."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    logits = q.double() @ k.double().transpose(2, 3) * scale
-    return torch.softmax(logits, -1) @ v.double()
-
-
-def error(found, expected):
-    """Root mean square of the difference over that of what is expected."""
-    found, expected = found.double().cpu(), expected.double().cpu()
-    return ((found - expected).square().mean() / expected.square().mean()).sqrt().item()
 
 
 @pytest.fixture
@@ -145,20 +121,6 @@ def test_programs_compute_attention_in_every_mode(interpreted, dtype, peak, opti
     assert error(found, exact(q, k, v, options.get("scale"))) < most
 
 
-def hiding(q, length, hidden):
-    """A mask that hides the last keys of the second image, and `exact` under it."""
-    mask = torch.zeros(q.shape[0], length, dtype=q.dtype, device=q.device)
-    mask[1, length - hidden :] = -10000.0
-    mask[:, ::3] += 0.5
-    return mask
-
-
-def exact_masked(q, k, v, mask):
-    """Attention in float64 with a mask of keys."""
-    logits = q.double() @ k.double().transpose(2, 3) * q.shape[-1] ** -0.5
-    return torch.softmax(logits + mask.double()[:, None, None], -1) @ v.double()
-
-
 @pytest.mark.parametrize(("length", "hidden"), [(77, 70), (128, 128), (300, 299)])
 def test_programs_add_a_mask_of_keys(interpreted, length, hidden):
     """Blocks whose keys are all hidden, also before any that is not, and images without keys."""
@@ -186,14 +148,6 @@ def test_both_ways_to_subtract_the_maximum_agree(interpreted, monkeypatch):
     bounded = launched(q, k, v, blocks=SMALL)
     monkeypatch.setattr(sys.modules[PROGRAMS[1]], "_BOUND", 0.0)
     assert error(bounded, launched(q, k, v, blocks=SMALL)) < 0.004
-
-
-def table(channels, **values):
-    """Codes of three steps."""
-    inverse = torch.tensor([20.0, 300.0, 60.0])
-    zero_point = torch.tensor([128, 3, 77], dtype=torch.int32)
-    fields = {"start": 0, "channels": channels, "bits": 8, "inverse": inverse}
-    return Table(**fields | {"zero_point": zero_point} | values)
 
 
 @pytest.mark.parametrize(("qk", "step"), [("int8", 0), ("int8", 1), ("int8", 2), ("bf16", 5)])
@@ -371,79 +325,3 @@ def test_compiled_programs_multiply_on_tensor_cores(capability, options, expecte
     # Queries in shared memory: the assembler serializes products with registers.
     if capability == 90 and names["qk"] == "int8":
         assert re.search(r"s32\.s8\.s8 \{[^}]*\}, %rd", ptx)
-
-
-def on_gpu(*shape, **options):
-    """The operands on the GPU."""
-    return tuple(x.cuda() for x in operands(*shape, **options))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(
-    ("shape", "options", "most"),
-    [
-        ((2, 10, 4096, 4096, 64), {}, 0.02),
-        ((2, 20, 1024, 77, 64), {}, 0.015),
-        ((2, 16, 256, 256, 72), {}, 0.015),
-        ((1, 3, 100, 1000, 64), {"qk": "bf16"}, 0.004),
-        ((1, 3, 100, 1000, 64), {"pv": "fp8"}, 0.05),
-        *(
-            ((2, 3, 130, 77, channels), {"qk": "bf16"}, 0.004)
-            for channels in (40, 64, 80, 128, 160)
-        ),
-        *(((2, 3, 130, 200, channels), {}, 0.015) for channels in (32, 40, 80, 96, 128, 160)),
-        *(((2, 3, 130, 200, channels), {"pv": "fp8"}, 0.05) for channels in (40, 72, 128, 160)),
-    ],
-)
-def test_attention_on_the_gpu(shape, options, most):
-    """Against float64, and twice the same bits."""
-    q, k, v = on_gpu(*shape)
-    found = attention8(q, k, v, **options)
-    assert found.transpose(1, 2).is_contiguous()
-    assert torch.equal(found, attention8(q, k, v, **options))
-    for head in range(shape[1]):
-        one = slice(head, head + 1)
-        assert error(found[:, one], exact(q[:, one], k[:, one], v[:, one])) < most
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("channels", [64, 72])
-def test_masked_attention_on_the_gpu(channels):
-    """Against float64, each image with other keys hidden."""
-    q, k, v = on_gpu(2, 16, 1024, 300, channels)
-    mask = hiding(q, 300, 280)
-    found = attention8(q, k, v, qk="bf16", mask=mask)
-    assert error(found, exact_masked(q, k, v, mask)) < 0.004
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("dtype", "peak"), [(torch.float16, 1.0), (torch.bfloat16, 12.0)])
-def test_attention_on_the_gpu_is_that_of_the_reference(dtype, peak):
-    """Other orders of sums, and `p` in 16 bit; large logits, whose maximum is followed."""
-    q, k, v = on_gpu(2, 4, 256, 300, 64, dtype=dtype, peak=peak)
-    found = attention8(q, k, v)
-    expected = attention8(q.cpu(), k.cpu(), v.cpu())
-    assert error(found, expected) < 0.004
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("qk", "length"), [("int8", 256), ("bf16", 77)])
-def test_captured_attention_follows_the_step_and_its_input(qk, length):
-    """A graph of all launches, replayed at another step with other operands, writes its codes."""
-    codes, step = table(128), torch.tensor([0], device="cuda")
-    names = ("inverse", "zero_point")
-    on_device = {name: getattr(codes, name).cuda() for name in names}
-    codes = table(128, **on_device)
-    q, k, v = on_gpu(1, 2, 256, length, 64)
-    attention8(q, k, v, qk=qk, codes=codes, step=step)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = attention8(q, k, v, qk=qk, codes=codes, step=step)
-    for x in (q, k, v):
-        x.copy_(x.flip(2) * 0.5)
-    step.fill_(2)
-    graph.replay()
-    assert torch.equal(captured, attention8(q, k, v, qk=qk, codes=codes, step=step))
-    expected = codes_of(exact(q, k, v).float(), codes, step)
-    assert (captured.int() - expected.int()).abs().max() <= 3

@@ -85,8 +85,9 @@ class _Attention:
             y.view(images, -1, heads, y.shape[-1] // heads).transpose(1, 2) for y in (q, k, v)
         )
         row = _mask_of_keys(mask, k)
-        most = self.most_keys if mask is None else self.most_masked_keys if row is not None else 0
-        if self.qk is not None and self.refusal is None and k.shape[2] <= most:
+        most = self.most_keys if mask is None else self.most_masked_keys
+        fits = k.shape[2] <= most and (mask is None or row is not None)
+        if self.qk is not None and self.refusal is None and fits:
             (table,) = self.out.tables
             return [attention8(q, k, v, qk=self.qk, mask=row, codes=table, step=step)]
         if mask is not None:
