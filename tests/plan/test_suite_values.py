@@ -101,6 +101,9 @@ def test_what_has_no_place_is_refused(value, says):
         ("sampling.imagse=3", "with --set \\[sampling\\]: unknown .*did you mean 'images'"),
         ("sampling.images=many", "with --set \\[sampling\\]: .*images"),
         ("seeds=3", "with --set: 'seeds' must be a list"),
+        ("seeds=one, two", "with --set: 'seeds' must be a list"),
+        ("seeds=" + "[" * 1000, "with --set: "),
+        ("sampling.steps=" + "[" * 400 + "]" * 400, "with --set"),
     ],
 )
 def test_keys_and_values_are_judged_as_in_a_file(tmp_path, value, says):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfq_bench.errors import UsageError, nearest
 from tfq_bench.foreign.text import printable
-from tfq_bench.plan.suite_format import AXES, SECTIONS
+from tfq_bench.plan.suite_format import AXES, SECTIONS, absurd
 
 __all__ = ["with_values"]
 
@@ -42,7 +42,8 @@ def with_values(text: str, assignments: Iterable[str]) -> str:
             if first in document:
                 document[first] = _value(value)
             else:  # keys of the whole suite stand above its tables
-                document = tomlkit.parse(f"seeds = {value}\n{tomlkit.dumps(document)}")
+                seeds = tomlkit.item(_value(value)).as_string()
+                document = tomlkit.parse(f"seeds = {seeds}\n{tomlkit.dumps(document)}")
         elif first in SECTIONS:
             document.setdefault(first, tomlkit.table())[rest[0]] = _value(value)
         elif first in AXES:
@@ -68,6 +69,8 @@ def with_values(text: str, assignments: Iterable[str]) -> str:
 
 
 def _value(text: str) -> Any:
+    if absurd(text):  # before a parser sees it
+        return text.strip()
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
