@@ -89,8 +89,8 @@ class ProcessExecutor:
                 worker.end()
                 break
         busy = sum(worker.device == device for worker in self._running)
-        room = 0 if task.exclusive else max(self._placement.share - busy - 1, 0)
-        self._dismiss(here[: len(here) - room] if room else here)
+        room = 0 if task.exclusive else self._placement.share - busy - 1
+        self._dismiss(here[: max(len(here) - room, 0)])
         return self._spawn(task, device)
 
     def _dismiss(self, workers: list[Worker]) -> None:
