@@ -6,6 +6,7 @@
     python benchmarks/gpu_speed.py sdxl --batch 2 --start     # load to first step, cold and warm
     python benchmarks/gpu_speed.py sdxl --batch 2 --levels blocks+graph --widths 8 --profile
     python benchmarks/gpu_speed.py dit --levels blocks+graph --without modulations
+    python benchmarks/gpu_speed.py cifar10 --batch 500 --levels blocks+graph --simulate
 
 One table for each network and batch: four calls in a row per contestant and round, behind one that
 does not count, as the steps of a sampler follow each other; contestants in an order that rotates.
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--compile", action="store_true", help="also torch.compile; minutes for large networks")
     add("--torchao", action="store_true", help="also torchao int8 and fp8, compiled")
+    add("--simulate", action="store_true", help="also the simulation in float32")
     add("--profile", action="store_true", help="kernels of one call of the last `cuda` contestant")
     add("--start", action="store_true", help="only the time to the first step, cold and warm")
     add("--first-step", action="store_true", help=argparse.SUPPRESS)
@@ -106,6 +108,8 @@ def _one_batch(loaded, made, batch: int, args: argparse.Namespace, took: str) ->
     for kind in ("int8", "fp8") if args.torchao else ():
         found = contestants.torchao(loaded, batch, kind)
         (notes if isinstance(found, str) else ways).append(found)
+    if args.simulate:
+        ways += [contestants.simulated(loaded, state, batch) for state in made.values()]
     kept = []  # a lowered network lives as long as its calls
     for wbits, state in made.items():
         for level in args.levels:

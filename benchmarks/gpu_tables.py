@@ -50,6 +50,7 @@ JOBS = {
     "dit": f"{SPEED} dit {FUSED} --compile --torchao --without modulations",
     "pixart-sigma": f"{SPEED} pixart-sigma {FUSED} --compile --profile --without modulations",
     "cifar10": f"{SPEED} cifar10 {FUSED} --compile --torchao",
+    "simulation": f"{SPEED} cifar10 --batch 500 {FUSED} --simulate",
     "start": f"{SPEED} sdxl --batch 2 {FUSED} --start",
     "shapes": "python benchmarks/gpu_shapes.py sdxl --batch 2",
     "attention": "python benchmarks/gpu_attention.py",
@@ -106,7 +107,9 @@ class Host:
 
     def __init__(self, folder: Path, end: float) -> None:
         self._folder, self._end = folder, end
-        self._gpus = torch.cuda.device_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = torch.cuda.device_count()
+        self._gpus = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
         self._cores = sorted(os.sched_getaffinity(0))
         self.failed: list[str] = []
 
@@ -117,7 +120,7 @@ class Host:
             if not (self._folder / f"{name}.done").exists():
                 waiting.put(name)
 
-        def work(gpu: int) -> None:
+        def work(gpu: str) -> None:
             while True:
                 try:
                     name = waiting.get_nowait()
@@ -126,7 +129,7 @@ class Host:
                 if not self._one(name, jobs[name], gpu):
                     self.failed.append(name)
 
-        threads = [threading.Thread(target=work, args=(gpu,)) for gpu in range(self._gpus)]
+        threads = [threading.Thread(target=work, args=(gpu,)) for gpu in self._gpus]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -139,17 +142,17 @@ class Host:
             found |= json.loads(file.read_text())
         (self._folder / "tiles.json").write_text(json.dumps(found, indent=1) + "\n")
 
-    def _one(self, name: str, command: str, gpu: int) -> bool:
+    def _one(self, name: str, command: str, gpu: str) -> bool:
         left = self._end - time.monotonic()
         if left < LEAST_S:
             return False
         own = f"{name}.tiles.json" if name in TUNED else "tiles.json"
         environment = {
             **os.environ,
-            "CUDA_VISIBLE_DEVICES": str(gpu),
+            "CUDA_VISIBLE_DEVICES": gpu,
             "TFQ_BENCH_CUDA_TILES": str((self._folder / own).resolve()),
         }
-        cores = ",".join(map(str, self._cores[gpu :: self._gpus]))
+        cores = ",".join(map(str, self._cores[self._gpus.index(gpu) :: len(self._gpus)]))
         command = command.format(folder=self._folder.resolve())
         words = [sys.executable if word == "python" else word for word in command.split()]
         begin = time.monotonic()

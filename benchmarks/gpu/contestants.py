@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gpu.networks import Networks, call, middle
 from gpu.timing import captured
 from tfq_bench.api import Lowered
-from tfq_bench.quant import QuantizedState
+from tfq_bench.quant import QuantizedState, simulate
 from tfq_bench_cuda.backend import CudaBackend
 
 BASELINE = "FP32 eager"
@@ -94,6 +94,14 @@ def torchao(networks: Networks, batch: int, kind: str) -> Contestant | str:
         return f"{label}: given up after {GIVEN_UP_S} s."
     except Exception as error:
         return f"{label}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+
+
+def simulated(networks: Networks, state: QuantizedState, batch: int) -> Contestant:
+    """What runs measure quality with: the integers of the state in the float32 network."""
+    lowered = simulate(networks.full, state)
+    lowered.step.set(middle(networks.full))
+    run = call(networks.full, batch, network=lowered.network)
+    return Contestant(label=f"simulated W{state.scheme.wbits}A8", run=run)
 
 
 def cuda(

@@ -8,6 +8,7 @@ before the next metric gets it.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from tfq_bench.errors import MetricError, StoreError, TfqError
@@ -63,10 +64,12 @@ def judge(
         progress(number / len(keys), f"metric {metric.title}")
         if key not in wanted or context.store.has("evaluate", key):
             continue
+        begun = time.monotonic()
         try:
             with own_settings(derive(0, f"evaluate-{key}")):
                 values = _evaluate(context, metric, keys, inputs)
             write_values(context.store, key, values)
+            log.info("metric %s: %.1f s", metric.title, time.monotonic() - begun)
         except (
             BaseException
         ) as error:  # SystemExit, CancelledError: it is the metric's all the same

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from tfq_bench.errors import LoweringError
 from tfq_bench.quant.layers import WeightedLayer, apply_layer, find_layer, replace_layer
+from tfq_bench.quant.lower.elementwise import input_codes, scaled_sums
 from tfq_bench.quant.lower.lowering import check_state, copy_network, finish_lowering
 from tfq_bench.quant.lower.precision import tf32
-from tfq_bench.quant.state.affine import centred_codes, per_channel, select_step
+from tfq_bench.quant.state.affine import per_channel, select_step
 from tfq_bench.types.networks import KernelUse, Lowered, StepCursor
 
 if TYPE_CHECKING:
@@ -107,8 +108,12 @@ class SimulatedLayer(nn.Module):
         weight: Tensor = getattr(self, f"weight_{number}")
         weight_scale: Tensor = getattr(self, f"weight_scale_{number}")
         bits = self._bits[number]
+        bias = None
+        if self.bias is not None and number == 0:
+            bias = self.bias.reshape(self._wide)
         if bits is None:
-            y = apply_layer(self._geometry[0], x.float(), weight, None)
+            y = apply_layer(self._geometry[0], x.float(), weight, None).mul_(weight_scale)
+            y = y if bias is None else y.add_(bias)
         else:
             scale, zero_point = select_step(
                 getattr(self, f"scale_{number}"),
@@ -116,15 +121,13 @@ class SimulatedLayer(nn.Module):
                 self._step.index,
                 x.dim(),
             )
-            codes = centred_codes(x, scale, zero_point, bits)
+            codes = input_codes(x, scale, zero_point, bits)
             with tf32():  # integers of at most 9 bits: the products stay exact
                 y = apply_layer(self._geometry[0], codes, weight, None)
-            y = y.mul_(scale)
-        y = y.mul_(weight_scale)
-        if self.bias is not None and number == 0:
-            y = y.add_(self.bias.reshape(self._wide))
-        if y.dim() == 4:
-            # The layout of the kernels: norms that follow add in the order of memory.
+            y = scaled_sums(y, scale, weight_scale, bias)
+        if y.dim() == 4 and not y.is_cuda:
+            # The layout of the kernels: norms that follow add in the order of memory. On a GPU
+            # norms of torch read channel after channel in any case, and make a copy for it.
             y = y.contiguous(memory_format=torch.channels_last)
         return y
 
