@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tfq_bench import load_records
-from tfq_bench.api import discover
+from tfq_bench.host.plugins import discover
 from tfq_bench.metrics import ReferenceStatistics, efficientnet_lite0
 from tfq_bench.metrics.frechet import frechet_replicates
 from tfq_bench.stats.intervals import bootstrap_counts
@@ -108,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
 def cifar10_reference() -> Path | None:
     """The file that the embedded model ships."""
     installed = discover()
-    return installed.create(installed.get("model", "cifar10")).reference("efficientnet-lite0")
+    provider = installed.get("model", "cifar10")
+    options = {option.name: option.default for option in provider.options}
+    return installed.create(provider, **options).reference("efficientnet-lite0")
 
 
 if __name__ == "__main__":
