@@ -34,6 +34,7 @@ from tfq_bench.version import __version__
 __all__ = ["VERBS", "Parser", "main"]
 
 VERBS = {
+    "doctor": "say what this machine can run, and what is missing",
     "plugins": "list what is installed, and what is wrong with it",
     "suites": "list or print the packaged suites",
     "plan": "show the cells of a suite without running any",
