@@ -121,6 +121,21 @@ def test_each_backend_says_whether_it_runs(first, renderer, backend, asked):
     assert 0 == code
 
 
+def test_gpus_are_told_and_backends_are_asked_on_them(
+    first, renderer, capsys, tmp_path, monkeypatch
+):
+    """What runs on both devices says so."""
+    gpu = {"name": "a card", "memory_bytes": 80 << 30, "capability": "9.0", "multiprocessors": 132}
+    monkeypatch.setattr(diagnosis, "visible_gpus", lambda: [gpu, gpu])
+    monkeypatch.setattr(diagnosis, "gpu_driver", lambda: "NVRM 570.1")
+    monkeypatch.chdir(tmp_path)
+    assert 0 == main(["doctor"])
+    shown = capsys.readouterr().out
+    assert "GPU 1       a card, 80 GiB, compute capability 9.0" in shown
+    assert "driver      NVRM 570.1" in shown
+    assert "simulate on cpu and cuda: runs" in shown
+
+
 def test_a_plugin_that_cannot_be_used_is_told_with_what_to_do(
     first, renderer, plugin_host, capsys, tmp_path, monkeypatch
 ):

@@ -116,8 +116,7 @@ def _machine(found: Diagnosis) -> Iterator[tuple[str, str]]:
     cores = f"{machine['usable_cores']} of {machine['cores']} cores"
     yield "processor", "; ".join(filter(None, (machine["cpu"], cores, ", ".join(known))))
     if found.settings:
-        told = (f"{name}={value}" for name, value in found.settings.items())
-        yield "", f"as these variables have it: {', '.join(told)}"
+        yield "settings", ", ".join(f"{name}={value}" for name, value in found.settings.items())
     free = machine["available_gib"]
     free = "" if free is None else f", {free:g} GiB of them available"
     yield "memory", f"{machine['memory_gib']} GiB{free}"
