@@ -31,6 +31,7 @@ __all__ = [
     "NamesValues",
     "Quantizer",
     "Renderer",
+    "SaysExactness",
 ]
 
 
@@ -67,6 +68,18 @@ class Backend(Protocol):
 
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own; `loaded.network` stays as it is."""
+
+
+@runtime_checkable
+class SaysExactness(Protocol):
+    """What a `Backend` may have in addition, for `tfq-bench doctor`."""
+
+    def exactness(self, *, device: str) -> str:
+        """Which of its kernels are exact on this machine, as a phrase without a full stop.
+
+        Called once `check` has returned for `device`. It may try kernels for a second; what takes
+        longer, such as compiling, it leaves to `Backend.lower` and says so.
+        """
 
 
 class Contestant(Protocol):

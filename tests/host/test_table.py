@@ -126,6 +126,8 @@ def test_same_name_from_two_distributions_is_a_conflict(plugin_host):
         table.get("metric", "sharpness")
     chosen = table.get("metric", "two-dist:sharpness")
     assert "two-dist==2.2" == table.distribution_of(chosen)
+    assert "sharpness" not in table.alone("metric")
+    assert "bits" == table.alone("metric")["bits"].name
 
 
 def test_equal_entry_point_names_of_two_distributions_both_load(plugin_host):

@@ -34,8 +34,10 @@ from tfq_bench.version import __version__
 __all__ = ["VERBS", "Parser", "main"]
 
 VERBS = {
+    "doctor": "say what this machine can run, and what is missing",
     "plugins": "list what is installed, and what is wrong with it",
     "suites": "list or print the packaged suites",
+    "init": "write a suite of your own, with comments",
     "plan": "show the cells of a suite without running any",
     "assets": "list, check and fetch the files that models and metrics need",
     "run": "run a suite, or go on with it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -55,6 +56,16 @@ class PluginTable:
     def names(self, kind: str) -> tuple[str, ...]:
         """Sorted names of the usable providers of `kind` (`model`, `quantizer`, ...)."""
         return tuple(sorted({o.provider.name for o in self._of(kind) if not o.reason}))
+
+    def alone(self, kind: str) -> dict[str, Any]:
+        """The usable providers of `kind` by name, without those that share their name."""
+        usable = [offer.provider for offer in self._of(kind) if not offer.reason]
+        count = Counter(provider.name for provider in usable)
+        return {
+            one.name: one
+            for one in sorted(usable, key=lambda provider: provider.name)
+            if count[one.name] == 1
+        }
 
     def get(self, kind: str, name: str) -> Any:
         """The provider of `kind` called `name` or ``distribution:name``.

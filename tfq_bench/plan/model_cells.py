@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.errors import BrokenPlugin, LoweringError, SuiteError, TfqError, nearest
-from tfq_bench.foreign import interrupts
+from tfq_bench.errors import BrokenPlugin, SuiteError, nearest
 from tfq_bench.host.described import shown
-from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.plan.components import component_of
 from tfq_bench.plan.foreseen import remarks
 from tfq_bench.plan.grid import matches, schemes, unsupported
 from tfq_bench.plan.plan import EAGER, EXTERNAL, PlannedCell, StageKeys, cell_axes
+from tfq_bench.plan.refusals import refusal
 from tfq_bench.plan.stage_keys import KeyMaker, Made
 from tfq_bench.plan.suite import Entry, SuiteSpec
 from tfq_bench.providers import (
@@ -206,7 +205,7 @@ class ModelCells:
         """The tools of a contestant, and what executes the scheme, with the reason if it cannot."""
         if method.external:
             tool = self._table.create(method, scheme=scheme, **quantizer.options)
-            skip = self._refusal(method, tool)
+            skip = refusal(self._table, method, tool, device=self._spec.device)
             tools = () if skip else _tools(tool, self._table.where(method))
             return tools, [(None, Component(name=EXTERNAL), skip)]
         if scheme.label == "FP":
@@ -234,30 +233,13 @@ class ModelCells:
             skip = unsupported(provider, scheme, self._spec.device)
             if skip is None:
                 backend = self._table.create(provider, **component.options)
-                skip = self._refusal(provider, backend)
+                skip = refusal(self._table, provider, backend, device=self._spec.device)
                 if skip and not entry.optional:
                     raise SuiteError(
                         f"backend '{entry.name}' cannot run here: {skip} "
                         "Leave it out, or write 'optional = true' in its [[backend]] table."
                     )
             yield provider, component, skip
-
-    def _refusal(self, provider: Provider, made: Any) -> str | None:
-        """Why `made`, a backend or a contestant, cannot run here; None when it can."""
-        try:
-            made.check(device=self._spec.device)
-        except LoweringError as error:
-            return str(error)
-        except TfqError:
-            raise
-        except BaseException as error:
-            if interrupts.asked_for(error) or out_of_memory(error):
-                raise
-            raise BrokenPlugin(
-                f"{provider.kind} '{provider.name}' ({self._table.distribution_of(provider)}) "
-                f"cannot say whether it runs here: {cause(error)}."
-            ) from error
-        return None
 
 
 def _execution(method: QuantizerProvider, backend: BackendProvider | None) -> Execution:

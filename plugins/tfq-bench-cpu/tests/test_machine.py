@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tfq_bench.api import LoweringError
-from tfq_bench_cpu import machine
+from tfq_bench_cpu import backend, machine
+from tfq_bench_cpu.backend import CpuBackend
 
 
 def test_other_architecture_is_refused(monkeypatch):
@@ -38,3 +39,14 @@ def test_saturating_kernels_are_refused(monkeypatch):
 def test_this_machine_passes():
     """The tests run where the kernels are exact."""
     machine.check_machine("cpu")
+
+
+@pytest.mark.parametrize(
+    ("saturates", "told"), [(False, "every width in one product"), (True, "up to two products")]
+)
+def test_it_says_which_kernels_are_exact(monkeypatch, saturates, told):
+    """For `tfq-bench doctor`: what 8-bit weights cost depends on the processor."""
+    monkeypatch.setattr(backend, "saturates", lambda: saturates)
+    said = CpuBackend().exactness(device="cpu")
+    assert said.startswith("int8 sums exact, ")
+    assert told in said

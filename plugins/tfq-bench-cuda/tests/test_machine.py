@@ -7,7 +7,8 @@ import torch
 
 from tfq_bench.api import LoweringError
 from tfq_bench.cli import main
-from tfq_bench_cuda import machine
+from tfq_bench_cuda import backend, machine
+from tfq_bench_cuda.backend import CudaBackend
 
 SUITE = """\
 schema = 1
@@ -115,3 +116,10 @@ def test_plan_gives_the_sentence(plugin_host, monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "backend 'cuda' cannot run here: backend 'cuda' needs an NVIDIA GPU" in said
     assert "optional = true" in said
+
+
+def test_it_says_that_no_kernel_was_tried_yet(monkeypatch):
+    """For `tfq-bench doctor`, which does not compile: the architecture, and when kernels are."""
+    monkeypatch.setattr(backend, "check_machine", lambda device: "sm_90a")
+    said = CudaBackend().exactness(device="cuda")
+    assert said == "sm_90a; each kernel is held against exact integers once compiled"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tfq_bench.api import LoweringError
-from tfq_bench_openvino import machine, trials
+from tfq_bench_openvino import backend, machine, trials
+from tfq_bench_openvino.backend import OpenVinoBackend
 
 
 def test_other_architecture_is_refused(monkeypatch):
@@ -55,3 +56,14 @@ def test_float_products_are_what_the_engine_says():
     """float32 everywhere; bfloat16 where the processor has it."""
     assert trials.executed_precision("f32") == "f32"
     assert trials.executed_precision("bf16") in ("f32", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("saturates", "told"), [(False, "every width in one product"), (True, "in two products")]
+)
+def test_it_says_which_products_are_exact(monkeypatch, saturates, told):
+    """For `tfq-bench doctor`: what 8-bit weights cost depends on the processor."""
+    monkeypatch.setattr(backend, "saturates", lambda: saturates)
+    said = OpenVinoBackend().exactness(device="cpu")
+    assert said.startswith("int8 sums exact, ")
+    assert told in said

@@ -23,6 +23,7 @@ from tfq_bench.quant import (
 from tfq_bench_cpu.layers import Int8Conv2d, Int8Linear
 from tfq_bench_cpu.machine import check_machine
 from tfq_bench_cpu.onednn import Geometry
+from tfq_bench_cpu.trials import saturates
 
 if TYPE_CHECKING:
     from tfq_bench.quant import QuantizedLayer, QuantizedState
@@ -38,6 +39,15 @@ class CpuBackend:
     def check(self, *, device: str) -> None:
         """LoweringError when this machine has no exact int8 kernels; see `check_machine`."""
         check_machine(device)
+
+    def exactness(self, *, device: str) -> str:  # noqa: ARG002  (`check` refuses any but one)
+        """What the worst sums of int8 products came to here; see `trials`."""
+        if saturates():
+            return (
+                "int8 sums exact, 8-bit weights in up to two products, since pairs of them "
+                "saturate here"
+            )
+        return "int8 sums exact, every width in one product"
 
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own whose quantized layers run int8 kernels where there are any.

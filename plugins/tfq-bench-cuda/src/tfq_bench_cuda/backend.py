@@ -72,6 +72,10 @@ class CudaBackend:
         """LoweringError when this machine cannot run the kernels; see `check_machine`."""
         check_machine(device)
 
+    def exactness(self, *, device: str) -> str:
+        """That no kernel was tried yet: to compile one takes longer than a question may."""
+        return f"{check_machine(device)}; each kernel is held against exact integers once compiled"
+
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own whose quantized layers run int8 kernels where there are any.
 

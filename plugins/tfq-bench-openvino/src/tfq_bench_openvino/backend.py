@@ -58,6 +58,14 @@ class OpenVinoBackend:
         """LoweringError when this machine has no exact int8 products; see `check_machine`."""
         check_machine(device, precision=self._precision)
 
+    def exactness(self, *, device: str) -> str:  # noqa: ARG002  (`check` refuses any but one)
+        """What the worst sums of int8 products came to here; see `trials`."""
+        if saturates():
+            return (
+                "int8 sums exact, 8-bit weights in two products, since pairs of them saturate here"
+            )
+        return "int8 sums exact, every width in one product"
+
     def lower(self, loaded: LoadedModel, state: QuantizedState) -> Lowered:
         """A network of its own that calls one compiled model.
 
