@@ -16,7 +16,7 @@ COMMANDS = sorted(
         command.split("#")[0].strip()
         for command in re.findall(
             r"tfq-bench (?:run|plan|cell|status|report|gate|plugins|baseline"
-            r"|compare|assets) [^`|\n]+",
+            r"|compare|assets|history) [^`|\n]+",
             README,
         )
     }
