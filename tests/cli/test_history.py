@@ -11,6 +11,8 @@ import pytest
 
 from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
+from tfq_bench.stats.causes import evidence
+from tfq_bench.store.history import Chosen, HistoryFile
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
 from tfq_bench.types import Interval, MetricDefinition, MetricValue, Record
@@ -304,6 +306,21 @@ def test_plot_has_a_renderer_draw_the_choice(three, call, tmp_path):
     """It gets the chosen series with their verdicts."""
     assert (0, "history.html\n", "") == call("plot", CELL, "fd")
     assert "fd 3 too few runs" == (tmp_path / "history.html").read_text()
+
+
+def test_a_real_run_says_what_its_numbers_are_made_of(tiny_suite, call, tmp_path):
+    """Of runs that differ in the suite's calibration, records point to the method, and to that."""
+    suite = str(tiny_suite(metrics=("paired", "bits"), images=2, steps=2))
+    for images in ("2", "3"):
+        run = str(tmp_path / f"real{images}")
+        setting = f"calibration.images={images}"
+        assert 0 == main(["run", suite, "--set", setting, "--run", run, "--no-report"])
+        assert 0 == call("add", run)[0]
+    (series,) = HistoryFile(tmp_path / "history.sqlite").series(Chosen(metric="psnr*"))
+    before, after = series.points
+    assert len(before.measured.metric.replicates) > 1
+    assert {"tfq-bench", "quantizer 'rtn'"} <= {one["what"] for one in before.ingredients}
+    assert ("method", ("calibration.images 2 -> 3",)) == evidence(before, after)
 
 
 @pytest.mark.parametrize(
