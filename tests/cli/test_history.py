@@ -163,6 +163,16 @@ def test_an_unfinished_run_is_refused(make_run, call, tmp_path):
     assert not list(tmp_path.glob("*.sqlite"))
 
 
+def test_two_cells_in_one_place_are_refused(make_run, call):
+    """Nobody could say which of them a later run continues."""
+    folder = RunFolder.open(Path(make_run(fd=1.0)))
+    plan = folder.plan()
+    (cell,) = plan["cells"]
+    folder.write("", {**plan, "cells": [cell, {**cell, "key": "other"}]})
+    code, _, err = call("add", folder.path)
+    assert (4, True) == (code, "have the same place in the grid" in err)
+
+
 def test_the_commit_comes_from_git(make_run, call, tmp_path, monkeypatch):
     """Of the repository that the run lies in; an edited file is told."""
     monkeypatch.delenv("GIT_CEILING_DIRECTORIES")
@@ -299,7 +309,7 @@ def test_bisect_hands_over_to_git(make_run, call, tmp_path, monkeypatch):
     assert f"{commits[3]} is the first bad commit" in found.stdout
     subprocess.run(shlex.split(reset), check=True, capture_output=True)
     code, _, err = call("bisect", CELL, "fd", "--repo", tmp_path, "--command", "true")
-    assert (2, True) == (code, "has no commit" in err)
+    assert (2, True) == (code, "is not there" in err)
 
 
 def test_plot_has_a_renderer_draw_the_choice(three, call, tmp_path):

@@ -286,7 +286,7 @@ def _commands(args: argparse.Namespace, found: Search, points: list[Point]) -> l
         if run.commit is None:
             raise UsageError(f"the commit of {run.name} is unknown; git cannot bisect from it.")
         if not has_commit(args.repo, run.commit):
-            raise UsageError(f"--repo: '{args.repo}' has no commit {run.commit} ({run.name}).")
+            raise UsageError(f"--repo: run {run.number}'s commit {run.commit} is not there.")
     if good.commit is None or bad.commit is None or good.commit == bad.commit:
         raise UsageError(f"{good.name} and {bad.name} are of one commit; there is none between.")
     return bisect_commands(args.repo, good.commit, bad.commit, args.command)

@@ -13,7 +13,7 @@ from tfq_bench.foreign.text import parse_json
 from tfq_bench.keys import canonical, digest
 from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
 from tfq_bench.stats.history import HistoryRun, Point
-from tfq_bench.stats.results import Measured, flaw
+from tfq_bench.stats.results import Measured, by_identity, flaw
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.record_json import DEFINITION, METRIC
 from tfq_bench.store.run import RunFolder
@@ -40,8 +40,13 @@ class Facts(Protocol):
 def rows_of(
     folder: RunFolder, *, allow_incomplete: bool
 ) -> tuple[list[Row], dict[str, str], tuple[str, ...]]:
-    """Rows of `numbers`, the facts that they name, and what was left out."""
-    results = {cell.key: cell for cell in run_facts(folder)}
+    """Rows of `numbers`, the facts that they name, and what was left out.
+
+    Raises:
+        SuiteError: a cell is not finished, unless `allow_incomplete`.
+        NotComparable: two cells have one place in the grid.
+    """
+    results = {cell.key: cell for cell in by_identity(run_facts(folder)).values()}
     unfinished = [cell for cell in results.values() if cell.status == "unfinished"]
     if unfinished and not allow_incomplete:
         raise SuiteError(
