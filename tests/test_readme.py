@@ -16,7 +16,7 @@ COMMANDS = sorted(
         command.split("#")[0].strip()
         for command in re.findall(
             r"tfq-bench (?:run|plan|cell|status|report|gate|plugins|baseline"
-            r"|compare|assets|init) [^`|\n]+",
+            r"|compare|assets|init|history) [^`|\n]+",
             README,
         )
     }

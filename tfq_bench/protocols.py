@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from tfq_bench.quant.state.quantized_state import QuantizedState
+    from tfq_bench.stats.drift import Trend
+    from tfq_bench.stats.history import Series
     from tfq_bench.types import CalibrationData, CalibrationNeeds, MetricValue
     from tfq_bench.types.networks import LoadedModel, Lowered
     from tfq_bench.types.tasks import Done, Progress, Start, Task, Work
@@ -27,6 +29,7 @@ __all__ = [
     "Contestant",
     "EvaluationInputs",
     "Executor",
+    "HistoryRenderer",
     "Metric",
     "NamesValues",
     "Quantizer",
@@ -226,3 +229,10 @@ class Renderer(Protocol):
 
     def render(self, runs: Sequence[Path], target: Path) -> None:
         """Writes `target`; StoreError when a run cannot be read."""
+
+
+class HistoryRenderer(Protocol):
+    """Draws numbers over time; its provider says `renders="history"`."""
+
+    def render(self, series: Sequence[tuple[Series, Trend]], target: Path) -> None:
+        """Writes `target`: every series, see `stats.history`, with its verdict."""

@@ -220,8 +220,22 @@ class RendererProvider(Provider):
 
     Args:
         suffix: file ending of what it writes, with the dot.
+        renders: `runs` for a `Renderer`, which `tfq-bench report` asks; `history` for a
+            `HistoryRenderer`, which `tfq-bench history plot` asks.
+
+    Raises:
+        BrokenPlugin: `renders` is something else.
     """
 
     kind: ClassVar[str] = "renderer"
 
     suffix: str = field(default=".html")
+    renders: str = "runs"
+
+    def __post_init__(self) -> None:
+        Provider.__post_init__(self)
+        if self.renders not in ("runs", "history"):
+            raise BrokenPlugin(
+                f"renderer '{self.name}': renders must be 'runs' or 'history', found "
+                f"{self.renders!r}."
+            )

@@ -5,11 +5,14 @@ import sys
 
 
 def test_host_creates_the_renderer(plugin_host):
-    """The host discovers `html` and can make it."""
+    """The host discovers `html` and `history` and can make them."""
     plugin_host.install("reports", "tfq_bench_reports.plugin", distribution="tfq-bench-reports")
     table = plugin_host.discover()
     provider = table.get("renderer", "html")
     assert ".html" == provider.suffix
+    assert callable(table.create(provider).render)
+    provider = table.get("renderer", "history")
+    assert ("history", ".html") == (provider.renders, provider.suffix)
     assert callable(table.create(provider).render)
 
 

@@ -98,3 +98,14 @@ def test_output_that_is_a_folder_is_refused(renderer, tmp_path, capsys):
     run = make_run(tmp_path / "one")
     assert 2 == main(["report", str(run), "-o", str(tmp_path)])
     assert "expected a file after --output" in capsys.readouterr().err
+
+
+def test_a_renderer_of_histories_writes_no_report(plugin_host, tmp_path, capsys):
+    """It is not chosen by the ending, and refused by its name."""
+    lines = 'RendererProvider(name="html", summary="", factory=f"{__name__}:Lines", suffix=".txt")'
+    other = lines.replace('"html"', '"history"').replace(")", ', renders="history")')
+    plugin_host.install("lines", RENDERER.replace(lines, f"{lines}, {other}"))
+    run = str(make_run(tmp_path / "run"))
+    assert 0 == main(["report", run, "-o", str(tmp_path / "out.txt")])
+    assert 2 == main(["report", run, "--renderer", "history"])
+    assert "expected one that draws runs" in capsys.readouterr().err

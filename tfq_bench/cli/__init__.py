@@ -47,6 +47,7 @@ VERBS = {
     "gate": "fail when results are worse than a baseline",
     "compare": "compare two runs",
     "report": "write an HTML report of a run",
+    "history": "keep many runs in one file: drifts, and where and why a number changed",
 }
 """Verbs in the order of ``--help``; static, so that help imports none of them."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tfq_bench.errors import NothingToDo, UsageError
 from tfq_bench.host.plugins import discover
 from tfq_bench.host.table import PluginTable
-from tfq_bench.output.rendering import write_report
+from tfq_bench.output.rendering import renderer_called, write_report
 from tfq_bench.providers import RendererProvider
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
@@ -57,20 +57,20 @@ def _renderer(plugins: PluginTable, name: str | None, output: Path | None) -> Re
     """The renderer asked for, by name or by the ending of the file.
 
     Raises:
-        UsageError: its files have another ending, or no renderer or several have this one.
+        UsageError: its files have another ending, or no renderer or several have this one; or it
+            draws no runs.
     """
     suffix = "" if output is None else output.suffix
     if name is not None or not suffix:
-        found: RendererProvider = plugins.get("renderer", name or "html")
+        found = renderer_called(plugins, name or "html", renders="runs")
         if suffix and suffix != found.suffix:
             raise UsageError(
                 f"--output '{output}' ends with '{suffix}', and the renderer '{found.name}' writes "
                 f"'{found.suffix}' files."
             )
         return found
-    known: list[RendererProvider] = [
-        plugins.get("renderer", one) for one in plugins.names("renderer")
-    ]
+    every = (plugins.get("renderer", one) for one in plugins.names("renderer"))
+    known: list[RendererProvider] = [one for one in every if one.renders == "runs"]
     fit = [provider for provider in known if provider.suffix == suffix]
     if len(fit) != 1:
         endings = ", ".join(sorted({f"'{provider.suffix}'" for provider in known})) or "none"

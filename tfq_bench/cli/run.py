@@ -14,7 +14,7 @@ from tfq_bench.executors.gpus import showing_only
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.plugins import discover
 from tfq_bench.host.table import PluginTable
-from tfq_bench.output.rendering import write_report
+from tfq_bench.output.rendering import renderer_called, write_report
 from tfq_bench.plan.planner import make_plan
 from tfq_bench.store.run import RunFolder
 from tfq_bench.store.scratch import remove_abandoned_scratch
@@ -53,7 +53,9 @@ def execute(args: argparse.Namespace) -> int:
     spec = suite_asked(args)
     table = discover()
     placed = placing(args, spec, table)
-    renderer = None if args.no_report else table.get("renderer", args.renderer or "html")
+    renderer = None
+    if not args.no_report:
+        renderer = renderer_called(table, args.renderer or "html", renders="runs")
     with showing_only(placed.gpus):
         path = args.run or Path("runs") / spec.name
         return _run(spec, table, placed, renderer, path, args.texts)

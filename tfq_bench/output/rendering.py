@@ -6,9 +6,9 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tfq_bench.errors import BrokenPlugin, TfqError
+from tfq_bench.errors import BrokenPlugin, TfqError, UsageError
 from tfq_bench.foreign import interrupts
 from tfq_bench.host.inspection import cause, out_of_memory
 from tfq_bench.store.disk import is_disk_error, store_error
@@ -17,13 +17,28 @@ if TYPE_CHECKING:
     from tfq_bench.host.table import PluginTable
     from tfq_bench.providers import RendererProvider
 
-__all__ = ["write_report"]
+__all__ = ["renderer_called", "write_report"]
+
+
+def renderer_called(table: PluginTable, name: str, *, renders: str) -> RendererProvider:
+    """The renderer of that name, see `PluginTable.get`; UsageError when it renders other things."""
+    found: RendererProvider = table.get("renderer", name)
+    if found.renders != renders:
+        command = "history plot" if found.renders == "history" else "report"
+        raise UsageError(
+            f"the renderer '{name}' draws {found.renders}, expected one that draws {renders}; "
+            f"'tfq-bench {command}' can use it."
+        )
+    return found
 
 
 def write_report(
-    table: PluginTable, provider: RendererProvider, runs: Sequence[Path], target: Path
+    table: PluginTable, provider: RendererProvider, what: Sequence[Any], target: Path
 ) -> None:
     """Has a renderer write `target`.
+
+    Args:
+        what: run folders, or series of a history with their verdicts, see `RendererProvider`.
 
     Raises:
         StoreError: a run cannot be read, or `target` cannot be written.
@@ -32,7 +47,7 @@ def write_report(
     renderer, before = table.create(provider), _state(target)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where results are read by scripts
-            renderer.render(runs, target)
+            renderer.render(what, target)
     except TfqError:
         raise
     except BaseException as error:

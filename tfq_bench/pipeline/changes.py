@@ -6,13 +6,11 @@ moved, and that is the reason.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfq_bench.foreign.text import printable
+from tfq_bench.provenance.ingredients import moved, shown
 
 if TYPE_CHECKING:
     from tfq_bench.plan.plan import Plan, PlannedCell
@@ -20,10 +18,6 @@ if TYPE_CHECKING:
     from tfq_bench.types.tasks import Task
 
 __all__ = ["differences", "reasons"]
-
-ABSENT = "none"
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def reasons(
@@ -117,59 +111,16 @@ def _called(facts: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _moved(old: set[str], new: set[str], facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """What differs between two sets of ingredients, each said once, in a fixed order."""
-    before, after = (_by_name(ids, facts) for ids in (old - new, new - old))
-    found = {
-        _sentence(what, name, before[what].get(name), after[what].get(name))
-        for what in before.keys() & after.keys()
-        for name in before[what].keys() | after[what].keys()
-        if before[what].get(name) != after[what].get(name)
-    }
-    return tuple(sorted(found))
-
-
-def _by_name(
-    ids: Iterable[str], facts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name in sorted(ids):
-        content = dict(facts[name])
-        found.setdefault(content.pop("what"), {}).update(content)
-    return found
-
-
-def _sentence(what: str, name: str, one: Any, other: Any) -> str:
-    kind, _, rest = name.partition(" ")
-    if kind == "code":
-        return f"{name} changed"
-    if name == "content":
-        return f"the content of {what} changed"
-    if name == "definition":
-        return f"the sampler's definition of {what} changed"
-    if kind == "asset":
-        return f"the file {rest} of {what} changed"
-    shown = f"{_text(one)} -> {_text(other)}"
-    if kind in ("version", "setting"):
-        return f"{rest.removeprefix('of ')} {shown}"
-    if what == "suite":
-        return f"{name} {shown}"
-    if kind == "option":
-        name = rest
-    return f"{what}: {name} {shown}"
+    before, after = ([facts[name] for name in sorted(ids)] for ids in (old - new, new - old))
+    return tuple(sorted({one.sentence for one in moved(before, after)}))
 
 
 def _numbers(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
-        f"sampling.{name} {_text(before.get(name))} -> {_text(after[name])}"
+        f"sampling.{name} {shown(before.get(name))} -> {shown(after[name])}"
         for name in ("images", "shard")
         if before.get(name) != after[name]
     )
-
-
-def _text(value: Any) -> str:
-    if value is None or value == "":
-        return ABSENT
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text[:8] if _DIGEST.fullmatch(text) else printable(text, 60)
 
 
 def _ids(made_of: Mapping[str, Any]) -> set[str]:

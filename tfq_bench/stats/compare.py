@@ -70,6 +70,13 @@ class Delta:
         """Upper end of the interval, the value itself when it has none."""
         return self.value if self.interval is None else self.interval.high
 
+    @property
+    def error(self) -> float:
+        """Its standard error, in the metric's unit; 0 when neither value has a sampling error."""
+        if self.interval is None:
+            return 0.0
+        return (self.interval.high - self.interval.low) / 2 / _z(self.interval.level)
+
 
 def delta(a: MetricValue, b: MetricValue) -> Delta:
     """`a - b` with a normal interval.

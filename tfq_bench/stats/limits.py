@@ -15,7 +15,7 @@ from tfq_bench.stats.results import Measured
 from tfq_bench.stats.rules import Rule
 from tfq_bench.stats.verdicts import Outcome
 
-__all__ = ["check_hardware", "held"]
+__all__ = ["check_hardware", "held", "worst_allowed"]
 
 
 def check_hardware(rule: Rule, mine: Measured, base: Measured) -> None:
@@ -46,16 +46,26 @@ def held(
         allowed = rule.numbers[1] + rule.numbers[0] * abs(was)
         outcome = "pass" if abs(difference.value) <= allowed else "regressed"
         return outcome, f"expected {was:.6g} ± {allowed:.3g}{_space(unit)}, found {value:.6g}"
-    relative = rule.kind == "no-worse-ratio"
-    margin = (rule.numbers[0] - 1) * abs(was) if relative else rule.numbers[0]
-    sign = -1.0 if mine.metric.definition.direction == "higher" else 1.0
+    margin, higher = _margin(rule, was), mine.metric.definition.direction == "higher"
+    sign = -1.0 if higher else 1.0
     ends = sorted((sign * difference.low, sign * difference.high))
     outcome = _side(ends[0], ends[1], margin)
-    bound, word = (was + margin, "at most") if sign > 0 else (was - margin, "at least")
+    bound, word = worst_allowed(rule, base), "at least" if higher else "at most"
     return outcome, (
         f"expected {word} {bound:.6g}{_space(unit)} (baseline {was:.6g}, {rule.text}), found "
         f"{value:.6g}, difference {_signed(difference)}"
     )
+
+
+def worst_allowed(rule: Rule, base: Measured) -> float:
+    """The worst value that a `no-worse-than` limit allows, given the number it is held against."""
+    was, margin = base.metric.value, _margin(rule, base.metric.value)
+    return was - margin if base.metric.definition.direction == "higher" else was + margin
+
+
+def _margin(rule: Rule, was: float) -> float:
+    relative = rule.kind == "no-worse-ratio"
+    return (rule.numbers[0] - 1) * abs(was) if relative else rule.numbers[0]
 
 
 def _side(low: float, high: float, margin: float) -> Outcome:

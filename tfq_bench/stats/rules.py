@@ -32,7 +32,7 @@ from tfq_bench.errors import SuiteError, locating, nearest
 from tfq_bench.foreign.text import printable
 from tfq_bench.types import MetricDefinition
 
-__all__ = ["BUILT_IN", "RULE_KEYS", "SCHEMA", "Rule", "load_rules"]
+__all__ = ["BUILT_IN", "RULE_KEYS", "SCHEMA", "Rule", "fits", "load_rules"]
 
 SCHEMA = 1
 
@@ -89,7 +89,7 @@ class Rule:
 
     def names(self, label: str, metric: str) -> bool:
         """True when both patterns fit, whatever the metric is."""
-        return _fits(metric, self.metric) and _fits(label, self.cell)
+        return fits(metric, self.metric) and fits(label, self.cell)
 
     def limit(self, definition: MetricDefinition, reviewed: MetricDefinition | None) -> Rule:
         """The rule with the definition's own margin filled in, where it goes by that.
@@ -183,7 +183,7 @@ def _parse(text: str, path: Path) -> list[Rule]:
     return [_rule(table, f"{path}, rule {n}") for n, table in enumerate(tables, start=1)]
 
 
-def _fits(name: str, pattern: str) -> bool:
+def fits(name: str, pattern: str) -> bool:
     """True when `pattern` is `name`, or a shell pattern of it."""
     literal = pattern.replace("[", "[[]")
     return name == pattern or fnmatchcase(name, literal) or fnmatchcase(name, pattern)

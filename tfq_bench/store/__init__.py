@@ -1,7 +1,7 @@
 """Run folders on disk: artefacts, records, leases and pandas views; knows no torch.
 
-Here: everything on disk: run folders, artefacts by content, records, baselines, and the pandas
-    view.
+Here: everything on disk: run folders, artefacts by content, records, baselines, histories, and
+    the pandas view.
 Not here: what the numbers mean (`stats`) and tensors' formats (`quant.state`).
 Imports: errors, foreign, keys, plan, provenance, stats, types.
 """

@@ -11,12 +11,19 @@ __all__ = ["tfq_renderers"]
 
 @hookimpl
 def tfq_renderers() -> Iterable[RendererProvider]:
-    """The renderer `html`."""
+    """The renderers `html` and `history`."""
     return [
         RendererProvider(
             name="html",
             summary="One self-contained HTML file, readable without JavaScript.",
             factory="tfq_bench_reports.renderer:HtmlRenderer",
             suffix=".html",
-        )
+        ),
+        RendererProvider(
+            name="history",
+            summary="Numbers over time, one self-contained HTML file without JavaScript.",
+            factory="tfq_bench_reports.history:HistoryPage",
+            suffix=".html",
+            renders="history",
+        ),
     ]

@@ -58,14 +58,14 @@ class HtmlRenderer:
         images = (BUDGET - _TEXT_RESERVE) // max(1, len(runs))
         sections = [_section(f"r{n}-", RunFolder.open(path), images) for n, path in enumerate(runs)]
         text = (
-            _environment()
+            environment()
             .get_template("report.html.j2")
             .render(
                 title=_title(sections),
                 sections=sections,
                 shown=SHOWN,
-                css=_static("report.css"),
-                script=_static("report.js"),
+                css=static("report.css"),
+                script=static("report.js"),
             )
         )
         size = len(text.encode())
@@ -100,8 +100,8 @@ def _title(sections: Sequence[_Section]) -> str:
     return " and ".join(dict.fromkeys(section.view.name for section in sections))
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("tfq_bench_reports", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -111,9 +111,9 @@ def _environment() -> jinja2.Environment:
         finalize=_shown,
     )
     # Charts are made of escaped text by this package; nothing else is ever marked as safe.
-    environment.filters["drawn"] = Markup
-    environment.filters["percent"] = _percent
-    return environment
+    made.filters["drawn"] = Markup
+    made.filters["percent"] = _percent
+    return made
 
 
 def _shown(value: object) -> object:
@@ -127,6 +127,6 @@ def _percent(share: float) -> str:
     return f"{share * 100:.1f}%"
 
 
-def _static(name: str) -> Markup:
+def static(name: str) -> Markup:
     path = resources.files("tfq_bench_reports") / "static" / name
     return Markup(path.read_text("utf-8"))
