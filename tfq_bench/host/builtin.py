@@ -219,7 +219,7 @@ def tfq_metrics() -> Iterator[MetricProvider]:
     )
     yield MetricProvider(
         name="paired",
-        summary="PSNR, SSIM and error against the full-precision image of the same noise.",
+        summary="PSNR (also without the mean shift) and SSIM against the full-precision image.",
         factory="tfq_bench.metrics.paired:Paired",
     )
     yield MetricProvider(
