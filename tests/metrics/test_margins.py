@@ -36,6 +36,7 @@ TWO_PERCENT = {
     "fallback-layers",
     "parity-rms",
     "trajectory-divergence",
+    "output-shift",
 }
 """Numbers without an upper end, of which 2 % is a loss as large as it sounds."""
 

@@ -229,7 +229,7 @@ def tfq_metrics() -> Iterator[MetricProvider]:
     )
     yield MetricProvider(
         name="trajectory",
-        summary="How far sampling departs from full precision at the same noise, per step.",
+        summary="How far sampling departs from full precision, and its systematic part, per step.",
         factory="tfq_bench.metrics.trajectory:Trajectory",
         options=(
             Option(
