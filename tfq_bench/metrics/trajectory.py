@@ -182,8 +182,8 @@ def _shift(
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         means = np.einsum("rn,tnc->rtc", counts, relative) / images
-        square: np.ndarray = (means**2).mean(axis=(1, 2))
-        return np.sqrt(square)
+        root: np.ndarray = np.sqrt((means**2).mean(axis=(1, 2)))
+        return root
 
     table = relative.mean(axis=1)
     series = {
