@@ -1,4 +1,9 @@
-"""Each image against the full-precision image of the same noise: PSNR, SSIM, feature cosine."""
+"""Each image against the full-precision image of the same noise: PSNR, SSIM, feature cosine.
+
+PSNR comes twice. A rounding error of the output layer moves every prediction the same way, and ends
+as a colour cast over the whole image, which one bias per channel would take away again.
+`psnr-centred` is PSNR without it: what is left is what such a correction cannot mend.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from tfq_bench.types import MetricDefinition, MetricValue
 if TYPE_CHECKING:
     from tfq_bench.protocols import EvaluationInputs
 
-__all__ = ["PSNR_CAP", "Paired", "feature_cosine", "psnr", "ssim"]
+__all__ = ["PSNR_CAP", "Paired", "centred_psnr", "feature_cosine", "psnr", "ssim"]
 
 PSNR_CAP = 100.0
 """dB of an image identical to its reference. One level in one value of a 32x32 image is 83 dB."""
@@ -24,11 +29,18 @@ BATCH = 64
 
 def psnr(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """float64 `[N]`: peak signal-to-noise ratio in dB of uint8 images, at most `PSNR_CAP`."""
+    return _decibels(images.astype(np.float64) - reference)
+
+
+def centred_psnr(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """float64 `[N]`: `psnr` without the mean shift of each image, uint8 `[N, H, W, 3]`.
+
+    With d = image - reference and its mean over positions m, one number an image and channel, it
+    rests on the squares of d - m: on the variance of the error instead of its mean square. A shift
+    of part of the image, and what a cast loses where values end at 0 or 255, stays in.
+    """
     difference = images.astype(np.float64) - reference
-    errors = (difference**2).mean(axis=(1, 2, 3))
-    floor = 255.0**2 / 10 ** (PSNR_CAP / 10)
-    decibels: np.ndarray = 10 * np.log10(255.0**2 / np.maximum(errors, floor))
-    return decibels
+    return _decibels(difference - difference.mean(axis=(1, 2), keepdims=True))
 
 
 def ssim(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -69,12 +81,15 @@ def feature_cosine(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 class Paired:
-    """`psnr`, `ssim` (images of 11 pixels and more) and `feature-cosine`; none for FP itself."""
+    """`psnr`, `psnr-centred`, `feature-cosine` and `ssim` (images of 11 pixels and more).
+
+    None for full precision itself.
+    """
 
     def __init__(self) -> None:
         self._extractor = efficientnet_lite0()
 
-    names = ("psnr", "feature-cosine", "ssim")
+    names = ("psnr", "psnr-centred", "feature-cosine", "ssim")
 
     def evaluate(self, inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
         """Means over images; none for the full-precision cell."""
@@ -94,6 +109,25 @@ class Paired:
                     parameters={**shared, "peak": 255, "identical_images_dB": PSNR_CAP},
                 ),
                 psnr(images, reference),
+                inputs,
+                reference=cell,
+            ),
+            mean_over_images(
+                MetricDefinition(
+                    name="psnr-centred",
+                    unit="dB",
+                    direction="higher",
+                    margin=0.25,
+                    summary="Mean PSNR against the full-precision image of the same noise, the "
+                    "mean difference of each image and channel taken out.",
+                    parameters={
+                        **shared,
+                        "removed": "mean over positions of each image and channel",
+                        "peak": 255,
+                        "identical_images_dB": PSNR_CAP,
+                    },
+                ),
+                centred_psnr(images, reference),
                 inputs,
                 reference=cell,
             ),
@@ -132,3 +166,11 @@ class Paired:
                 mean_over_images(definition, ssim(images, reference), inputs, reference=cell)
             )
         return tuple(values)
+
+
+def _decibels(difference: np.ndarray) -> np.ndarray:
+    """float64 `[N]`: the peak over the mean square of each image's differences `[N, H, W, 3]`."""
+    errors = (difference**2).mean(axis=(1, 2, 3))
+    floor = 255.0**2 / 10 ** (PSNR_CAP / 10)
+    decibels: np.ndarray = 10 * np.log10(255.0**2 / np.maximum(errors, floor))
+    return decibels

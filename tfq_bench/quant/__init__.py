@@ -21,6 +21,7 @@ from tfq_bench.quant.calibrate.temporal import (
     temporal_features,
 )
 from tfq_bench.quant.guidance import guided_prediction
+from tfq_bench.quant.jitter import ScaleJitter
 from tfq_bench.quant.layers import (
     WeightedLayer,
     apply_layer,
@@ -107,6 +108,7 @@ __all__ = [
     "RangeMethod",
     "Reconstruction",
     "RoundToNearest",
+    "ScaleJitter",
     "SimulateBackend",
     "SimulatedLayer",
     "SoftRounding",

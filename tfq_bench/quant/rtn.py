@@ -19,6 +19,7 @@ from tfq_bench.quant.calibrate.observers import (
 )
 from tfq_bench.quant.calibrate.ranges import minmax, mse_range
 from tfq_bench.quant.calibrate.temporal import float16_caches
+from tfq_bench.quant.jitter import ScaleJitter
 from tfq_bench.quant.layers import find_layer, input_parts, part_name
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions, find_policy, resolve
 from tfq_bench.quant.state.affine import affine_from_range, per_channel, quantize
@@ -63,6 +64,9 @@ class RoundToNearest:
         temporal: `layers` quantizes the temporal layers like others; `cache16` stores the output
             of every time projection in float16, so that the time MLP and the projections are
             never computed, whatever the policy says of them.
+        jitter: half width of the uniform draw by which the weight scale of each output channel is
+            multiplied, see `ScaleJitter`. 0 rounds to the ranges as they were found, whatever
+            the calibration seed; with more, seeds are replicates of rounding.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class RoundToNearest:
         calibration_steps: int = 8,
         split: bool = False,
         temporal: TemporalMode = "layers",
+        jitter: float = 0.0,
     ) -> None:
         self.scheme = scheme
         self.weights: WeightMethod = weights
@@ -83,6 +88,7 @@ class RoundToNearest:
         self.calibration_steps = calibration_steps
         self.split = split
         self.temporal: TemporalMode = temporal
+        self.jitter = jitter
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """Every image at `calibration_steps` steps; nothing when activations stay float."""
@@ -108,12 +114,13 @@ class RoundToNearest:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
-            generator: CPU; the methods `mse`, `percentile` and `ema` draw from it.
+            generator: CPU; the methods `mse`, `percentile` and `ema` draw from it, and `jitter`
+                after them.
             checkpoint: holds the finished layers, which the state then reads from there.
 
         Raises:
-            QuantizationError: impossible bits, an unknown policy, weights that are not finite, or
-                a cache for a model without time projections.
+            QuantizationError: impossible bits, an unknown policy, weights that are not finite, an
+                impossible jitter, or a cache for a model without time projections.
             CalibrationError: no samples, a layer that never ran, or inputs that are not finite.
         """
         plan = resolve(find_policy(self.scheme.policy), loaded.topology, self.scheme)
@@ -121,12 +128,13 @@ class RoundToNearest:
         for name in unused_layers(loaded.topology, cache):
             del plan[name]
         ranges = self._observe(loaded, data, plan, generator=generator, progress=progress)
+        jitter = ScaleJitter(self.jitter, generator=generator)
         # A network may be larger than what memory holds beside it, so its codes go to disk.
         spill = LayerSpill(None if checkpoint is None else checkpoint / "layers")
         for number, layer in enumerate(loaded.topology.layers, start=1):
             bits = plan.get(layer.name)
             if isinstance(bits, LayerBits):
-                spill.add(self._layer(loaded, layer, bits, ranges))
+                spill.add(self._layer(loaded, layer, bits, ranges, jitter))
             progress(0.7 + 0.3 * number / len(loaded.topology.layers), "rounding weights")
         exempt, half = exemptions(plan)
         return QuantizedState(
@@ -182,22 +190,31 @@ class RoundToNearest:
         return input_parts(layer, find_layer(loaded.network, layer.name), split=self.split)
 
     def _layer(
-        self, loaded: LoadedModel, layer: Layer, bits: LayerBits, ranges: InputRanges
+        self,
+        loaded: LoadedModel,
+        layer: Layer,
+        bits: LayerBits,
+        ranges: InputRanges,
+        jitter: ScaleJitter,
     ) -> QuantizedLayer:
         module = find_layer(loaded.network, layer.name)
         bounds = self._parts(loaded, layer)
         parts = []
         for start, stop in bounds:
             weight = module.weight if len(bounds) == 1 else module.weight[:, start:stop]
+            name = part_name(layer.name, (start, stop), len(bounds))
             try:
                 codes, scale, zero_point = round_weight(
-                    weight, bits.wbits, method=self.weights, symmetric=self.symmetric_weights
+                    weight,
+                    bits.wbits,
+                    method=self.weights,
+                    symmetric=self.symmetric_weights,
+                    factors=jitter.factors(name, len(weight)),
                 )
             except QuantizationError as error:
                 raise QuantizationError(f"weight of layer '{layer.name}': {error}") from error
             table = None
             if bits.abits != FULL_PRECISION:
-                name = part_name(layer.name, (start, stop), len(bounds))
                 table = activation_qparams(*ranges.range(name, bits.abits), bits=bits.abits)
             parts.append(
                 LayerPart(
@@ -230,12 +247,19 @@ def activation_qparams(low: torch.Tensor, high: torch.Tensor, *, bits: int) -> A
 
 
 def round_weight(
-    weight: torch.Tensor, bits: int, *, method: WeightMethod = "minmax", symmetric: bool = True
+    weight: torch.Tensor,
+    bits: int,
+    *,
+    method: WeightMethod = "minmax",
+    symmetric: bool = True,
+    factors: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes, scales and zero points of a weight, one range per output channel.
 
     Args:
         weight: float `(C_out, ...)`.
+        factors: float32 `[C_out]`, above 0: what the scale of each range is multiplied by before
+            rounding (`ScaleJitter`), its zero point kept; None for none.
 
     Returns:
         uint8 codes in the weight's shape, float32 `[C_out]`, int32 `[C_out]`.
@@ -244,9 +268,12 @@ def round_weight(
         QuantizationError: the weight is not finite.
     """
     weight = weight.detach()
+    pieces = max(1, weight.numel() // ROUNDED_VALUES)
+    if factors is None:
+        factors = torch.ones(len(weight), dtype=torch.float32, device=weight.device)
     rounded = [
-        _round_channels(some.float(), bits, method, symmetric)
-        for some in weight.tensor_split(max(1, weight.numel() // ROUNDED_VALUES))
+        _round_channels(some.float(), bits, method, symmetric, its)
+        for some, its in zip(weight.tensor_split(pieces), factors.tensor_split(pieces), strict=True)
         if len(some)
     ]
     codes, scale, zero_point = (torch.cat(parts) for parts in zip(*rounded, strict=True))
@@ -254,7 +281,11 @@ def round_weight(
 
 
 def _round_channels(
-    weight: torch.Tensor, bits: int, method: WeightMethod, symmetric: bool
+    weight: torch.Tensor,
+    bits: int,
+    method: WeightMethod,
+    symmetric: bool,
+    factors: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows = weight.flatten(1)
     if method == "mse":
@@ -262,5 +293,6 @@ def _round_channels(
     else:
         low, high = minmax(rows)
     scale, zero_point = affine_from_range(low, high, bits, symmetric)
+    scale = scale * factors.to(scale.device)
     codes = quantize(weight, per_channel(scale, weight), per_channel(zero_point, weight), bits)
     return codes, scale, zero_point

@@ -14,7 +14,7 @@ from tfq_bench_reports.view.types import CellView
 
 __all__ = ["KeyMetrics", "key_metrics"]
 
-_PREFERRED = ("fid", "fd-", "psnr", "lpips", "latency", "size-", "packed-")
+_PREFERRED = ("fid", "fd-", "psnr", "lpips", "trajectory-", "latency", "size-", "packed-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
