@@ -16,7 +16,12 @@ from torch import Tensor
 
 from tfq_bench.errors import QuantizationError
 from tfq_bench.quant.layers import find_layer, input_parts, replace_layer
-from tfq_bench.quant.learn.fake_quant_layer import ActivationMode, FakeQuantLayer, WeightMode
+from tfq_bench.quant.learn.fake_quant_layer import (
+    ActivationMode,
+    FakeQuantLayer,
+    WeightMode,
+    shifted_bias,
+)
 from tfq_bench.quant.policy import Exempt, LayerBits, exemptions
 from tfq_bench.quant.rtn import WeightMethod
 from tfq_bench.quant.state.quantized_state import QuantizedState
@@ -66,6 +71,7 @@ class FakeQuantNetwork:
         self.cursor = StepCursor(loaded.device)
         self.network = copy.deepcopy(loaded.network).requires_grad_(False)
         self.layers: dict[str, FakeQuantLayer] = {}
+        self._biases: dict[str, Tensor] = {}  # of exempt layers, where they are not the model's
         for layer in loaded.topology.layers:
             bits = plan[layer.name]
             if isinstance(bits, Exempt):
@@ -91,6 +97,18 @@ class FakeQuantNetwork:
     def layer(self, name: str) -> FakeQuantLayer:
         """The fake-quantized layer called `name`; KeyError when it is exempt or unknown."""
         return self.layers[name]
+
+    def shift_bias(self, name: str, delta: Tensor) -> None:
+        """Adds `delta`, float32 `[C_out]`, to a layer's bias, quantized or exempt.
+
+        A layer without a bias gets one. The state holds it.
+        """
+        if name in self.layers:
+            self.layers[name].shift_bias(delta)
+            return
+        exempt = find_layer(self.network, name)
+        exempt.bias = shifted_bias(exempt, delta)
+        self._biases[name] = exempt.bias.detach()
 
     def set(
         self,
@@ -146,5 +164,6 @@ class FakeQuantNetwork:
             },
             exempt=exempt,
             half=half,
+            biases={name: bias.float().cpu().clone() for name, bias in self._biases.items()},
             **extra,
         )

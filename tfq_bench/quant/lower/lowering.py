@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from tfq_bench.errors import LoweringError
 from tfq_bench.quant.layers import find_layer, replace_layer
@@ -15,7 +16,7 @@ from tfq_bench.quant.state.affine import per_channel
 from tfq_bench.quant.state.temporal_cache import CachedProjection, SkippedLayer
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
     from tfq_bench.types.networks import KernelUse, LoadedModel, StepCursor
@@ -70,6 +71,13 @@ def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
                 f"cache of '{name}': expected a linear layer of {cache.values.shape[1]} outputs, "
                 f"the model's is {layer.kind} of {layer.weight_shape[0]}."
             )
+    channels = {layer.name: layer.weight_shape[0] for layer in loaded.topology.layers}
+    for name, bias in state.biases.items():
+        if channels.get(name) != len(bias):
+            raise LoweringError(
+                f"bias of exempt layer '{name}': the state has {len(bias)} values, the model "
+                f"{f'has {channels[name]} outputs' if name in channels else 'no such layer'}."
+            )
 
 
 def int8_weight(part: LayerPart) -> Tensor:
@@ -99,7 +107,7 @@ def finish_lowering(
     step: StepCursor,
     executed: dict[str, int],
 ) -> tuple[KernelUse, ...]:
-    """Float16 weights, caches and quantized attention, put into `network` after its layers.
+    """Float16 weights, biases, caches and quantized attention, put into `network` after its layers.
 
     Args:
         network: a backend's own copy of `loaded.network`, its quantized layers replaced already.
@@ -113,6 +121,9 @@ def finish_lowering(
     """
     for name in state.half:
         _round_to_half(find_layer(network, name), name)
+    for name, bias in state.biases.items():
+        layer = find_layer(network, name)
+        layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
     for name in sorted(state.dropped(loaded.topology) - set(state.cache)):
         features = loaded.topology.layer(name).weight_shape[0]
         replace_layer(network, name, SkippedLayer(features))
