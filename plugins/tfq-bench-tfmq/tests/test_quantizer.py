@@ -274,7 +274,7 @@ def test_symmetric_activations_are_those_of_the_other_inputs():
         return {int(z) for name in names for z in layers[name].parts[0].activation.zero_point}
 
     assert {128} == zero_points(middle, middle.keys() - time)
-    assert {128} < zero_points(free, free.keys() - time)
+    assert 1 < len(zero_points(free, free.keys() - time))
     assert zero_points(free, time) == zero_points(middle, time)
 
 
@@ -297,7 +297,7 @@ def test_selection_says_what_it_takes_from_the_cache(caplog):
     """Of all entries, by block and by step; the state has the same share."""
     loaded = load_tiny(steps=4)
     with caplog.at_level("INFO", logger="tfq_bench.tfmq"):
-        state = quantize(loaded, maintenance="select", cache_bits=4)
+        state = quantize(loaded, maintenance="select", cache_bits=3)
     by_block = {
         name: state.cache[name].selected.double().mean() if name in state.cache else 0.0
         for name in loaded.topology.time_features

@@ -116,17 +116,17 @@ def test_an_exempt_output_layer_takes_the_mean_of_the_others_away(loaded, data, 
     network = nearest(loaded, data, policy)
     plain = network.freeze("test", SCHEME)
     before = _mean_shift(loaded, data, plain)
-    own = loaded.network.conv_out.bias.detach().clone()
+    own = network.network.conv_out.bias.detach().clone()
     shifts = correct_output_bias(network, data)
     save_state(network.freeze("test", SCHEME), tmp_path)
     state = load_state(tmp_path)
     assert ({}, ["conv_out"]) == (plain.biases, list(state.biases))
     assert torch.equal(own - shifts["conv_out"], state.biases["conv_out"])
-    assert torch.equal(own, loaded.network.conv_out.bias)
+    assert torch.allclose(own, loaded.network.conv_out.bias, rtol=2**-11)
     assert plain.exempt == state.exempt
     after = _mean_shift(loaded, data, state)
     assert float(before.abs().max()) > 1e-2
-    assert float(after.abs().max()) < 0.01 * float(before.abs().max())
+    assert float(after.abs().max()) < 1e-6
 
 
 def test_an_exempt_layer_without_bias_gets_one_that_counts(loaded, data):
@@ -141,7 +141,7 @@ def test_an_exempt_layer_without_bias_gets_one_that_counts(loaded, data):
     assert state.packed_bytes - plain.packed_bytes == 4 * 3
     reports = [bit_report(bare.network, bare.topology, one) for one in (plain, state)]
     assert reports[1].total_bytes - reports[0].total_bytes == 4 * 3
-    assert float(_mean_shift(bare, data, state).abs().max()) < 1e-4
+    assert float(_mean_shift(bare, data, state).abs().max()) < 1e-6
 
 
 def test_nothing_happens_without_samples(data, fake_quant):

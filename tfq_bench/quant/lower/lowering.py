@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from tfq_bench.errors import LoweringError
-from tfq_bench.quant.layers import find_layer, replace_layer
+from tfq_bench.errors import LoweringError, QuantizationError
+from tfq_bench.quant.layers import find_layer, replace_layer, round_to_half
 from tfq_bench.quant.lower.attention import quantize_attention
 from tfq_bench.quant.state.affine import per_channel
 from tfq_bench.quant.state.temporal_cache import CachedProjection, SkippedLayer
@@ -120,7 +120,10 @@ def finish_lowering(
         LoweringError: a weight is too large for float16, or an attention is not there.
     """
     for name in state.half:
-        _round_to_half(find_layer(network, name), name)
+        try:
+            round_to_half(find_layer(network, name), name)
+        except QuantizationError as error:
+            raise LoweringError(str(error)) from error
     for name, bias in state.biases.items():
         layer = find_layer(network, name)
         layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
@@ -134,14 +137,3 @@ def finish_lowering(
     return tuple(
         quantize_attention(network, tables, step, executed) for tables in state.attention.values()
     )
-
-
-def _round_to_half(layer: nn.Module, name: str) -> None:
-    for parameter in layer.parameters(recurse=False):
-        rounded = parameter.half()
-        if not bool(torch.isfinite(rounded).all()):
-            raise LoweringError(
-                f"layer '{name}' is to be kept in float16, but holds a value of magnitude "
-                f"{float(parameter.abs().max()):.3g}; keep it in float32."
-            )
-        parameter.copy_(rounded)
