@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tfq_bench.errors import CalibrationError
+from tfq_bench.errors import CalibrationError, LoweringError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.learn.activation_qparams import set_activation_qparams, take
@@ -127,6 +127,18 @@ def test_an_exempt_output_layer_takes_the_mean_of_the_others_away(loaded, data, 
     after = _mean_shift(loaded, data, state)
     assert float(before.abs().max()) > 1e-2
     assert float(after.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("conv_out", "has 3 outputs"), ("gone", "has no such layer")]
+)
+def test_a_bias_that_does_not_fit_the_model_is_refused(loaded, data, name, says):
+    """By every backend, before anything is lowered."""
+    state = nearest(loaded, data, FLOAT_OUTPUT).freeze("test", SCHEME)
+    exempt = {**state.exempt, name: "test"}
+    wrong = replace(state, exempt=exempt, biases={name: torch.ones(2)})
+    with pytest.raises(LoweringError, match=f"'{name}': the state has 2 values.*{says}"):
+        simulate(loaded, wrong)
 
 
 def test_an_exempt_layer_without_bias_gets_one_that_counts(loaded, data):

@@ -76,7 +76,7 @@ def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
         if channels.get(name) != len(bias):
             raise LoweringError(
                 f"bias of exempt layer '{name}': the state has {len(bias)} values, the model "
-                f"{f'has {channels[name]} outputs' if name in channels else 'no such layer'}."
+                f"{f'has {channels[name]} outputs' if name in channels else 'has no such layer'}."
             )
 
 
