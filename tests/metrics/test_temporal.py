@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tfq_bench.metrics.temporal import Temporal
 from tfq_bench.quant.calibrate.temporal import temporal_features
+from tfq_bench.quant.state.temporal_cache import TemporalCache
+from tfq_bench.testing.inputs import tiny_state
+from tfq_bench.types import Scheme
 from tfq_bench.types.networks import Lowered, StepCursor
 
 
@@ -55,6 +59,33 @@ def test_mismatch_says_by_how_many_steps(make_inputs, tiny, monkeypatch):
     assert (0.0, 0.0, 0.0, 0.0) == series["block:second"]
     assert (0.5, 0.5, 0.0, 0.5) == series["mismatch"]
     assert 3 / 8 == values["temporal-mismatch"].value
+
+
+def test_the_share_of_the_cache_is_read_from_the_state(make_inputs, tiny):
+    """Of all entries, at each step, and where in each block: one of eight is looked up here."""
+    feature = torch.ones(4, 16)
+    cache = TemporalCache(
+        name="first.time",
+        bits=16,
+        values=feature.half(),
+        scale=None,
+        zero_point=None,
+        selected=torch.tensor([False, True, False, False]),
+    )
+    network = _doubled(tiny)
+
+    def share(state):
+        inputs = make_inputs(reference_cell="fp-cell", network=network, state=state)
+        values = {value.definition.name: value for value in Temporal().evaluate(inputs)}
+        return values["temporal-cache-share"]
+
+    state = tiny_state(tiny, Scheme(wbits=4, abits=8))
+    found = share(replace(state, cache={cache.name: cache}))
+    assert (1 / 8, "none") == (found.value, found.definition.direction)
+    assert (0.0, 0.5, 0.0, 0.0) == found.series["cache_share"]
+    assert (0.0, 1.0, 0.0, 0.0) == found.series["block:first"]
+    assert (0.0, 0.0, 0.0, 0.0) == found.series["block:second"]
+    assert 0.0 == share(state).value
 
 
 def test_full_precision_has_no_temporal_error(make_inputs):

@@ -47,6 +47,26 @@ def test_cifar10_gpu_executes_each_state_twice():
         assert "needs an NVIDIA GPU" in lowered.skip
 
 
+@pytest.mark.parametrize(
+    ("name", "cells", "fair"), [("cifar10-methods", 205, 72), ("cifar10-ablation", 67, 66)]
+)
+def test_methods_are_compared_under_the_fair_policy(name, cells, fair):
+    """As many cells as the suite's comments say."""
+    plan = planned(name, optional=False)
+    assert cells == len(plan.cells)
+    policies = [one.cell.scheme.policy for one in plan.cells if one.cell.quantizer.name != "fp"]
+    assert fair == policies.count("uniform-io16")
+
+
+@pytest.mark.parametrize("name", ["cifar10-architectures", "cifar10-cpu", "cifar10-gpu", "peers"])
+def test_suites_that_compare_methods_have_the_fair_policy_alone(name):
+    """Contestants have their own."""
+    policies = {
+        one.given.get("policy") for one in load_suite(name).quantizers if "wbits" in one.given
+    }
+    assert {"uniform-io16"} == policies
+
+
 def test_sdxl_speed_needs_no_download():
     """Random weights of a smaller network in SDXL's place: nothing has to be fetched."""
     found = planned("sdxl-speed", changes=SMALL)

@@ -1,4 +1,4 @@
-"""How quantization disturbs the temporal features, per sampler step and block."""
+"""How quantization disturbs the temporal features, and how many of them are looked up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tfq_bench.protocols import EvaluationInputs
+    from tfq_bench.types import Topology
 
 __all__ = ["Temporal"]
 
@@ -21,13 +22,15 @@ _NAMES = {
     "temporal-error": "Mean relative L2 error of the temporal features over steps and blocks.",
     "temporal-cosine": "Mean of 1 - cosine between temporal features and their FP twins.",
     "temporal-mismatch": "Share of temporal features that are closer to another step's FP feature.",
+    "temporal-cache-share": "Share of temporal features that are looked up in a cache.",
 }
 
 
 class Temporal:
-    """Three means; none for full precision, or for a model without time projections.
+    """Four means; none for full precision, or for a model without time projections.
 
-    None for contestants either: their network need not have the model's modules.
+    None for contestants either: their network need not have the model's modules. What share of the
+    features comes from a cache, such as a method may have selected, is read from the state.
     """
 
     names = tuple(_NAMES)
@@ -39,14 +42,16 @@ class Temporal:
         blocks (`relative_error`, `one_minus_cosine`, `mismatch`), and `block:<name>` of every
         block; the parameter `blocks` has their order. The curve of a block is its error or
         distance; of `temporal-mismatch` it is how many steps later (negative: earlier) the nearest
-        full-precision feature stands, 0 where it is the step's own.
+        full-precision feature stands, 0 where it is the step's own; that of
+        `temporal-cache-share`, whose curve over steps is `cache_share`, is 1 where the feature is
+        looked up and 0 where it is computed.
         """
         loaded = inputs.loaded
         projections = loaded.topology.time_projections
         external = inputs.facts("lower").get("execution") == "external"
         if inputs.reference_cell is None or not projections or external:
             return ()
-        blocks = _blocks(inputs)
+        blocks = _blocks(loaded.topology, projections)
         parameters = {
             "formula": 1,
             "projections": list(projections),
@@ -86,13 +91,53 @@ class Temporal:
                     },
                 )
             )
-        return tuple(values)
+        return (*values, *_cache_share(inputs))
 
 
-def _blocks(inputs: EvaluationInputs) -> list[str]:
-    """The block of every projection; one with several projections numbers them from the second."""
-    topology = inputs.loaded.topology
-    blocks = [topology.layer(name).block for name in topology.time_projections]
+def _cache_share(inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
+    """Where the state looks features up; none where nothing is a function of the timestep alone."""
+    topology, state = inputs.loaded.topology, inputs.state
+    if state is None or not topology.time_features:
+        return ()
+    blocks = _blocks(topology, topology.time_features)
+    timesteps = tuple(float(t) for t in state.timesteps)
+    nowhere = torch.zeros(len(timesteps), dtype=torch.bool)
+    looked_up = torch.stack(
+        [
+            state.cache[name].selected if name in state.cache else nowhere
+            for name in topology.time_features
+        ],
+        dim=1,
+    ).double()
+    return (
+        MetricValue(
+            definition=MetricDefinition(
+                name="temporal-cache-share",
+                unit="",
+                # A choice to be seen: neither block nor cache is the better one by itself.
+                direction="none",
+                summary=_NAMES["temporal-cache-share"],
+                parameters={
+                    "formula": 1,
+                    "features": list(topology.time_features),
+                    "blocks": blocks,
+                    "sampler": dict(inputs.sampling)["sampler"],
+                },
+            ),
+            value=float(looked_up.mean()),
+            n=len(timesteps),
+            series={
+                "timestep": timesteps,
+                "cache_share": tuple(looked_up.mean(dim=1).tolist()),
+                **_columns(blocks, looked_up),
+            },
+        ),
+    )
+
+
+def _blocks(topology: Topology, names: Sequence[str]) -> list[str]:
+    """The block of every layer in `names`; one with several numbers them from the second."""
+    blocks = [topology.layer(name).block for name in names]
     return [
         f"{block} #{count}" if (count := blocks[: place + 1].count(block)) > 1 else block
         for place, block in enumerate(blocks)

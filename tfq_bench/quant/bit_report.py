@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tfq_bench.quant.layers import find_layer
 from tfq_bench.types import FULL_PRECISION
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class BitReport:
             norms and caches are not weights here.
         packed_bytes: of the state as stored: codes at their true width, scales, zero points,
             activation tables, biases, caches.
-        fp_bytes: of everything else (norms, embeddings, exempt layers with their biases) at the
-            network's own bytes a parameter, 2 in float16 layers.
+        fp_bytes: of everything else (norms, embeddings, exempt layers with the model's biases) at
+            the network's own bytes a parameter, 2 in float16 layers.
         bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, under
             `attention-tables` those of quantized attention, and under `remainder` what belongs to
             no layer; the values sum to `total_bytes`.
@@ -68,6 +69,7 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     layers = {} if state is None else state.layers
     exempt = {} if state is None else dict(state.exempt)
     half = frozenset() if state is None else frozenset(state.half)
+    biases = {} if state is None else state.biases
     dropped = frozenset() if state is None else state.dropped(topology)
     everything = sum(parameter.nbytes for parameter in network.parameters())
     in_layers = 0
@@ -76,7 +78,7 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     by_role: dict[str, int] = {}
     macs: dict[tuple[int, int], int] = {}
     for layer in topology.layers:
-        module = network.get_submodule(layer.name)
+        module = find_layer(network, layer.name)
         size = sum(parameter.nbytes for parameter in module.parameters())
         in_layers += size
         if layer.name in dropped:
@@ -91,6 +93,10 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
         elif layer.name in half:
             wbits = HALF_BITS
             size = sum(parameter.numel() for parameter in module.parameters()) * HALF_BITS // 8
+        if layer.name in biases:
+            stored = biases[layer.name].nbytes
+            size += stored - (0 if module.bias is None else module.bias.numel() * wbits // 8)
+            packed += stored
         count = math.prod(layer.weight_shape)
         bits += wbits * count
         weights += count

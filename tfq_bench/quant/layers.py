@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from tfq_bench.errors import QuantizationError
@@ -21,6 +22,7 @@ __all__ = [
     "input_parts",
     "part_name",
     "replace_layer",
+    "round_to_half",
 ]
 
 WeightedLayer = nn.Conv2d | nn.Linear
@@ -56,6 +58,23 @@ def replace_layer(network: nn.Module, name: str, module: nn.Module) -> None:
     find_layer(network, name)
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, module)
+
+
+@torch.no_grad()
+def round_to_half(layer: nn.Module, name: str) -> None:
+    """Rounds weight and bias to float16, in place; their type stays.
+
+    Raises:
+        QuantizationError: a value is too large for float16.
+    """
+    for parameter in layer.parameters(recurse=False):
+        rounded = parameter.half()
+        if not bool(torch.isfinite(rounded).all()):
+            raise QuantizationError(
+                f"layer '{name}' is to be kept in float16, but holds a value of magnitude "
+                f"{float(parameter.abs().max()):.3g}; keep it in float32."
+            )
+        parameter.copy_(rounded)
 
 
 def apply_layer(layer: WeightedLayer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -92,7 +92,7 @@ class Policy:
 
 
 UNIFORM = Policy(name="uniform", wbits={"input": 8, "output": 8}, abits={"input": 8, "output": 8})
-"""The asked bits everywhere, 8 for input and output layer; all methods are compared under it."""
+"""The asked bits everywhere, 8 for input and output layer."""
 
 UNIFORM_TEMPORAL16 = Policy(
     name="uniform-temporal16",
@@ -114,7 +114,9 @@ UNIFORM_IO16 = Policy(
     },
     half=frozenset({"input", "output"}),
 )
-"""The asked bits everywhere, but input and output layer are kept in float16."""
+"""The asked bits everywhere, but input and output layer are kept in float16: the one under which
+methods are compared. These are under 1 % of the multiply-accumulates, yet at 8 bits the rounding of
+the output layer hides every difference between methods."""
 
 POLICIES = (UNIFORM, UNIFORM_TEMPORAL16, UNIFORM_IO16)
 """The policies that every quantizer may offer; those of a paper are in its method's plugin."""

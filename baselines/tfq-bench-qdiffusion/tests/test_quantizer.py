@@ -104,6 +104,30 @@ def test_steps_of_activations_are_learned():
         assert torch.equal(layer.parts[0].weight, learned.layers[name].parts[0].weight), name
 
 
+def test_symmetric_weights_have_their_zero_point_in_the_middle():
+    """At four bits, where they are free otherwise."""
+    loaded = load_tiny()
+    free, middle = (
+        {
+            int(zero)
+            for layer in _state(loaded, iterations=0, symmetric_weights=on).layers.values()
+            for part in layer.parts
+            for zero in part.zero_point
+            if layer.wbits == 4
+        }
+        for on in (False, True)
+    )
+    assert {8} == middle
+    assert {8} < free
+
+
+def test_bias_correction_also_acts_on_an_exempt_output_layer():
+    """Its bias is then in the state."""
+    scheme = Scheme(wbits=4, abits=8, policy="uniform-io16")
+    state = _state(load_tiny(), scheme, preset="quick", bias_correction=True)
+    assert ["conv_out"] == list(state.biases)
+
+
 def test_bias_correction_moves_the_output_bias_alone():
     """Off unless asked for; it comes after all that is learned."""
     loaded = load_tiny()

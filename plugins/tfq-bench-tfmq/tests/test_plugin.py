@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from tfq_bench.api import Scheme, parse_options
+from tfq_bench.plan.suite import load_suite
 from tfq_bench_tfmq.plugin import tfq_quantizers
 from tfq_bench_tfmq.presets import settle
+
+SCHEME = ("wbits", "abits", "policy")
 
 
 def test_entry_point_imports_no_torch():
@@ -31,16 +34,14 @@ def test_provider_makes_the_quantizer_with_its_options():
     factory = getattr(importlib.import_module(module), name)
     options = {option.name: option.default for option in provider.options}
     defaults = {
-        one.name: None if one.default is MISSING else one.default
-        for one in fields(Settings)
-        if one.name != "tiar_lr"
+        one.name: None if one.default is MISSING else one.default for one in fields(Settings)
     }
     assert options == {"method": "cvpr24", "preset": "full", **defaults}
     assert factory(scheme=Scheme(wbits=4, abits=8), **options).settings == settle()
 
 
 def test_what_is_given_holds_and_what_is_unset_is_the_methods_or_efforts():
-    """Also 0 and False; one learning rate is for both roundings."""
+    """Also 0 and False; the two roundings have a learning rate each."""
     full = settle()
     assert ("block", "static", 0) == (
         full.maintenance,
@@ -50,7 +51,8 @@ def test_what_is_given_holds_and_what_is_unset_is_the_methods_or_efforts():
     assert (20_000, 1e-3, 32, 256) == (full.tiar_iterations, full.tiar_lr, full.batch, full.samples)
     settings = settle(method="tpami25", preset="fast", iterations=0, tiar=False, batch=None, lr=0.5)
     assert (0, False, 32) == (settings.iterations, settings.tiar, settings.batch)
-    assert (0.5, 0.5) == (settings.lr, settings.tiar_lr)
+    assert (0.5, 3e-2) == (settings.lr, settings.tiar_lr)
+    assert (1e-2, 0.5) == (lambda s: (s.lr, s.tiar_lr))(settle(preset="fast", tiar_lr=0.5))
     assert ("select", 250) == (settings.maintenance, settings.activation_iterations)
     assert 7 == settle(activation_iterations=7).activation_iterations
     assert 3e-2 == settle(preset="fast").tiar_lr
@@ -65,6 +67,34 @@ def test_what_is_offered_exists():
     assert provider.policies == tuple(policy.name for policy in POLICIES)
     assert choices["method"] == tuple(METHODS)
     assert choices["preset"] == tuple(EFFORTS)
+
+
+def test_each_row_of_the_packaged_ablation_differs():
+    """Every part is an option that stands alone: beside the first row it changes one setting."""
+    rows = [
+        {key: value for key, value in entry.given.items() if key not in SCHEME}
+        for entry in load_suite("cifar10-ablation").quantizers
+        if entry.name == "tfmq"
+    ]
+    settings = [asdict(settle(**row)) for row in rows]
+    assert len(settings) == len({repr(row) for row in settings}) == 21
+    alone = [
+        {name: value for name, value in row.items() if value != settings[0][name]}
+        for row in settings
+    ]
+    for changed in (
+        {"tiar": True},
+        {"fsc": True},
+        {"maintenance": "cache"},
+        {"maintenance": "select"},
+        {"activations": "per-step-all"},
+        {"activation_iterations": 250},
+        {"bias_correction": True},
+        {"weights": "minmax"},
+        {"ranges": "minmax"},
+        {"symmetric_activations": True},
+    ):
+        assert changed in alone
 
 
 def test_suites_of_the_readme_are_valid():

@@ -264,6 +264,62 @@ def test_only_the_extension_learns_activation_steps():
     }
 
 
+def test_symmetric_activations_are_those_of_the_other_inputs():
+    """Their zero point is the middle code; the temporal block keeps what FSC found."""
+    loaded = load_tiny(steps=4)
+    free, middle = (quantize(loaded, symmetric_activations=on).layers for on in (False, True))
+    time = {*loaded.topology.time_mlp, *loaded.topology.time_projections}
+
+    def zero_points(layers, names):
+        return {int(z) for name in names for z in layers[name].parts[0].activation.zero_point}
+
+    assert {128} == zero_points(middle, middle.keys() - time)
+    assert 1 < len(zero_points(free, free.keys() - time))
+    assert zero_points(free, time) == zero_points(middle, time)
+
+
+def test_tiar_goes_by_its_own_learning_rate(caplog):
+    """Whatever the blocks' rate is, the temporal block comes out the same; by its own it moves."""
+    loaded = load_tiny(steps=4)
+    time = (*loaded.topology.time_mlp, *loaded.topology.time_projections)
+    preset, blocks, own = (
+        quantize(loaded, **rates).layers for rates in ({}, {"lr": 1e-4}, {"tiar_lr": 1e-4})
+    )
+
+    def codes(layers):
+        return torch.cat([layers[name].parts[0].weight.flatten() for name in time])
+
+    assert torch.equal(codes(preset), codes(blocks))
+    assert not torch.equal(codes(preset), codes(own))
+
+
+def test_selection_says_what_it_takes_from_the_cache(caplog):
+    """Of all entries, by block and by step; the state has the same share."""
+    loaded = load_tiny(steps=4)
+    with caplog.at_level("INFO", logger="tfq_bench.tfmq"):
+        state = quantize(loaded, maintenance="select", cache_bits=3)
+    by_block = {
+        name: state.cache[name].selected.double().mean() if name in state.cache else 0.0
+        for name in loaded.topology.time_features
+    }
+    share = 100 * sum(by_block.values()) / len(by_block)
+    assert 0 < share < 100
+    assert f"selection: cache for {share:.1f}% of 8 features" in caplog.text
+    for name, one in by_block.items():
+        assert f"{name} {100 * one:.0f}%" in caplog.text
+    assert "cache by step: 0 " in caplog.text
+
+
+@pytest.mark.parametrize("policy", ["uniform-io16", "paper"])
+def test_bias_correction_also_acts_on_an_exempt_output_layer(policy):
+    """Its bias is then in the state."""
+    loaded = load_tiny(steps=4)
+    scheme = Scheme(wbits=4, abits=8, policy=policy)
+    plain, corrected = (quantize(loaded, scheme, bias_correction=on) for on in (False, True))
+    assert ({}, ["conv_out"]) == (plain.biases, list(corrected.biases))
+    assert not torch.equal(loaded.network.conv_out.bias, corrected.biases["conv_out"])
+
+
 def test_bias_correction_moves_the_output_bias_alone():
     """Off unless asked for; it comes after all that is learned."""
     loaded = load_tiny(steps=4)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tfq_bench.errors import CalibrationError
+from tfq_bench.errors import CalibrationError, LoweringError
 from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant.bit_report import bit_report
 from tfq_bench.quant.learn.activation_qparams import set_activation_qparams, take
 from tfq_bench.quant.learn.bias_correction import correct_output_bias
 from tfq_bench.quant.learn.fake_quant_network import FakeQuantNetwork
 from tfq_bench.quant.lower.simulate import simulate
-from tfq_bench.quant.policy import UNIFORM, UNIFORM_IO16, resolve
+from tfq_bench.quant.policy import UNIFORM, UNIFORM_IO16, Policy, resolve
+from tfq_bench.quant.state.storage import load_state, save_state
 from tfq_bench.seeds import generator
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import CalibrationNeeds, Guidance, Scheme
 
 SCHEME = Scheme(wbits=3, abits=6)
+FLOAT_OUTPUT = Policy(name="paper", exempt={"output": "the paper keeps it float"})
 
 
 def ignore(fraction, text):
@@ -38,9 +42,9 @@ def data(loaded):
     return capture(loaded, CalibrationNeeds(samples=samples), seed=1, batch=6, progress=ignore)
 
 
-def nearest(loaded, data):
+def nearest(loaded, data, policy=UNIFORM):
     """Nearest rounding with static ranges: everything that correction expects."""
-    network = FakeQuantNetwork(loaded, resolve(UNIFORM, loaded.topology, SCHEME))
+    network = FakeQuantNetwork(loaded, resolve(policy, loaded.topology, SCHEME))
     set_activation_qparams(
         network,
         data,
@@ -106,11 +110,50 @@ def test_a_layer_without_bias_gets_one(fake_quant):
     assert torch.equal(torch.tensor([1.0, 2.0, 3.0]), layer.frozen().bias)
 
 
-def test_a_float_output_layer_is_said_and_left(loaded, data, caplog):
-    """Its bias is no part of a state."""
-    network = FakeQuantNetwork(loaded, resolve(UNIFORM_IO16, loaded.topology, SCHEME))
-    assert {} == correct_output_bias(network, data)
-    assert "leaves the output layer float" in caplog.text
+@pytest.mark.parametrize("policy", [UNIFORM_IO16, FLOAT_OUTPUT], ids=["float16", "float32"])
+def test_an_exempt_output_layer_takes_the_mean_of_the_others_away(loaded, data, tmp_path, policy):
+    """Its bias is in the state, also on disk; the layer stays exempt, and the model as it is."""
+    network = nearest(loaded, data, policy)
+    plain = network.freeze("test", SCHEME)
+    before = _mean_shift(loaded, data, plain)
+    own = network.network.conv_out.bias.detach().clone()
+    shifts = correct_output_bias(network, data)
+    save_state(network.freeze("test", SCHEME), tmp_path)
+    state = load_state(tmp_path)
+    assert ({}, ["conv_out"]) == (plain.biases, list(state.biases))
+    assert torch.equal(own - shifts["conv_out"], state.biases["conv_out"])
+    assert torch.allclose(own, loaded.network.conv_out.bias, rtol=2**-11)
+    assert plain.exempt == state.exempt
+    after = _mean_shift(loaded, data, state)
+    assert float(before.abs().max()) > 1e-2
+    assert float(after.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("conv_out", "has 3 outputs"), ("gone", "has no such layer")]
+)
+def test_a_bias_that_does_not_fit_the_model_is_refused(loaded, data, name, says):
+    """By every backend, before anything is lowered."""
+    state = nearest(loaded, data, FLOAT_OUTPUT).freeze("test", SCHEME)
+    exempt = {**state.exempt, name: "test"}
+    wrong = replace(state, exempt=exempt, biases={name: torch.ones(2)})
+    with pytest.raises(LoweringError, match=f"'{name}': the state has 2 values.*{says}"):
+        simulate(loaded, wrong)
+
+
+def test_an_exempt_layer_without_bias_gets_one_that_counts(loaded, data):
+    """Four bytes a channel more."""
+    bare = replace(loaded, network=copy.deepcopy(loaded.network))
+    bare.network.conv_out.bias = None
+    network = nearest(bare, data, FLOAT_OUTPUT)
+    plain = network.freeze("test", SCHEME)
+    shifts = correct_output_bias(network, data)
+    state = network.freeze("test", SCHEME)
+    assert torch.equal(-shifts["conv_out"], state.biases["conv_out"])
+    assert state.packed_bytes - plain.packed_bytes == 4 * 3
+    reports = [bit_report(bare.network, bare.topology, one) for one in (plain, state)]
+    assert reports[1].total_bytes - reports[0].total_bytes == 4 * 3
+    assert float(_mean_shift(bare, data, state).abs().max()) < 1e-6
 
 
 def test_nothing_happens_without_samples(data, fake_quant):

@@ -146,7 +146,7 @@ def test_manifest_of_another_format_is_refused(make_layer, tmp_path):
     document["content"]["format"] = 99
     document["sha256"] = storage._digest(document["content"])
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="expected format 3, found 99"):
+    with pytest.raises(StoreError, match="expected format 4, found 99"):
         load_state(tmp_path)
 
 
@@ -175,6 +175,32 @@ def test_impossible_states_are_refused(make_layer):
         ActivationQParams(
             bits=8, scale=torch.zeros(1), zero_point=torch.zeros(1, dtype=torch.int32)
         )
+
+
+def test_a_bias_in_a_state_is_of_an_exempt_layer_and_a_number():
+    """Quantized layers have theirs themselves."""
+
+    def with_bias(bias, exempt=("out",)):
+        QuantizedState(
+            model="abc",
+            method="random",
+            scheme=Scheme(),
+            timesteps=(1, 2),
+            layers={},
+            exempt=dict.fromkeys(exempt, "test"),
+            biases={"out": bias},
+        )
+
+    with_bias(torch.ones(3))
+    with pytest.raises(QuantizationError, match="only exempt layers"):
+        with_bias(torch.ones(3), exempt=())
+    for bias, found in (
+        (torch.ones(3, dtype=torch.float64), "torch.float64"),
+        (torch.ones(3, 1), r"\(3, 1\)"),
+        (torch.tensor([1.0, math.nan]), "not finite"),
+    ):
+        with pytest.raises(QuantizationError, match=f"must be float32.*{found}"):
+            with_bias(bias)
 
 
 def test_large_state_is_spread_over_files_and_read_layer_by_layer(

@@ -7,6 +7,9 @@ channel over samples and positions. Rounding moves a prediction by nearly the sa
 sampler step, and steps add up: what is invisible in one prediction is a colour cast in the image. A
 bias is float in every state and kernel, so taking the mean away costs nothing at sampling.
 
+Where the policy keeps the output layer float, its own rounding moves next to nothing, but what the
+layers before it have moved still arrives, and its bias takes that away all the same.
+
 Under classifier-free guidance the sampler steps on `(1 - s) u + s c`, and the mean of that is what
 must not move. A bias shifts u and c alike, and so their combination by as much; what has to be
 taken away is therefore `(1 - s) mean(u^ - u) + s mean(c^ - c)`, not the mean over both.
@@ -14,7 +17,6 @@ taken away is therefore `(1 - s) mean(u^ - u) + s mean(c^ - c)`, not the mean ov
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["correct_output_bias"]
 
-_log = logging.getLogger("tfq_bench.quant")
-
 BATCH = 64
 """Samples per network call; the result depends on it in last bits only."""
 
 
 @torch.no_grad()
 def correct_output_bias(fake_quant: FakeQuantNetwork, data: CalibrationData) -> dict[str, Tensor]:
-    """Corrects the bias of each quantized layer of role `output`, in place.
+    """Corrects the bias of each layer of role `output`, quantized or exempt, in place.
 
     Call it last: with weights that are learned and activation tables that are final.
 
@@ -48,26 +48,23 @@ def correct_output_bias(fake_quant: FakeQuantNetwork, data: CalibrationData) -> 
             rows of each (step, image).
 
     Returns:
-        What was taken from each bias, float32 `[C_out]` by layer. Empty, with a line in the log,
-        when the policy leaves the output layer float: a state holds no bias of such a layer.
+        What was taken from each bias, float32 `[C_out]` by layer.
 
     Raises:
         CalibrationError: guidance, and a (step, image) of which a branch is missing.
     """
-    names = [layer.name for layer in fake_quant.loaded.topology.layers if layer.role == "output"]
-    quantized = [name for name in names if name in fake_quant.layers]
-    if len(quantized) < len(names):
-        _log.warning("no bias correction: the policy leaves the output layer float")
-    if not quantized or len(data.x) == 0:
+    topology = fake_quant.loaded.topology
+    outputs = {layer.name: layer.kind for layer in topology.layers if layer.role == "output"}
+    if not outputs or len(data.x) == 0:
         return {}
     counted = branch_weights(fake_quant.loaded.model, data)
     now: list[Tensor | None] = [None]
     fake_quant.set(activations="quantized")
-    sums = {name: torch.zeros((), dtype=torch.float64) for name in quantized}
-    counts = dict.fromkeys(quantized, 0)
+    sums = {name: torch.zeros((), dtype=torch.float64) for name in outputs}
+    counts = dict.fromkeys(outputs, 0)
 
     def add(name: str, sign: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        channel_dim = 1 if fake_quant.layer(name).spec.kind == "conv2d" else -1
+        channel_dim = 1 if outputs[name] == "conv2d" else -1
 
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             rows = output.movedim(channel_dim, -1).flatten(0, -2).double()
@@ -83,7 +80,7 @@ def correct_output_bias(fake_quant: FakeQuantNetwork, data: CalibrationData) -> 
     handles = [
         network.get_submodule(name).register_forward_hook(add(name, sign))
         for network, sign in ((fake_quant.network, 1), (loaded.network, -1))
-        for name in quantized
+        for name in outputs
     ]
     try:
         for rows in torch.split(torch.arange(len(data.x)), BATCH):
@@ -95,7 +92,7 @@ def correct_output_bias(fake_quant: FakeQuantNetwork, data: CalibrationData) -> 
         for handle in handles:
             handle.remove()
     fake_quant.set(activations="float")
-    shifts = {name: (sums[name] / counts[name]).float() for name in quantized}
+    shifts = {name: (sums[name] / counts[name]).float() for name in outputs}
     for name, shift in shifts.items():
-        fake_quant.layer(name).shift_bias(-shift)
+        fake_quant.shift_bias(name, -shift)
     return shifts

@@ -22,10 +22,17 @@ from tfq_bench.types.networks import StepCursor
 if TYPE_CHECKING:
     from tfq_bench.types import Layer
 
-__all__ = ["ActivationMode", "FakeQuantLayer", "FakeQuantPart", "WeightMode"]
+__all__ = ["ActivationMode", "FakeQuantLayer", "FakeQuantPart", "WeightMode", "shifted_bias"]
 
 WeightMode = Literal["float", "soft", "hard"]
 ActivationMode = Literal["float", "quantized"]
+
+
+def shifted_bias(layer: WeightedLayer, delta: Tensor) -> nn.Parameter:
+    """The layer's bias, or 0 where it has none, plus `delta` `[C_out]`."""
+    delta = delta.to(layer.weight)
+    bias = delta if layer.bias is None else layer.bias.detach() + delta
+    return nn.Parameter(bias, requires_grad=False)
 
 
 class FakeQuantPart(nn.Module):
@@ -167,10 +174,7 @@ class FakeQuantLayer(nn.Module):
 
     def shift_bias(self, delta: Tensor) -> None:
         """Adds `delta`, float32 `[C_out]`, to the bias; a layer without one gets one."""
-        original = self._geometry[0]
-        delta = delta.to(original.weight.device, original.weight.dtype)
-        bias = delta if original.bias is None else original.bias.detach() + delta
-        original.bias = nn.Parameter(bias, requires_grad=False)
+        self._geometry[0].bias = shifted_bias(self._geometry[0], delta)
 
     def frozen(self) -> QuantizedLayer:
         """The layer as data, on the CPU."""

@@ -15,9 +15,14 @@ import torch
 from torch import Tensor
 
 from tfq_bench.errors import QuantizationError
-from tfq_bench.quant.layers import find_layer, input_parts, replace_layer
-from tfq_bench.quant.learn.fake_quant_layer import ActivationMode, FakeQuantLayer, WeightMode
-from tfq_bench.quant.policy import Exempt, LayerBits, exemptions
+from tfq_bench.quant.layers import find_layer, input_parts, replace_layer, round_to_half
+from tfq_bench.quant.learn.fake_quant_layer import (
+    ActivationMode,
+    FakeQuantLayer,
+    WeightMode,
+    shifted_bias,
+)
+from tfq_bench.quant.policy import HALF, Exempt, LayerBits, exemptions
 from tfq_bench.quant.rtn import WeightMethod
 from tfq_bench.quant.state.quantized_state import QuantizedState
 from tfq_bench.types.networks import StepCursor
@@ -34,6 +39,8 @@ INT8 = 8
 class FakeQuantNetwork:
     """A copy of the network with a `FakeQuantLayer` for every layer that the plan quantizes.
 
+    Layers that the plan keeps in float16 are rounded to it, as they will be.
+
     Args:
         plan: bits or exemption by layer name, see `policy.resolve`.
         split: give both halves of a concatenation in front of a shortcut convolution parameters
@@ -43,8 +50,8 @@ class FakeQuantNetwork:
             bits always do, because int8 kernels need it.
 
     Raises:
-        QuantizationError: a weight is not finite, or the network is not in float32: gradients of
-            16-bit networks vanish.
+        QuantizationError: a weight is not finite, or too large for the float16 that it is to be
+            kept in; or the network is not in float32: gradients of 16-bit networks vanish.
     """
 
     def __init__(
@@ -66,11 +73,14 @@ class FakeQuantNetwork:
         self.cursor = StepCursor(loaded.device)
         self.network = copy.deepcopy(loaded.network).requires_grad_(False)
         self.layers: dict[str, FakeQuantLayer] = {}
+        self._biases: dict[str, Tensor] = {}  # of exempt layers, where they are not the model's
         for layer in loaded.topology.layers:
             bits = plan[layer.name]
-            if isinstance(bits, Exempt):
-                continue
             original = find_layer(self.network, layer.name)
+            if isinstance(bits, Exempt):
+                if bits.bits == HALF:
+                    round_to_half(original, layer.name)
+                continue
             try:
                 fake_quant = FakeQuantLayer(
                     original,
@@ -91,6 +101,18 @@ class FakeQuantNetwork:
     def layer(self, name: str) -> FakeQuantLayer:
         """The fake-quantized layer called `name`; KeyError when it is exempt or unknown."""
         return self.layers[name]
+
+    def shift_bias(self, name: str, delta: Tensor) -> None:
+        """Adds `delta`, float32 `[C_out]`, to a layer's bias, quantized or exempt.
+
+        A layer without a bias gets one. The state holds it.
+        """
+        if name in self.layers:
+            self.layers[name].shift_bias(delta)
+            return
+        exempt = find_layer(self.network, name)
+        exempt.bias = shifted_bias(exempt, delta)
+        self._biases[name] = exempt.bias.detach()
 
     def set(
         self,
@@ -146,5 +168,6 @@ class FakeQuantNetwork:
             },
             exempt=exempt,
             half=half,
+            biases={name: bias.float().cpu().clone() for name, bias in self._biases.items()},
             **extra,
         )

@@ -7,15 +7,16 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from tfq_bench.errors import LoweringError
-from tfq_bench.quant.layers import find_layer, replace_layer
+from tfq_bench.errors import LoweringError, QuantizationError
+from tfq_bench.quant.layers import find_layer, replace_layer, round_to_half
 from tfq_bench.quant.lower.attention import quantize_attention
 from tfq_bench.quant.state.affine import per_channel
 from tfq_bench.quant.state.temporal_cache import CachedProjection, SkippedLayer
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
     from tfq_bench.types.networks import KernelUse, LoadedModel, StepCursor
@@ -70,6 +71,13 @@ def check_state(loaded: LoadedModel, state: QuantizedState) -> None:
                 f"cache of '{name}': expected a linear layer of {cache.values.shape[1]} outputs, "
                 f"the model's is {layer.kind} of {layer.weight_shape[0]}."
             )
+    channels = {layer.name: layer.weight_shape[0] for layer in loaded.topology.layers}
+    for name, bias in state.biases.items():
+        if channels.get(name) != len(bias):
+            raise LoweringError(
+                f"bias of exempt layer '{name}': the state has {len(bias)} values, the model "
+                f"{f'has {channels[name]} outputs' if name in channels else 'has no such layer'}."
+            )
 
 
 def int8_weight(part: LayerPart) -> Tensor:
@@ -99,7 +107,7 @@ def finish_lowering(
     step: StepCursor,
     executed: dict[str, int],
 ) -> tuple[KernelUse, ...]:
-    """Float16 weights, caches and quantized attention, put into `network` after its layers.
+    """Float16 weights, biases, caches and quantized attention, put into `network` after its layers.
 
     Args:
         network: a backend's own copy of `loaded.network`, its quantized layers replaced already.
@@ -112,7 +120,13 @@ def finish_lowering(
         LoweringError: a weight is too large for float16, or an attention is not there.
     """
     for name in state.half:
-        _round_to_half(find_layer(network, name), name)
+        try:
+            round_to_half(find_layer(network, name), name)
+        except QuantizationError as error:
+            raise LoweringError(str(error)) from error
+    for name, bias in state.biases.items():
+        layer = find_layer(network, name)
+        layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
     for name in sorted(state.dropped(loaded.topology) - set(state.cache)):
         features = loaded.topology.layer(name).weight_shape[0]
         replace_layer(network, name, SkippedLayer(features))
@@ -123,14 +137,3 @@ def finish_lowering(
     return tuple(
         quantize_attention(network, tables, step, executed) for tables in state.attention.values()
     )
-
-
-def _round_to_half(layer: nn.Module, name: str) -> None:
-    for parameter in layer.parameters(recurse=False):
-        rounded = parameter.half()
-        if not bool(torch.isfinite(rounded).all()):
-            raise LoweringError(
-                f"layer '{name}' is to be kept in float16, but holds a value of magnitude "
-                f"{float(parameter.abs().max()):.3g}; keep it in float32."
-            )
-        parameter.copy_(rounded)

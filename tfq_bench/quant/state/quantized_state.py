@@ -158,11 +158,14 @@ class QuantizedState:
             compute stays float32.
         attention: tables of the attentions whose products are quantized, by name; the others
             are float.
+        biases: of exempt layers, in place of the model's: float32 `[C_out]` by name. Float32 also
+            where the layer's weights are in float16, as the biases of quantized layers are.
 
     Raises:
         QuantizationError: a layer under another's name, both quantized and exempt, or with a
             per-step table or cache of another length than `timesteps`; a cache that contradicts
-            `layers` and `exempt`; a float16 layer that is not exempt.
+            `layers` and `exempt`; a float16 layer, or one with a bias in `biases`, that is not
+            exempt; such a bias of another type, or not finite.
     """
 
     model: str
@@ -174,10 +177,12 @@ class QuantizedState:
     cache: Mapping[str, TemporalCache] = field(default_factory=dict)
     half: tuple[str, ...] = ()
     attention: Mapping[str, AttentionQParams] = field(default_factory=dict)
+    biases: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_layers()
         self._check_cache()
+        self._check_biases()
         strangers = [name for name in self.half if name not in self.exempt]
         if strangers or len(set(self.half)) != len(self.half):
             raise QuantizationError(
@@ -225,12 +230,27 @@ class QuantizedState:
                     "exactly when some step is left to it."
                 )
 
+    def _check_biases(self) -> None:
+        for name, bias in self.biases.items():
+            if name not in self.exempt:
+                raise QuantizationError(
+                    f"bias of '{name}': only exempt layers have theirs apart from `layers`, found "
+                    "one that is quantized or unknown."
+                )
+            finite = bool(torch.isfinite(bias).all())
+            if bias.dtype != torch.float32 or bias.dim() != 1 or not finite:
+                raise QuantizationError(
+                    f"bias of exempt layer '{name}' must be float32, finite and of one dimension, "
+                    f"found {bias.dtype} {tuple(bias.shape)}{'' if finite else ', not finite'}."
+                )
+
     @property
     def packed_bytes(self) -> int:
         """Bytes of all tensors as `storage.save_state` writes them."""
         layers = sum(layer.packed_bytes for layer in self.layers.values())
         caches = sum(cache.packed_bytes for cache in self.cache.values())
-        return layers + caches + sum(tables.packed_bytes for tables in self.attention.values())
+        attention = sum(tables.packed_bytes for tables in self.attention.values())
+        return layers + caches + attention + sum(bias.nbytes for bias in self.biases.values())
 
     def dropped(self, topology: Topology) -> frozenset[str]:
         """The layers that are never computed: neither quantized nor exempt, see `cache`."""

@@ -35,7 +35,7 @@ from tfq_bench.types import Scheme
 
 __all__ = ["LayerSpill", "load_state", "save_state"]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout on disk; another one is refused."""
 
 MANIFEST = "manifest.json"
@@ -124,6 +124,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
         tables: dict[str, Any] = {}
         caches = [describe_cache(cache, tables) for cache in state.cache.values()]
         attention = [describe_attention(one, tables) for one in state.attention.values()]
+        tables |= {_bias_key(name): bias for name, bias in state.biases.items()}
         file = writer.add(tables) if tables else None
         content = {
             "format": FORMAT,
@@ -136,6 +137,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
             "half": list(state.half),
             "cache": caches,
             "attention": attention,
+            "biases": list(state.biases),
             "tables": file,
             "files": [asdict(file) for file in writer.finish()],
         }
@@ -176,6 +178,7 @@ def load_state(folder: Path) -> QuantizedState:
             cache={cache.name: cache for cache in caches},
             half=tuple(content["half"]),
             attention={one.name: one for one in attention},
+            biases={name: tables[_bias_key(name)] for name in content["biases"]},
         )
 
 
@@ -200,6 +203,11 @@ def _another_format(where: str, error: Exception) -> StoreError:
         f"{where}: expected a quantized state of format {FORMAT}, found "
         f"{type(error).__name__}: {printable(error, 400)}"
     )
+
+
+def _bias_key(name: str) -> str:
+    """Where the bias of an exempt layer lies among the tensors that belong to no layer."""
+    return f"bias/{name}"
 
 
 def _written(layer: QuantizedLayer, writer: TensorWriter) -> dict[str, Any]:

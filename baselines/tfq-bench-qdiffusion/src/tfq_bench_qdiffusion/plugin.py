@@ -31,6 +31,12 @@ _OPTIONS = (
         help="How the range of each output channel's weights is found; unset: the variant's.",
     ),
     Option(
+        name="symmetric_weights",
+        kind="bool",
+        default=False,
+        help="Put the zero point of weights in the middle, as int8 kernels want it.",
+    ),
+    Option(
         name="activations",
         kind="str",
         default=None,

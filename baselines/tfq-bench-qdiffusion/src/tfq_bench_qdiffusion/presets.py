@@ -35,6 +35,7 @@ class Settings:
         activation_iterations: of activation steps, per block; 0 leaves them as they start.
         lr: of the rounding variables.
         activation_lr: of the logarithms of activation scales.
+        symmetric_weights: whether weight codes have their zero point in the middle.
         bias_correction: see `correct_output_bias`.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     activation_iterations: int
     lr: float
     activation_lr: float
+    symmetric_weights: bool = False
     bias_correction: bool = False
 
 

@@ -87,7 +87,11 @@ class QDiffusion:
         policy = find_policy(self.scheme.policy, POLICIES)
         plan = resolve(policy, loaded.topology, self.scheme)
         fake_quant = FakeQuantNetwork(
-            loaded, plan, split=ours.split, weights=ours.weights, symmetric_weights=False
+            loaded,
+            plan,
+            split=ours.split,
+            weights=ours.weights,
+            symmetric_weights=ours.symmetric_weights,
         )
         learning = Reconstruction(
             iterations=ours.iterations,

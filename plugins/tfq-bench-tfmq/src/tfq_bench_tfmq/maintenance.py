@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,8 +70,26 @@ def maintain(
             settings.selection,
             ties=block.ties(),
         )
-        _log.info("selection: cache for %.1f%% of features", 100 * chosen.float().mean())
+        _tell(chosen, list(exact))
     return _merge(features, caches, stored, chosen)
+
+
+def _tell(chosen: Tensor, names: Sequence[str]) -> None:
+    """Logs what share selection took from the cache: of all entries, by block and by step.
+
+    The metric `temporal` puts the same numbers into records (`temporal-cache-share`).
+
+    Args:
+        chosen: bool `[T, n]`. names: of the n projections.
+    """
+    share = 100 * chosen.double()
+    _log.info("selection: cache for %.1f%% of %d features", share.mean(), chosen.numel())
+    for kind, of, shares in (
+        ("block", names, share.mean(dim=0)),
+        ("step", range(len(chosen)), share.mean(dim=1)),
+    ):
+        each = (f"{name} {value:.0f}%" for name, value in zip(of, shares.tolist(), strict=True))
+        _log.info("selection, cache by %s: %s", kind, ", ".join(each))
 
 
 def _merge(

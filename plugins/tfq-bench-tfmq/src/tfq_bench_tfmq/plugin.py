@@ -92,6 +92,12 @@ _OPTIONS = (
         help="How a range of the other inputs is found; 'ema' is the paper's.",
     ),
     Option(
+        name="symmetric_activations",
+        kind="bool",
+        default=False,
+        help="Put the zero point of the other inputs in the middle, as Q-Diffusion does.",
+    ),
+    Option(
         name="weights",
         kind="str",
         default="mse",
@@ -150,7 +156,14 @@ _OPTIONS = (
         kind="float",
         default=None,
         minimum=1e-8,
-        help="Learning rate of the rounding variables, all of them; unset: the preset's.",
+        help="Learning rate of the rounding variables, per block; unset: the preset's.",
+    ),
+    Option(
+        name="tiar_lr",
+        kind="float",
+        default=None,
+        minimum=1e-8,
+        help="Learning rate of the temporal block's rounding variables; unset: the preset's.",
     ),
     Option(
         name="activation_iterations",

@@ -54,8 +54,8 @@ class Settings:
         activations: whether inputs outside of the temporal block have one range or one per step.
         iterations: of rounding, per block; 0 for nearest rounding.
         tiar_iterations: of rounding of the temporal block. One is cheap: it needs no images.
-        lr: of the rounding variables.
-        tiar_lr: of those of the temporal block, whose loss has no noise of drawn batches.
+        lr: of the rounding variables, but for those of the temporal block.
+        tiar_lr: of these. Their loss has no noise of drawn batches, and needs longer steps.
         batch: samples per iteration.
         samples: images at each calibration step.
         activation_iterations: of activation steps, per block, after the weights; 0 for none.
@@ -67,6 +67,7 @@ class Settings:
         fsc: whether the temporal block's inputs have a range per step.
         conditioned: what is done where a condition joins the time MLP, see `layer_plan`.
         ranges: how a range of the other inputs is found.
+        symmetric_activations: whether their codes have the zero point in the middle.
         weights: how a channel's range is found.
         symmetric_weights: whether weight codes have their zero point in the middle.
         split: whether shortcuts over a concatenation have parameters per half.
@@ -92,6 +93,7 @@ class Settings:
     fsc: bool = True
     conditioned: Conditioned = "time"
     ranges: RangeMethod = "ema"
+    symmetric_activations: bool = False
     weights: WeightMethod = "mse"
     symmetric_weights: bool = False
     split: bool = True
@@ -152,11 +154,9 @@ def settle(*, method: str = "cvpr24", preset: str = "full", **given: OptionValue
 
     Args:
         method: name in `METHODS`. preset: name in `EFFORTS`.
-        given: by name of a field of `Settings`; `lr` is for both roundings.
+        given: by name of a field of `Settings`.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    if "lr" in chosen:
-        chosen["tiar_lr"] = chosen["lr"]
     return Settings(**{**EFFORTS[preset], **METHODS[method], **chosen})
 
 

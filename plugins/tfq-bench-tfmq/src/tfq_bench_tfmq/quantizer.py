@@ -255,7 +255,7 @@ class Tfmq:
                 [name for name in chosen if name not in skip],
                 groups=groups,
                 method=self.settings.ranges,
-                symmetric=False,
+                symmetric=self.settings.symmetric_activations,
                 batch=RANGE_BATCH,
                 generator=generator,
                 progress=progress,
