@@ -53,6 +53,7 @@ from tfq_bench.quant.lower.simulate import (
     simulate,
 )
 from tfq_bench.quant.lower.watched import LayerWatch, watched_layers
+from tfq_bench.quant.noise_share import noise_share
 from tfq_bench.quant.policy import (
     POLICIES,
     UNIFORM,
@@ -76,6 +77,7 @@ from tfq_bench.quant.state.affine import (
 from tfq_bench.quant.state.packing import pack, unpack
 from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.quant.state.storage import load_state, save_state
 from tfq_bench.quant.state.temporal_cache import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.topology import trace_topology
@@ -107,6 +109,7 @@ __all__ = [
     "RangeMethod",
     "Reconstruction",
     "RoundToNearest",
+    "SamplerCorrection",
     "SimulateBackend",
     "SimulatedLayer",
     "SoftRounding",
@@ -141,6 +144,7 @@ __all__ = [
     "minmax",
     "mse_range",
     "network_parity",
+    "noise_share",
     "observe_inputs",
     "optimize",
     "optimizer_for",

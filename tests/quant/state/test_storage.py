@@ -146,7 +146,7 @@ def test_manifest_of_another_format_is_refused(make_layer, tmp_path):
     document["content"]["format"] = 99
     document["sha256"] = storage._digest(document["content"])
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="expected format 3, found 99"):
+    with pytest.raises(StoreError, match=r"expected format 3, .* found 99"):
         load_state(tmp_path)
 
 

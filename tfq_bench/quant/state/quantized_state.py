@@ -20,6 +20,7 @@ from tfq_bench.quant.state.qparams import (
     check_bits,
     check_parameters,
 )
+from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.quant.state.temporal_cache import TemporalCache, unused_layers
 from tfq_bench.types import FULL_PRECISION, LayerKind, Scheme, Topology
 
@@ -158,11 +159,14 @@ class QuantizedState:
             compute stays float32.
         attention: tables of the attentions whose products are quantized, by name; the others
             are float.
+        correction: what the sampler takes out of the network's predictions; None for nothing. No
+            backend need know of it.
 
     Raises:
         QuantizationError: a layer under another's name, both quantized and exempt, or with a
-            per-step table or cache of another length than `timesteps`; a cache that contradicts
-            `layers` and `exempt`; a float16 layer that is not exempt.
+            per-step table or cache of another length than `timesteps`; a correction of another
+            length; a cache that contradicts `layers` and `exempt`; a float16 layer that is not
+            exempt.
     """
 
     model: str
@@ -174,6 +178,7 @@ class QuantizedState:
     cache: Mapping[str, TemporalCache] = field(default_factory=dict)
     half: tuple[str, ...] = ()
     attention: Mapping[str, AttentionQParams] = field(default_factory=dict)
+    correction: SamplerCorrection | None = None
 
     def __post_init__(self) -> None:
         self._check_layers()
@@ -183,6 +188,11 @@ class QuantizedState:
             raise QuantizationError(
                 "layers in float16 must be exempt and listed once, found "
                 f"{strangers or list(self.half)}."
+            )
+        if self.correction is not None and len(self.correction.slope) != len(self.timesteps):
+            raise QuantizationError(
+                f"the sampler's correction must have {len(self.timesteps)} rows (one per "
+                f"timestep), found {len(self.correction.slope)}."
             )
 
     def _check_layers(self) -> None:
@@ -230,7 +240,9 @@ class QuantizedState:
         """Bytes of all tensors as `storage.save_state` writes them."""
         layers = sum(layer.packed_bytes for layer in self.layers.values())
         caches = sum(cache.packed_bytes for cache in self.cache.values())
-        return layers + caches + sum(tables.packed_bytes for tables in self.attention.values())
+        attention = sum(tables.packed_bytes for tables in self.attention.values())
+        correction = 0 if self.correction is None else self.correction.packed_bytes
+        return layers + caches + attention + correction
 
     def dropped(self, topology: Topology) -> frozenset[str]:
         """The layers that are never computed: neither quantized nor exempt, see `cache`."""

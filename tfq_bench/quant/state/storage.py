@@ -24,9 +24,11 @@ from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.quant.state.packed import (
     describe_attention,
     describe_cache,
+    describe_correction,
     describe_layer,
     restore_attention,
     restore_cache,
+    restore_correction,
     restore_layer,
 )
 from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
@@ -37,6 +39,9 @@ __all__ = ["LayerSpill", "load_state", "save_state"]
 
 FORMAT = 3
 """Version of the layout on disk; another one is refused."""
+
+CORRECTED = 4
+"""Version of a state with a sampler's correction, which readers of `FORMAT` alone would not see."""
 
 MANIFEST = "manifest.json"
 
@@ -124,9 +129,10 @@ def save_state(state: QuantizedState, folder: Path) -> None:
         tables: dict[str, Any] = {}
         caches = [describe_cache(cache, tables) for cache in state.cache.values()]
         attention = [describe_attention(one, tables) for one in state.attention.values()]
+        correction = describe_correction(state.correction, tables)
         file = writer.add(tables) if tables else None
         content = {
-            "format": FORMAT,
+            "format": CORRECTED if correction else FORMAT,
             "model": state.model,
             "method": state.method,
             "scheme": asdict(state.scheme),
@@ -136,6 +142,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
             "half": list(state.half),
             "cache": caches,
             "attention": attention,
+            **correction,
             "tables": file,
             "files": [asdict(file) for file in writer.finish()],
         }
@@ -176,6 +183,7 @@ def load_state(folder: Path) -> QuantizedState:
             cache={cache.name: cache for cache in caches},
             half=tuple(content["half"]),
             attention={one.name: one for one in attention},
+            correction=restore_correction(content, tables),
         )
 
 
@@ -197,7 +205,7 @@ def _in_words(where: str) -> Iterator[None]:
 
 def _another_format(where: str, error: Exception) -> StoreError:
     return StoreError(
-        f"{where}: expected a quantized state of format {FORMAT}, found "
+        f"{where}: expected a quantized state of format {FORMAT} or {CORRECTED}, found "
         f"{type(error).__name__}: {printable(error, 400)}"
     )
 
@@ -226,10 +234,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: expected content with sha256 {printable(expected, 80)}, found {found}; "
             "delete the artefact's folder and run again."
         )
-    if version != FORMAT:
+    if version != (CORRECTED if "correction" in content else FORMAT):
         raise StoreError(
-            f"{path}: expected format {FORMAT}, found {printable(repr(version), 40)}; it was "
-            "written by another version of tfq-bench: delete the artefact's folder and run again."
+            f"{path}: expected format {FORMAT}, or {CORRECTED} with a correction, found "
+            f"{printable(repr(version), 40)}; it was written by another version of tfq-bench: "
+            "delete the artefact's folder and run again."
         )
     return dict(content)
 
