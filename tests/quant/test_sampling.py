@@ -12,7 +12,7 @@ from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.sample import draw
 from tfq_bench.quant.guidance import guided_prediction
 from tfq_bench.quant.lower.simulate import simulate
-from tfq_bench.quant.noise_share import noise_share
+from tfq_bench.quant.sampler_noise import noise_share
 from tfq_bench.quant.sampling import SampledBatch
 from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.testing.tiny import load_tiny

@@ -53,7 +53,6 @@ from tfq_bench.quant.lower.simulate import (
     simulate,
 )
 from tfq_bench.quant.lower.watched import LayerWatch, watched_layers
-from tfq_bench.quant.noise_share import noise_share
 from tfq_bench.quant.policy import (
     POLICIES,
     UNIFORM,
@@ -67,6 +66,7 @@ from tfq_bench.quant.policy import (
     resolve,
 )
 from tfq_bench.quant.rtn import RoundToNearest, WeightMethod, activation_qparams, round_weight
+from tfq_bench.quant.sampler_noise import noise_share
 from tfq_bench.quant.state.affine import (
     affine_from_range,
     dequantize,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfq_bench.quant.guidance import guided_prediction
-from tfq_bench.quant.noise_share import noise_share
+from tfq_bench.quant.sampler_noise import noise_share
 from tfq_bench.seeds import noise
 from tfq_bench.types.networks import timestep_tensor
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tfq_bench.quant.noise_share import noise_share
+from tfq_bench.quant.sampler_noise import noise_share
 from tfq_bench.testing.tiny import load_tiny
 
 STEPS = 5
