@@ -74,8 +74,8 @@ class PluginTable:
         provider = self._find(kind, name)
         if isinstance(provider, QuantizerProvider) and provider.wraps:
             raise SuiteError(
-                f"quantizer '{name}' changes what another one makes: write in front of which, such "
-                f"as '{name}{SIGN}rtn'.",
+                f"quantizer '{name}' changes what another one makes: write it in front of that "
+                f"one's name, such as '{name}{SIGN}rtn'.",
                 component=f"{kind} '{name}'",
             )
         return provider
