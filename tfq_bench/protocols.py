@@ -39,7 +39,11 @@ __all__ = [
 
 
 class Quantizer(Protocol):
-    """A method. The factory is called with `scheme: Scheme` and the options as keywords."""
+    """A method. The factory is called with `scheme: Scheme` and the options as keywords.
+
+    One that is announced with `wraps=True` gets `base: Quantizer` too, the method whose state it
+    changes; the base is to get the data that it asks for, and the generator as it came.
+    """
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """Which sampler states it must see, out of `images` calibration images."""

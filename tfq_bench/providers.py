@@ -63,6 +63,11 @@ class Provider:
         """Which of `protocols` its factory's objects implement; its kind, but for contestants."""
         return self.kind
 
+    @property
+    def parts(self) -> tuple[Provider, ...]:
+        """Itself; of what a suite writes as `a+b`, see `wraps`, the providers of both."""
+        return (self,)
+
     name: str
     summary: str
     factory: str
@@ -124,9 +129,13 @@ class QuantizerProvider(Provider):
         external: it is a tool that quantizes and executes by itself, a `Contestant`. Its cells
             have no backend. It decides which layers it quantizes, so its policies are called `own`,
             or `own-` and something.
+        wraps: it changes the state that another quantizer makes. A suite writes it in front of
+            that one's name (`ptqd+rtn`) and the options of both below. Its factory is called with
+            `base`, the other `Quantizer`, in addition; bits and policies are those of the base.
 
     Raises:
-        BrokenPlugin: a tuple is empty, or an external one names a policy of others.
+        BrokenPlugin: a tuple is empty, an external one names a policy of others, or it is both
+            external and `wraps`.
     """
 
     kind: ClassVar[str] = "quantizer"
@@ -135,10 +144,16 @@ class QuantizerProvider(Provider):
     abits: tuple[int, ...] = (8,)
     policies: tuple[str, ...] = ("uniform",)
     external: bool = False
+    wraps: bool = False
 
     def __post_init__(self) -> None:
         Provider.__post_init__(self)
         _refuse_empty(self, "wbits", "abits", "policies")
+        if self.external and self.wraps:
+            raise BrokenPlugin(
+                f"quantizer '{self.name}' is external, and makes no state of another's; expected "
+                "external or wraps, found both."
+            )
         others = [name for name in self.policies if not re.fullmatch(r"own(-.+)?", name)]
         if self.external and others:
             raise BrokenPlugin(

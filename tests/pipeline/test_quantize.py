@@ -3,11 +3,13 @@
 import dataclasses
 
 import pytest
+import torch
 
 from tfq_bench.errors import QuantizationError
 from tfq_bench.pipeline.calibrate import capture
 from tfq_bench.pipeline.quantize import full_precision, quantize
 from tfq_bench.quant.rtn import RoundToNearest
+from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.testing.tiny import load_tiny
 from tfq_bench.types import Scheme
 
@@ -63,3 +65,12 @@ def test_full_precision_is_no_method():
     """The reference is never asked for; whoever asks is told that there is nothing to do."""
     with pytest.raises(QuantizationError, match="nothing to quantize"):
         full_precision(scheme=Scheme())
+
+
+def test_a_correction_of_other_channels():
+    """A correction for another model's predictions is refused."""
+    correction = SamplerCorrection(
+        slope=torch.zeros(4), bias=torch.zeros(4, 5), variance=torch.zeros(4)
+    )
+    with pytest.raises(QuantizationError, match="biases of 5 channels, the model predicts 3"):
+        run(lambda state: dataclasses.replace(state, correction=correction))

@@ -98,6 +98,23 @@ def test_an_exclusion_matches_when_all_patterns_do(patterns, expected):
 
 
 @pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("ptqd+crude", True), ("ptqd+*", True), ("*+crude", True), ("crude", False), ("a:*", True)],
+)
+def test_a_pair_of_quantizers_is_no_other_one(pattern, expected):
+    """Excluding a method does not exclude what stands on top of it, wherever both come from."""
+    cell = Cell(
+        key="k",
+        model=Component(name="tiny"),
+        quantizer=Component(name="a:ptqd+b:crude"),
+        scheme=Scheme(wbits=4, abits=8),
+        backend=Component(name="box"),
+        seed=0,
+    )
+    assert expected == matches(Exclude(patterns={"quantizer": pattern}, reason="r"), cell)
+
+
+@pytest.mark.parametrize(
     ("scheme", "device", "reason"),
     [
         (Scheme(wbits=4, abits=8), "cpu", None),

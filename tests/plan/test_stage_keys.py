@@ -177,3 +177,42 @@ def test_an_option_that_names_no_file(small_plan, tmp_path, changes):
     assert f"option 'file' names {str(tmp_path)!r}"[:-1] in sentence
     assert "cannot be read: " in sentence
     assert sentence.endswith("a relative one starts at the suite's folder.")
+
+
+WRAPPER = """
+from tfq_bench import api
+
+
+@api.hookimpl
+def tfq_quantizers():
+    yield api.QuantizerProvider(
+        name="outer", summary="Changes.", factory=f"{__name__}:Outer", wraps=True,
+        options=(api.Option(name="strength", kind="int", default=1, help="How much."),),
+    )
+
+
+class Outer:
+    pass
+"""
+
+
+def test_a_pair_of_quantizers_depends_on_both(small_plan, plugin_host):
+    """On the code, version and options of either, and records name the plugins of both."""
+
+    def found(**given):
+        quantizers = (entry("fp"), entry("outer+rtn", wbits=4, abits=8, **given))
+        return small_plan(quantizers=quantizers, backends=(entry("simulate"),))
+
+    plugin_host.install("outer", WRAPPER, distribution="outer-dist", version="1.0")
+    plan = found()
+    cell = cell_of(plan, "/ outer+rtn W4A8 / simulate")
+    assert any(name.startswith("outer-dist==") for name in cell.plugins)
+    assert any(name.startswith("tfq-bench==") for name in cell.plugins)
+    made_of = [plan.ingredients[name] for name in cell.made_of["quantize"]]
+    (own,) = (facts for facts in made_of if facts["what"] == "quantizer 'outer+rtn'")
+    assert {"version of outer-dist", "version of tfq-bench"} <= own.keys()
+    assert {"option strength", "option split"} <= own.keys()
+    assert any(name.startswith("code of throwaway") for name in own)
+    for given in ({"strength": 2}, {"split": True}):
+        other = cell_of(found(**given), "/ outer+rtn W4A8 / simulate")
+        assert cell.keys.quantize != other.keys.quantize

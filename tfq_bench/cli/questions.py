@@ -43,7 +43,8 @@ def asked(table: PluginTable) -> Choices:
     source = ""
     if options.get("source") == "":  # else it knows where its weights are
         source = _answer("folder or hub id of its weights", (), [], _one)
-    methods = [name for name in table.names("quantizer") if name != FULL]
+    offered = table.alone("quantizer")
+    methods = [name for name, one in offered.items() if name != FULL and not one.wraps]
     quantizers = _answer(
         "quantizers",
         methods,

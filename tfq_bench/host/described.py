@@ -25,7 +25,7 @@ MAX_ITEMS = 1000
 MAX_NUMBER = 1 << 63
 
 RESERVED: dict[str, tuple[str, ...]] = {
-    "quantizer": ("name", "wbits", "abits", "policy", "scheme"),
+    "quantizer": ("name", "wbits", "abits", "policy", "scheme", "base"),
     "backend": ("name", "optional", "standby"),
     "executor": ("run",),
     "model": ("name",),

@@ -53,7 +53,7 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:  # type: ignore[empty-body]
     """Quantization methods that a suite may name under ``[[quantizer]]``.
 
     A tool that executes what it quantizes by itself is one with ``external=True``, whose factory
-    makes a `Contestant`.
+    makes a `Contestant`. One with ``wraps=True`` changes what another makes, as in ``ptqd+rtn``.
 
     Example::
 

@@ -25,7 +25,8 @@ from tfq_bench.host.described import shown
 from tfq_bench.host.discovery.installed import same
 from tfq_bench.host.hookspecs import REGISTRATIONS
 from tfq_bench.host.inspection import BUILTIN, Draft, Offer, PluginInfo, cause, out_of_memory
-from tfq_bench.providers import API, Provider
+from tfq_bench.host.wrapping import SIGN, WrappedQuantizer, wrapped
+from tfq_bench.providers import API, Provider, QuantizerProvider
 from tfq_bench.types import OptionValue
 
 __all__ = ["PluginTable"]
@@ -70,11 +71,27 @@ class PluginTable:
     def get(self, kind: str, name: str) -> Any:
         """The provider of `kind` called `name` or ``distribution:name``.
 
+        A quantizer may be one on top of another, ``ptqd+rtn``.
+
         Raises:
-            SuiteError: nothing of that name; offers the nearest, and names plugins with faults.
+            SuiteError: nothing of that name; offers the nearest, and names plugins with faults. Or
+                a quantizer that wraps and nothing to wrap, or the other way round.
             PluginConflict: two distributions offer it and `name` does not choose.
             IncompatiblePlugin, BrokenPlugin: it is offered, but cannot be used.
         """
+        outer, sign, inner = name.partition(SIGN)
+        if kind == "quantizer" and sign:
+            return wrapped(self._find(kind, outer), self.get(kind, inner))
+        provider = self._find(kind, name)
+        if isinstance(provider, QuantizerProvider) and provider.wraps:
+            raise SuiteError(
+                f"quantizer '{name}' changes what another one makes: write it in front of that "
+                f"one's name, such as '{name}{SIGN}rtn'.",
+                component=f"{kind} '{name}'",
+            )
+        return provider
+
+    def _find(self, kind: str, name: str) -> Any:
         distribution, _, plain = name.rpartition(":")
         found = [
             offer
@@ -105,7 +122,7 @@ class PluginTable:
         )
 
     def distribution_of(self, provider: Provider) -> str:
-        """`"distribution==version"` of the plugin that offers `provider`.
+        """`"distribution==version"` of the plugin that offers `provider`, the first of its parts.
 
         Raises:
             PluginError: `provider` is not one of this table's.
@@ -122,6 +139,9 @@ class PluginTable:
                 without any method of its kind; later, from the object's methods, see `answers`.
             MemoryError: memory ran out while it was imported or called.
         """
+        if isinstance(provider, WrappedQuantizer):
+            own, inner = provider.split(arguments)
+            arguments = {**own, "base": self.create(provider.base, **inner)}
         made = self._call(provider, provider.factory, **arguments)
         return held_to_protocol(made, provider.protocol, self.where(provider))
 
@@ -132,6 +152,9 @@ class PluginTable:
             TfqError: what the plugin's function says itself.
             BrokenPlugin: it cannot be imported, raises anything else, or returns other things.
         """
+        if isinstance(provider, WrappedQuantizer):
+            own, inner = provider.split(dict(options))
+            return (*self.assets(provider.wrapper, own), *self.assets(provider.base, inner))
         if not provider.assets:
             return ()
         found = self._call(provider, provider.assets, options)
@@ -185,6 +208,7 @@ class PluginTable:
         return [offer for offer in self._offers if offer.provider.kind == kind]
 
     def _plugin_of(self, provider: Provider) -> PluginInfo:
+        provider = provider.parts[0]
         for offer in self._offers:
             if offer.provider is provider:  # equal providers of two distributions are not one
                 return offer.plugin

@@ -68,11 +68,12 @@ def diverge(loaded: LoadedModel, lowered: Lowered, *, images: int, seed: int) ->
     for step in range(len(loaded.sampler.timesteps)):
         lowered.step.set(step)
         x = full.network_input()
-        exact, here = full.predict(loaded.network, x), full.predict(lowered.network, x)
-        # Both start from one state, so the first prediction serves twice.
-        there = mine.predict(lowered.network, mine.network_input()) if step > 0 else here
+        exact = full.predict(loaded.network, x)
+        here = there = full.predict(lowered.network, x, lowered.correction)
+        if step > 0:  # both start from one state, so the first prediction serves twice
+            there = mine.predict(lowered.network, mine.network_input(), lowered.correction)
         full.advance(exact)
-        mine.advance(there)
+        mine.advance(there, lowered.correction)
         states.append(_distance(mine.latents(), full.latents()))
         predictions.append(_distance(here, exact))
         shifts.append((here.double() - exact.double()).flatten(2).mean(dim=2).cpu().numpy())

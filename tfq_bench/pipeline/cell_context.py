@@ -6,6 +6,7 @@ what that cell needs. Results do not depend on which of the two it was.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -192,6 +193,7 @@ class CellContext:
     def _lower(self, planned: PlannedCell) -> Lowered:
         if planned.cell.backend.name == EAGER:
             return self.simulated(planned)
+        state = self.state(planned)
         if planned.execution == "external":
             provider = self.table.get("quantizer", planned.cell.quantizer.name)
             folder = self.store.open("quantize", planned.keys.quantize) / PRODUCT
@@ -201,12 +203,14 @@ class CellContext:
             provider = self.table.get("backend", planned.cell.backend.name)
             backend = self.create("backend", planned.cell.backend)
             method = "lower"
-            lowered = backend.lower(self.loaded(planned), self.state(planned))
+            lowered = backend.lower(self.loaded(planned), state)
         if not isinstance(lowered, Lowered):
             raise LoweringError(
                 f"{provider.kind} '{provider.name}' ({self.table.distribution_of(provider)}): "
                 f"`{method}` is expected a Lowered, found {type(lowered).__name__}."
             )
+        if state is not None and state.correction is not None:
+            lowered = replace(lowered, correction=state.correction)
         return lowered
 
 

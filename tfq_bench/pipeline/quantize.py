@@ -87,6 +87,12 @@ def _check(state: object, loaded: LoadedModel) -> None:
             f"stay in full precision unseen: {forgotten[:3]}. A layer is quantized, or exempt "
             "with a reason."
         )
+    channels = loaded.model.latent_shape[0]
+    if state.correction is not None and state.correction.bias.shape[1] != channels:
+        raise QuantizationError(
+            f"the sampler's correction has biases of {state.correction.bias.shape[1]} channels, "
+            f"the model predicts {channels}."
+        )
     silent = [name for name, reason in state.exempt.items() if not str(reason).strip()]
     if silent:
         raise QuantizationError(f"layers are exempt without a reason: {silent[:3]}.")

@@ -55,7 +55,9 @@ def draw(
         sampled = SampledBatch(loaded, chosen, seed=seed, purpose="sampling")
         for step in range(steps):
             lowered.step.set(step)
-            sampled.advance(sampled.predict(lowered.network, sampled.network_input()))
+            x = sampled.network_input()
+            prediction = sampled.predict(lowered.network, x, lowered.correction)
+            sampled.advance(prediction, lowered.correction)
             done = start + len(chosen) * (step + 1) / steps
             progress(done / len(indices), "sampling")
         x = sampled.latents()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfq_bench.errors import SuiteError, nearest
 from tfq_bench.foreign.text import printable
+from tfq_bench.host.wrapping import SIGN
 from tfq_bench.plan.suite import Entry, Exclude, SuiteSpec
 from tfq_bench.providers import BackendProvider, QuantizerProvider
 from tfq_bench.types import FULL_PRECISION, Cell, OptionValue, Scheme, quoted
@@ -32,9 +33,14 @@ def matches(exclude: Exclude, cell: Cell) -> bool:
         "backend": cell.backend.name,
     }
     return all(
-        fnmatchcase(names[key], pattern) or fnmatchcase(names[key].rpartition(":")[2], pattern)
+        fnmatchcase(names[key], pattern) or fnmatchcase(_plain(names[key]), pattern)
         for key, pattern in exclude.patterns.items()
     )
+
+
+def _plain(name: str) -> str:
+    """`ptqd+rtn` of `my-dist:ptqd+rtn`: a component's name without distributions."""
+    return SIGN.join(part.rpartition(":")[2] for part in name.split(SIGN))
 
 
 def schemes(entry: Entry, provider: QuantizerProvider) -> Iterator[Scheme]:

@@ -156,7 +156,7 @@ class ModelCells:
                         )
                         if self._excluded(cell):
                             continue
-                        used = (provider, method, *([backend] if backend else []))
+                        used = (provider, *method.parts, *([backend] if backend else []))
                         portable = self._portable(cell, provider, method, backend, source)
                         yield _Draft(
                             cell=cell,

@@ -259,13 +259,14 @@ class KeyMaker:
         return self._note(f"{provider.kind} '{provider.name}'", facts)
 
     def _running(self, provider: Provider) -> dict[str, str]:
-        distribution, _, version = self._table.distribution_of(provider).partition("==")
-        module = provider.factory.partition(":")[0]
-        return {
+        modules = tuple(part.factory.partition(":")[0] for part in provider.parts)
+        found: dict[str, str] = {}
+        for part in provider.parts:
+            distribution, _, version = self._table.distribution_of(part).partition("==")
             # The digest behind an editable version covers more than what runs here.
-            f"version of {distribution}": version.partition("+code.")[0],
-            **self.code.facts((module,), distribution=distribution),
-        }
+            found[f"version of {distribution}"] = version.partition("+code.")[0]
+            found |= self.code.facts(modules, distribution=distribution)
+        return found
 
     def _section(self, name: str, values: Mapping[str, Any]) -> str:
         return self._note("suite", {f"{name}.{key}": value for key, value in values.items()})

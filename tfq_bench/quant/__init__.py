@@ -67,6 +67,7 @@ from tfq_bench.quant.policy import (
     resolve,
 )
 from tfq_bench.quant.rtn import RoundToNearest, WeightMethod, activation_qparams, round_weight
+from tfq_bench.quant.sampler_noise import noise_share
 from tfq_bench.quant.state.affine import (
     affine_from_range,
     dequantize,
@@ -77,6 +78,7 @@ from tfq_bench.quant.state.affine import (
 from tfq_bench.quant.state.packing import pack, unpack
 from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer, QuantizedState
+from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.quant.state.storage import load_state, save_state
 from tfq_bench.quant.state.temporal_cache import CachedProjection, TemporalCache, unused_layers
 from tfq_bench.quant.topology import trace_topology
@@ -108,6 +110,7 @@ __all__ = [
     "RangeMethod",
     "Reconstruction",
     "RoundToNearest",
+    "SamplerCorrection",
     "ScaleJitter",
     "SimulateBackend",
     "SimulatedLayer",
@@ -143,6 +146,7 @@ __all__ = [
     "minmax",
     "mse_range",
     "network_parity",
+    "noise_share",
     "observe_inputs",
     "optimize",
     "optimizer_for",

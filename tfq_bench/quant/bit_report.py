@@ -22,6 +22,7 @@ HALF_BITS = 16
 REMAINDER = "remainder"
 CACHE = "temporal-cache"
 ATTENTION = "attention-tables"
+CORRECTION = "sampler-correction"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +34,13 @@ class BitReport:
             kept; an exempt layer counts the network's own bits, or 16 in float16. Scales, biases,
             norms and caches are not weights here.
         packed_bytes: of the state as stored: codes at their true width, scales, zero points,
-            activation tables, biases, caches.
+            activation tables, biases, caches, the sampler's correction.
         fp_bytes: of everything else (norms, embeddings, exempt layers with the model's biases) at
             the network's own bytes a parameter, 2 in float16 layers.
         bytes_by_role: bytes by layer role, under `temporal-cache` those of caches, under
-            `attention-tables` those of quantized attention, and under `remainder` what belongs to
-            no layer; the values sum to `total_bytes`.
+            `attention-tables` those of quantized attention, under `sampler-correction` those of
+            what the sampler takes out, and under `remainder` what belongs to no layer; the values
+            sum to `total_bytes`.
         exempt: layers that stay float, with the reason.
         mac_share: fraction of multiply-accumulates per (wbits, abits), summing to 1.
         cache_bytes: the part of `packed_bytes` that is caches of time projections.
@@ -110,6 +112,9 @@ def bit_report(network: nn.Module, topology: Topology, state: QuantizedState | N
     if state is not None and state.attention:
         by_role[ATTENTION] = sum(tables.packed_bytes for tables in state.attention.values())
         packed += by_role[ATTENTION]
+    if state is not None and state.correction is not None:
+        by_role[CORRECTION] = state.correction.packed_bytes
+        packed += by_role[CORRECTION]
     total = sum(macs.values())
     return BitReport(
         mean_weight_bits=bits / weights if weights else float(FULL_PRECISION),

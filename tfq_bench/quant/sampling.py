@@ -2,6 +2,10 @@
 
 Noise and conditions of an image depend on seed, purpose and the image's index alone, so what is
 sampled for one purpose pairs, image by image, whichever network predicts.
+
+What a quantized state knows of its network's error is taken out here and nowhere else, see
+`SamplerCorrection`: slope and bias of the prediction, and of a stochastic sampler's noise what the
+prediction brings already. Comparisons of backends with each other see predictions as they are.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfq_bench.quant.guidance import guided_prediction
+from tfq_bench.quant.sampler_noise import noise_share
 from tfq_bench.seeds import noise
 from tfq_bench.types.networks import timestep_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tfq_bench.quant.state.sampler_correction import SamplerCorrection
     from tfq_bench.types.networks import LoadedModel
 
 __all__ = ["SampledBatch"]
@@ -53,20 +59,31 @@ class SampledBatch:
         """`[B, C, H, W]`: what a network sees at this step."""
         return self._loaded.sampler.network_input(self._state, self.step)
 
-    def predict(self, network: nn.Module, x: Tensor) -> Tensor:
-        """`[B, C, H, W]`: the guided prediction of a network at this step.
+    def predict(
+        self, network: nn.Module, x: Tensor, correction: SamplerCorrection | None = None
+    ) -> Tensor:
+        """`[B, C, H, W]`: the guided prediction of a network at this step, corrected.
 
         Args:
             x: what `network_input` gave, of these images or of a twin.
+            correction: `Lowered.correction` of the network; None for full precision.
         """
         timestep = self._loaded.sampler.timesteps[self.step]
         t = timestep_tensor(timestep, len(self._indices), self._loaded.device)
-        return guided_prediction(self._loaded.model, network, x, t, self.condition)
+        found = guided_prediction(self._loaded.model, network, x, t, self.condition)
+        return found if correction is None else correction.corrected(found, self.step)
 
-    def advance(self, prediction: Tensor) -> None:
-        """Goes to the next step."""
+    def advance(self, prediction: Tensor, correction: SamplerCorrection | None = None) -> None:
+        """Goes to the next step.
+
+        Args:
+            correction: as of `predict`, which gave the prediction.
+        """
         sampler = self._loaded.sampler
         z = self._noise(f"{self._purpose}-step-{self.step}") if sampler.stochastic else None
+        if z is not None and correction is not None:
+            left = correction.remaining_variance(self.step)
+            z = z * noise_share(self._loaded, self.step, left)
         self._state = sampler.step(self._state, prediction, self.step, z)
         self.step += 1
 

@@ -11,6 +11,7 @@ from tfq_bench.types.cells import Execution
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tfq_bench.quant.state.sampler_correction import SamplerCorrection
     from tfq_bench.types.models import Model, Sampler
     from tfq_bench.types.topology import Topology
 
@@ -94,6 +95,8 @@ class Lowered:
         details: what the backend tells of itself beside that, plain JSON, for the lower stage's
             result: blocks it fused, bytes on the device, seconds by phase. Nothing is checked
             against it. It is read after the network was called.
+        correction: of the state, set by the host: what a sampler takes out of the predictions of
+            this network. Backends leave it alone, and are held to the predictions without it.
     """
 
     network: nn.Module
@@ -102,6 +105,7 @@ class Lowered:
     kernels: tuple[KernelUse, ...] = ()
     executed: dict[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    correction: SamplerCorrection | None = None
 
 
 class PlainState:

@@ -13,7 +13,7 @@ from tfq_bench.foreign.text import printable
 from tfq_bench.host.answers import METHODS
 from tfq_bench.host.described import shown
 from tfq_bench.host.inspection import cause
-from tfq_bench.providers import ExecutorProvider, Provider
+from tfq_bench.providers import ExecutorProvider, Provider, QuantizerProvider
 
 __all__ = ["factory_faults"]
 
@@ -82,6 +82,8 @@ def _arguments(provider: Provider, found: Any) -> list[str]:
     names = [*_GIVEN.get(provider.kind, ()), *(option.name for option in provider.options)]
     if isinstance(provider, ExecutorProvider) and provider.gpus:
         names.append("devices")
+    if isinstance(provider, QuantizerProvider) and provider.wraps:
+        names.append("base")
     try:
         signature.bind(**dict.fromkeys(names))
     except TypeError as error:

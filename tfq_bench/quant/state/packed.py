@@ -16,16 +16,22 @@ from torch import Tensor
 from tfq_bench.quant.state.packing import pack, unpack
 from tfq_bench.quant.state.qparams import ActivationQParams, AttentionQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
+from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.quant.state.temporal_cache import HALF, TemporalCache
 
 __all__ = [
     "describe_attention",
     "describe_cache",
+    "describe_correction",
     "describe_layer",
     "restore_attention",
     "restore_cache",
+    "restore_correction",
     "restore_layer",
 ]
+
+
+_CORRECTION = ("slope", "bias", "variance")
 
 
 def describe_layer(layer: QuantizedLayer, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -164,3 +170,26 @@ def restore_attention(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         for point, bits in entry["bits"].items()
     }
     return AttentionQParams(name=name, **points)
+
+
+def describe_correction(
+    correction: SamplerCorrection | None, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    """What a correction adds to the manifest; nothing without one. Its tensors go to `tensors`."""
+    if correction is None:
+        return {}
+    for name in _CORRECTION:
+        value: Tensor = getattr(correction, name)
+        tensors[f"correction/{name}"] = value.detach().to("cpu", copy=True).contiguous()
+    return {"correction": list(_CORRECTION)}
+
+
+def restore_correction(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> SamplerCorrection | None:
+    """The correction that `describe_correction` wrote into the manifest `content`."""
+    if "correction" not in content:
+        return None
+    return SamplerCorrection(
+        **{name: tensors[f"correction/{name}"] for name in content["correction"]}
+    )

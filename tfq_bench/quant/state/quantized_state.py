@@ -20,6 +20,7 @@ from tfq_bench.quant.state.qparams import (
     check_bits,
     check_parameters,
 )
+from tfq_bench.quant.state.sampler_correction import SamplerCorrection
 from tfq_bench.quant.state.temporal_cache import TemporalCache, unused_layers
 from tfq_bench.types import FULL_PRECISION, LayerKind, Scheme, Topology
 
@@ -160,12 +161,14 @@ class QuantizedState:
             are float.
         biases: of exempt layers, in place of the model's: float32 `[C_out]` by name. Float32 also
             where the layer's weights are in float16, as the biases of quantized layers are.
+        correction: what the sampler takes out of the network's predictions; None for nothing. No
+            backend need know of it.
 
     Raises:
         QuantizationError: a layer under another's name, both quantized and exempt, or with a
-            per-step table or cache of another length than `timesteps`; a cache that contradicts
-            `layers` and `exempt`; a float16 layer, or one with a bias in `biases`, that is not
-            exempt; such a bias of another type, or not finite.
+            per-step table or cache of another length than `timesteps`; a correction of another
+            length; a cache that contradicts `layers` and `exempt`; a float16 layer, or one with a
+            bias in `biases`, that is not exempt; such a bias of another type, or not finite.
     """
 
     model: str
@@ -178,6 +181,7 @@ class QuantizedState:
     half: tuple[str, ...] = ()
     attention: Mapping[str, AttentionQParams] = field(default_factory=dict)
     biases: Mapping[str, Tensor] = field(default_factory=dict)
+    correction: SamplerCorrection | None = None
 
     def __post_init__(self) -> None:
         self._check_layers()
@@ -188,6 +192,11 @@ class QuantizedState:
             raise QuantizationError(
                 "layers in float16 must be exempt and listed once, found "
                 f"{strangers or list(self.half)}."
+            )
+        if self.correction is not None and len(self.correction.slope) != len(self.timesteps):
+            raise QuantizationError(
+                f"the sampler's correction must have {len(self.timesteps)} rows (one per "
+                f"timestep), found {len(self.correction.slope)}."
             )
 
     def _check_layers(self) -> None:
@@ -250,7 +259,9 @@ class QuantizedState:
         layers = sum(layer.packed_bytes for layer in self.layers.values())
         caches = sum(cache.packed_bytes for cache in self.cache.values())
         attention = sum(tables.packed_bytes for tables in self.attention.values())
-        return layers + caches + attention + sum(bias.nbytes for bias in self.biases.values())
+        biases = sum(bias.nbytes for bias in self.biases.values())
+        correction = 0 if self.correction is None else self.correction.packed_bytes
+        return layers + caches + attention + biases + correction
 
     def dropped(self, topology: Topology) -> frozenset[str]:
         """The layers that are never computed: neither quantized nor exempt, see `cache`."""

@@ -24,9 +24,11 @@ from tfq_bench.foreign.text import parse_json, printable
 from tfq_bench.quant.state.packed import (
     describe_attention,
     describe_cache,
+    describe_correction,
     describe_layer,
     restore_attention,
     restore_cache,
+    restore_correction,
     restore_layer,
 )
 from tfq_bench.quant.state.quantized_state import QuantizedLayer, QuantizedState
@@ -125,6 +127,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
         caches = [describe_cache(cache, tables) for cache in state.cache.values()]
         attention = [describe_attention(one, tables) for one in state.attention.values()]
         tables |= {_bias_key(name): bias for name, bias in state.biases.items()}
+        correction = describe_correction(state.correction, tables)
         file = writer.add(tables) if tables else None
         content = {
             "format": FORMAT,
@@ -138,6 +141,7 @@ def save_state(state: QuantizedState, folder: Path) -> None:
             "cache": caches,
             "attention": attention,
             "biases": list(state.biases),
+            **correction,
             "tables": file,
             "files": [asdict(file) for file in writer.finish()],
         }
@@ -179,6 +183,7 @@ def load_state(folder: Path) -> QuantizedState:
             half=tuple(content["half"]),
             attention={one.name: one for one in attention},
             biases={name: tables[_bias_key(name)] for name in content["biases"]},
+            correction=restore_correction(content, tables),
         )
 
 

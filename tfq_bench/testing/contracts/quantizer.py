@@ -86,16 +86,21 @@ class QuantizerContract:
             assert (loaded.model.digest, scheme) == (state.model, state.scheme)
 
     def test_state_survives_the_disk(self, tmp_path: Path) -> None:
-        """A saved and loaded state predicts the same values, bit for bit."""
+        """A saved and loaded state predicts the same values, and corrects by the same."""
         loaded = self.load()
         for number, scheme in enumerate(self.schemes):
             folder = tmp_path / str(number)
             folder.mkdir()
             state = self._state(loaded, scheme)
             save_state(state, folder)
+            again = load_state(folder)
             expected = predictions(loaded, simulate(loaded, state))
-            found = predictions(loaded, simulate(loaded, load_state(folder)))
+            found = predictions(loaded, simulate(loaded, again))
             assert torch.equal(expected, found), "the loaded state predicts other values"
+            assert (state.correction is None) == (again.correction is None)
+            for name in ("slope", "bias", "variance") if state.correction is not None else ():
+                one, other = getattr(state.correction, name), getattr(again.correction, name)
+                assert torch.equal(one, other), f"the loaded state corrects by another {name}"
 
     def _data(self, loaded: LoadedModel, scheme: Scheme) -> CalibrationData:
         needs = self.make(scheme).calibration_needs(loaded, images=IMAGES)
