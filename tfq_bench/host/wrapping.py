@@ -45,7 +45,7 @@ class WrappedQuantizer(QuantizerProvider):
         inner = {option.name for option in self.base.options}
         given = {name: value for name, value in arguments.items() if name not in shared}
         own = {name: arguments[name] for name in arguments if name in shared - inner}
-        return {**given, **own}, {**given, **{name: arguments[name] for name in inner}}
+        return {**given, **own}, {name: arguments[name] for name in arguments if name not in own}
 
 
 def wrapped(wrapper: QuantizerProvider, base: QuantizerProvider) -> WrappedQuantizer:
