@@ -22,6 +22,7 @@ METHODS = {
     "rtn, split": (RoundToNearest, {"split": True}),
     "rtn, features in float16": (RoundToNearest, {"temporal": "cache16"}),
     "ptq4dm": (Ptq4dm, {"preset": "quick"}),
+    "ptq4dm, reconstructed": (Ptq4dm, QUICK),
     "qdiffusion": (QDiffusion, {**QUICK, "activation_iterations": 3}),
     "tfmq": (Tfmq, {**QUICK, "method": "cvpr24"}),
     "tfmq, a table per step": (Tfmq, {**QUICK, "method": "cvpr24-code"}),

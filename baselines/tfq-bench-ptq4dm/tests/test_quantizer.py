@@ -7,6 +7,7 @@ import torch
 
 from tfq_bench.api import QuantizationError, Scheme
 from tfq_bench.pipeline.calibrate import capture
+from tfq_bench.quant import int8_refusal
 from tfq_bench.seeds import generator
 from tfq_bench.testing.contracts import QuantizerContract
 from tfq_bench.testing.tiny import load_tiny
@@ -32,14 +33,28 @@ class TestContract(QuantizerContract):
         return Ptq4dm(scheme=scheme, preset="quick", samples=12, values=256)
 
 
-class TestMirroredContract(QuantizerContract):
+class TestReleasedContract(QuantizerContract):
     schemes = (W4A8,)
 
     def make(self, scheme):
-        return Ptq4dm(scheme=scheme, preset="quick", sampling="mirrored", samples=24, values=256)
+        return Ptq4dm(scheme=scheme, preset="quick", sampling="released", samples=24, values=256)
 
     def load(self):
         return load_tiny(sampler="ddim-stochastic")
+
+
+class TestReconstructionContract(QuantizerContract):
+    schemes = (W4A8, Scheme(wbits=4, abits=32))
+
+    def make(self, scheme):
+        return Ptq4dm(scheme=scheme, preset="quick", samples=12, values=256, iterations=3)
+
+
+class TestFloatPrefixContract(QuantizerContract):
+    schemes = (W4A8,)
+
+    def make(self, scheme):
+        return Ptq4dm(scheme=scheme, preset="quick", samples=12, values=256, prefix="float")
 
 
 def _capture(loaded, quantizer, *, images=32):
@@ -101,6 +116,21 @@ def test_mirrored_labels_the_finished_image_as_the_noisiest_step():
         assert float((finished - x).abs().amax(dim=(1, 2, 3)).min()) < 1e-5
 
 
+def test_released_tells_the_bare_number_of_the_step():
+    """Steps 0 to S - 1 from the clean end instead of the sampler's timesteps, as often as drawn."""
+    loaded = load_tiny(steps=4)
+    quantizers = [
+        Ptq4dm(scheme=W4A8, sampling=sampling, samples=64, values=256)
+        for sampling in ("mirrored", "released")
+    ]
+    # Before the 64 samples it sees the last step, which makes finished images.
+    mirrored, released = (_inputs_seen(loaded, quantizer)[1][-64:] for quantizer in quantizers)
+    number = {t: 3 - step for step, t in enumerate(loaded.sampler.timesteps)}
+    assert [number[t] for _, t in mirrored] == [t for _, t in released]
+    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(mirrored, released, strict=True))
+    assert {0, 1, 2, 3} == {t for _, t in released}
+
+
 def test_paper_policy_keeps_eight_bits_at_both_ends_only():
     """Time MLP and output layer have 8 bits at W4, the input convolution has 4, nothing is FP."""
     loaded = load_tiny()
@@ -113,15 +143,23 @@ def test_paper_policy_keeps_eight_bits_at_both_ends_only():
     assert not state.exempt
 
 
-def test_weight_codes_are_symmetric():
-    """The zero point is the middle code in every channel, so that codes fit int8."""
+@pytest.mark.parametrize("wbits", range(2, 9))
+def test_int8_kernels_can_execute_every_width(wbits):
+    """Codes less their zero points fit int8; with fewer than 8 bits both zero points occur."""
     loaded = load_tiny()
-    quantizer = Ptq4dm(scheme=W4A8, samples=8, values=256)
+    quantizer = Ptq4dm(scheme=Scheme(wbits=wbits, abits=8), samples=8, values=256)
     state = quantizer.quantize(
         loaded, _capture(loaded, quantizer), generator=generator(0, "test"), progress=ignore
     )
-    for layer in state.layers.values():
-        assert set(layer.parts[0].zero_point.tolist()) == {2 ** (layer.wbits - 1)}, layer.name
+    assert {None} == {int8_refusal(layer) for layer in state.layers.values()}
+    zero_points = {
+        middle
+        for layer in state.layers.values()
+        if layer.wbits == wbits
+        for middle in layer.parts[0].zero_point.tolist()
+    }
+    half = 2 ** (wbits - 1)
+    assert zero_points == ({half} if wbits == 8 else {half - 1, half})
 
 
 def test_foreign_calibration_data_is_refused():

@@ -51,6 +51,15 @@ def test_mirrored_pairs_as_the_released_code():
     assert set(range(1, 11)) == {one.state for one in samples}
 
 
+def test_released_draws_what_mirrored_draws():
+    """The two differ in what the network is told, and not in the states."""
+    mirrored, released = (
+        draw_samples(200, 10, 20, sampling=sampling, mu=0.4, sigma=0.4)
+        for sampling in ("mirrored", "released")
+    )
+    assert mirrored == released
+
+
 def test_equal_timesteps_go_to_different_images():
     """While there are enough images no sample is repeated, and images are used evenly."""
     samples = draw_samples(128, 10, 64, sampling="normal", mu=0.4, sigma=0.4)

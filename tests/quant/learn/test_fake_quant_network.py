@@ -106,6 +106,23 @@ def test_hardened_codes_are_the_learned_ones(loaded):
     assert not torch.equal(before, codes)
 
 
+def test_weights_are_rounded_on_a_grid_of_the_methods_own(loaded):
+    """Codes are the nearest ones; a layer of two parts needs two grids."""
+    fake_quant = _working(loaded, split=True)
+    layer = next(layer for layer in fake_quant.layers.values() if len(layer.pieces) == 2)
+    channels = len(layer.pieces[0].scale)
+    scale = torch.full((channels,), 0.0625)
+    zero_point = torch.full((channels,), 7, dtype=torch.int32)
+    layer.set_weight_grids([(scale, zero_point)] * 2)
+    for part in layer.frozen().parts:
+        weight = layer.pieces[0 if part.start == 0 else 1].weight
+        assert torch.equal((torch.round(weight * 16) + 7).clamp(0, 15).byte(), part.weight)
+        assert torch.equal(scale, part.scale)
+        assert torch.equal(zero_point, part.zero_point)
+    with pytest.raises(QuantizationError, match="has 2 parts and needs as many weight grids"):
+        layer.set_weight_grids([(scale, zero_point)])
+
+
 def test_network_of_16_bits_is_refused(loaded):
     """Nothing could be learned in it."""
     loaded.network.to(torch.bfloat16)

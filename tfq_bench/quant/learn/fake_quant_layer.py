@@ -14,7 +14,7 @@ from tfq_bench.quant.learn.adaround import SoftRounding
 from tfq_bench.quant.learn.lsq import LSQFakeQuantize
 from tfq_bench.quant.policy import LayerBits
 from tfq_bench.quant.rtn import WeightMethod, round_weight
-from tfq_bench.quant.state.affine import dequantize, per_channel
+from tfq_bench.quant.state.affine import dequantize, per_channel, quantize
 from tfq_bench.quant.state.qparams import ActivationQParams
 from tfq_bench.quant.state.quantized_state import LayerPart, QuantizedLayer
 from tfq_bench.types.networks import StepCursor
@@ -67,6 +67,18 @@ class FakeQuantPart(nn.Module):
         self.register_buffer("zero_point", zero_point)
         self.rounding: SoftRounding | None = None
         self.activation: LSQFakeQuantize | None = None
+
+    def set_grid(self, scale: Tensor, zero_point: Tensor) -> None:
+        """Another grid: float32 and int32 `[C_out]`; codes are rounded to nearest on it."""
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+        codes = quantize(
+            self.weight,
+            per_channel(self.scale, self.weight),
+            per_channel(self.zero_point, self.weight),
+            self.bits,
+        )
+        self.codes.copy_(codes)
 
     def effective_weight(self, mode: WeightMode) -> Tensor:
         """float32 weight of this part."""
@@ -157,6 +169,24 @@ class FakeQuantLayer(nn.Module):
                 part.codes.copy_(part.rounding.codes())
                 part.rounding = None
         self.weights = "hard"
+
+    def set_weight_grids(self, grids: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Scale and zero point of each part's weights, for methods with a search of their own.
+
+        Args:
+            grids: float32 and int32 `[C_out]` each. Codes of 8 bits less the zero point must fit
+                int8, or no kernel takes them.
+
+        Raises:
+            QuantizationError: another number of grids than parts.
+        """
+        if len(grids) != len(self.parts):
+            raise QuantizationError(
+                f"layer '{self.spec.name}' has {len(self.parts)} parts and needs as many weight "
+                f"grids, found {len(grids)}."
+            )
+        for part, (scale, zero_point) in zip(self.pieces, grids, strict=True):
+            part.set_grid(scale, zero_point)
 
     def set_tables(self, tables: Sequence[ActivationQParams | None]) -> None:
         """Activation parameters of each part; None leaves its input float.

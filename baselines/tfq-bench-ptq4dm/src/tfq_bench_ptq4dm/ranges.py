@@ -1,4 +1,7 @@
-"""Symmetric MSE ranges: one clip per tensor or channel, and the clip that follows batches."""
+"""MSE clips: of a weight's channels, of a layer's input, and of an input that comes in batches.
+
+Symbols: `b` bits, `c` clip, `s` scale, `z` zero point.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tfq_bench.quant import EmaRange, affine_from_range, fake_quantize, minmax
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ClipRanges", "clip_range"]
+__all__ = ["ClipRanges", "clip_range", "weight_grid"]
 
 NORM = 2.4
 """Exponent of the searched error (released code)."""
@@ -23,18 +26,17 @@ CANDIDATES = 100
 CHUNK_ELEMENTS = 2**22
 """How many candidate values are held at once (16 MiB of float32: fits a cache)."""
 
+INT8 = 8
 
-def clip_range(rows: Tensor, bits: int, *, symmetric: bool) -> tuple[Tensor, Tensor]:
+
+def clip_range(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The range [-c, c] with the least mean |x^ - x|^2.4 in each row, out of 100 clips c.
 
-    Among equals the widest wins.
+    A row without negative values has [0, c], one without positive values [-c, 0]. Among equals the
+    widest wins.
 
     Args:
-        rows: float `[C, N]`, N >= 1.
-        bits: 2 to 8.
-        symmetric: whether the zero point is the middle code (weights). Else (activations) codes
-            are unsigned with a zero point, and a row without negative values has [0, c], one
-            without positive values [-c, 0].
+        rows: float `[C, N]`, N >= 1. bits: 2 to 8.
 
     Returns:
         `(low, high)`, float32 `[C]`.
@@ -42,24 +44,42 @@ def clip_range(rows: Tensor, bits: int, *, symmetric: bool) -> tuple[Tensor, Ten
     Raises:
         QuantizationError: a value is not finite.
     """
-    rows = rows.float()
     low, high = minmax(rows)
     extent = torch.maximum(-low, high)
-    low = torch.where((low < 0) | symmetric, -extent, 0.0)
-    high = torch.where((high > 0) | symmetric, extent, 0.0)
-    factors = torch.arange(CANDIDATES, 0, -1, device=rows.device).float() / CANDIDATES
-    best = torch.full_like(low, torch.inf)
-    factor = torch.ones_like(low)
-    for candidates in torch.split(factors, max(1, CHUNK_ELEMENTS // rows.numel())):
-        shrink = candidates[:, None]
-        scale, zero_point = affine_from_range(low * shrink, high * shrink, bits, symmetric)
-        error = fake_quantize(rows, scale[..., None], zero_point[..., None], bits).sub_(rows)
-        scores = error.abs_().pow_(NORM).mean(dim=2)
-        score, index = scores.min(dim=0)
-        better = score < best
-        best = torch.where(better, score, best)
-        factor = torch.where(better, candidates[index], factor)
-    return low * factor, high * factor
+    low = -extent * (low < 0) * _factors(rows)
+    high = extent * (high > 0) * _factors(rows)
+    scale, zero_point = affine_from_range(low, high, bits)
+    best = _least_error(rows, scale, zero_point, bits)
+    return _pick(low, best), _pick(high, best)
+
+
+def weight_grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Scale and zero point with the least error in each row, of grids that spread 2^b codes on 2c.
+
+    s = 2c / (2^b - 1), so that 0 would lie half way between two codes: the released code takes the
+    one below or the one above as zero point, whichever float noise says. Here both are searched,
+    as in `clip_range`, and that of the lower squared error is taken. With 8 bits it is always 128,
+    because 255 - 127 does not fit int8, which kernels multiply.
+
+    Args:
+        rows: float `[C_out, N]`, N >= 1. bits: 2 to 8.
+
+    Returns:
+        Float32 and int32 `[C_out]`. A row of zeros has scale 1.
+
+    Raises:
+        QuantizationError: a value is not finite.
+    """
+    low, high = minmax(rows)
+    # `affine_from_range` gives a range without width scale 1, and no scale underflows.
+    clip = torch.maximum(-low, high) * _factors(rows)
+    scale, _ = affine_from_range(-clip, clip, bits)
+    upper = _best_scale(rows, scale, 2 ** (bits - 1), bits)
+    if bits == INT8:
+        return upper[0], upper[1]
+    lower = _best_scale(rows, scale, 2 ** (bits - 1) - 1, bits)
+    better = lower[2] < upper[2]
+    return torch.where(better, lower[0], upper[0]), torch.where(better, lower[1], upper[1])
 
 
 class ClipRanges:
@@ -91,7 +111,7 @@ class ClipRanges:
             index = torch.randint(flat.shape[1], (self._values,), generator=self._generator)
             flat = flat[:, index.to(flat.device)]
         try:
-            low, high = clip_range(flat, self._bits[name], symmetric=False)
+            low, high = clip_range(flat, self._bits[name])
         except QuantizationError as error:
             raise CalibrationError(f"input of layer '{name}': {error}") from error
         self._ranges.setdefault(name, EmaRange(momentum=0.9)).update(low, high)
@@ -108,3 +128,44 @@ class ClipRanges:
                 "is unknown."
             )
         return self._ranges[name].range()
+
+
+def _factors(rows: Tensor) -> Tensor:
+    """Shares of the largest magnitude, `[100, 1]`, the widest first."""
+    return torch.arange(CANDIDATES, 0, -1, device=rows.device).float()[:, None] / CANDIDATES
+
+
+def _best_scale(
+    rows: Tensor, scale: Tensor, middle: int, bits: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the scales `[100, C]`: the best for zero point `middle`, that zero point, squared error.
+
+    Each `[C]`.
+    """
+    zero_point = torch.full_like(scale, middle, dtype=torch.int32)
+    best = _pick(scale, _least_error(rows, scale, zero_point, bits))
+    error = fake_quantize(rows, best[:, None], zero_point[0, :, None], bits).sub_(rows)
+    return best, zero_point[0], error.square_().mean(dim=1)
+
+
+def _least_error(rows: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    """Index, int64 `[C]`, of the candidate with the least error; the first among equals.
+
+    Args:
+        scale, zero_point: `[100, C]`.
+    """
+    rows = rows.float()
+    at_once = max(1, CHUNK_ELEMENTS // rows.numel())
+    scores = [
+        fake_quantize(rows, s[..., None], z[..., None], bits)
+        .sub_(rows)
+        .abs_()
+        .pow_(NORM)
+        .mean(dim=2)
+        for s, z in zip(torch.split(scale, at_once), torch.split(zero_point, at_once), strict=True)
+    ]
+    return torch.cat(scores).argmin(dim=0)
+
+
+def _pick(candidates: Tensor, index: Tensor) -> Tensor:
+    return candidates.gather(0, index[None])[0]

@@ -2,6 +2,13 @@
 
 Symbols: `S` sampler steps, `k` step in execution order (0 is the noisiest), `t = S - 1 - k` the
 drawn index, counted from the clean end as in the paper.
+
+| sampling | t | state | what the network is told |
+|---|---|---|---|
+| `normal` | N(mu, sigma) | x before step k | timestep of step k |
+| `uniform` | every one equally often | x before step k | timestep of step k |
+| `mirrored` | N(mu, sigma) | x after the step *number* t | timestep of step k |
+| `released` | N(mu, sigma) | x after the step *number* t | t itself |
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ from typing import Literal
 
 __all__ = ["Sample", "Sampling", "draw_indices", "draw_samples"]
 
-Sampling = Literal["normal", "uniform", "mirrored"]
+Sampling = Literal["normal", "uniform", "mirrored", "released"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +29,8 @@ class Sample:
 
     Args:
         state: step in execution order whose input x is used; `S` means the finished image.
-        label: step in execution order whose timestep goes with it; differs from `state` only in
-            the variant `mirrored`.
+        label: step in execution order whose timestep goes with it; differs from `state` in
+            `mirrored` and `released` only.
         image: index of the image.
     """
 
@@ -37,9 +44,9 @@ def draw_indices(
 ) -> tuple[int, ...]:
     """`count` indices t in [0, steps - 1], ascending.
 
-    `normal` and `mirrored`: t = floor(steps * u) with u from N(mu, sigma), clamped; `uniform`: u
-    from [0, 1). The u are the distribution's quantiles at (i + 1/2) / count instead of random
-    draws, so that the histogram is the distribution's own at any size.
+    t = floor(steps * u) with u from N(mu, sigma), clamped; `uniform`: u from [0, 1). The u are the
+    distribution's quantiles at (i + 1/2) / count instead of random draws, so that the histogram is
+    the distribution's own at any size.
 
     Args:
         mu, sigma: as shares of `steps`; 0 is the clean end.
@@ -64,7 +71,7 @@ def draw_samples(
         # The released code looks for sampling step number t, counted from the noisy end, keeps
         # the state after that step, and labels it with timestep t, counted from the clean end.
         Sample(
-            state=t + 1 if sampling == "mirrored" else steps - 1 - t,
+            state=t + 1 if sampling in ("mirrored", "released") else steps - 1 - t,
             label=steps - 1 - t,
             image=position % images,
         )
