@@ -179,3 +179,27 @@ def test_global_generator_is_not_touched_by_the_draw():
     needs = [Ptq4dm(scheme=W4A8).calibration_needs(loaded, images=16) for _ in range(2)]
     assert needs[0] == needs[1]
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_jitter_makes_replicates_of_rounding():
+    """Scales within its width, other codes for another seed, the same for the same."""
+    loaded, scheme = load_tiny(), Scheme(wbits=4, abits=32)
+
+    def parts(jitter, seed):
+        quantizer = Ptq4dm(scheme=scheme, preset="quick", jitter=jitter)
+        data = _capture(loaded, quantizer)
+        state = quantizer.quantize(loaded, data, generator=generator(seed, "test"), progress=ignore)
+        return [layer.parts[0] for layer in state.layers.values()]
+
+    plain, one, again, other = (parts(*at) for at in ((0.0, 0), (0.03, 0), (0.03, 0), (0.03, 1)))
+    for before, after in zip(plain, one, strict=True):
+        assert ((after.scale / before.scale - 1).abs() <= 0.03 + 1e-6).all()
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(one, again, strict=True))
+    for found in (plain, other):
+        assert not all(torch.equal(a.weight, b.weight) for a, b in zip(one, found, strict=True))
+
+
+def test_jitter_beside_learned_rounding_is_refused():
+    """It would be overwritten."""
+    with pytest.raises(QuantizationError, match=r"found 0\.03 and 5"):
+        Ptq4dm(scheme=W4A8, jitter=0.03, iterations=5)

@@ -93,6 +93,14 @@ def tfq_quantizers() -> Iterable[QuantizerProvider]:
                     minimum=1e-8,
                     help="Learning rate of rounding; fewer iterations need more, 1e-2 for 1000.",
                 ),
+                Option(
+                    name="jitter",
+                    kind="float",
+                    default=0.0,
+                    minimum=0.0,
+                    maximum=0.5,
+                    help="As of 'rtn': 'seeds' become replicates of rounding (0.03: 3 %).",
+                ),
             ),
         )
     ]

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from tfq_bench.api import FULL_PRECISION, CalibrationNeeds
+from tfq_bench.api import FULL_PRECISION, CalibrationNeeds, QuantizationError
 from tfq_bench.quant import (
     ActivationQParams,
     LayerBits,
     QuantizedLayer,
     Reconstruction,
+    ScaleJitter,
     affine_from_range,
     find_policy,
     observe_inputs,
@@ -61,6 +62,8 @@ class Ptq4dm:
             earlier inputs (released code), or `float`, the full-precision network.
         iterations: of learned rounding per block; 0 rounds to nearest, as the released script does.
         lr: of learned rounding.
+        jitter: half width of the uniform draw by which each output channel's weight scale is
+            multiplied, relative; replicates of rounding to nearest, no part of learned rounding.
     """
 
     def __init__(
@@ -77,7 +80,13 @@ class Ptq4dm:
         prefix: Literal["quantized", "float"] = "quantized",
         iterations: int = 0,
         lr: float = 1e-3,
+        jitter: float = 0.0,
     ) -> None:
+        if jitter and iterations:
+            raise QuantizationError(
+                "ptq4dm: 'jitter' makes replicates of rounding to nearest, which 'iterations' "
+                f"replaces; expected one of both above 0, found {jitter:g} and {iterations}."
+            )
         self.scheme = scheme
         self.sampling: Sampling = sampling
         self.mu = mu
@@ -87,6 +96,7 @@ class Ptq4dm:
         self.range_batch = range_batch
         self.prefix = prefix
         self.learning = Reconstruction(iterations=iterations, lr=lr)
+        self.jitter = jitter
 
     def calibration_needs(self, loaded: LoadedModel, *, images: int) -> CalibrationNeeds:
         """The drawn states, each once; none when activations stay float and nothing is learned."""
@@ -109,8 +119,8 @@ class Ptq4dm:
         """The state; the same inputs and generator give the same bytes.
 
         Args:
-            generator: CPU; orders the samples, draws the batches of learning and the values that
-                are searched.
+            generator: CPU; orders the samples, draws the jitter, the batches of learning and the
+                values that are searched.
             checkpoint: folder in which learned blocks are kept; the same call goes on there.
 
         Raises:
@@ -142,6 +152,7 @@ class Ptq4dm:
                 loaded,
                 plan,
                 self.scheme,
+                jitter=ScaleJitter(self.jitter, generator=generator),
                 progress=lambda done: progress(0.7 * done, "searching weight grids"),
             )
         bits = {

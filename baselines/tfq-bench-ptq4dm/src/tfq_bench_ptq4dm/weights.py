@@ -16,6 +16,7 @@ from tfq_bench.quant import (
     QuantizedLayer,
     QuantizedState,
     Reconstruction,
+    ScaleJitter,
     WeightedLayer,
     exemptions,
     find_layer,
@@ -39,12 +40,18 @@ Plan = Mapping[str, LayerBits | Exempt]
 
 @torch.no_grad()
 def rounded(
-    loaded: LoadedModel, plan: Plan, scheme: Scheme, *, progress: Callable[[float], None]
+    loaded: LoadedModel,
+    plan: Plan,
+    scheme: Scheme,
+    *,
+    jitter: ScaleJitter,
+    progress: Callable[[float], None],
 ) -> QuantizedState:
     """Every weight rounded to nearest on its channel's grid, as the released script does.
 
     Args:
-        plan: bits or exemption by layer name. progress: called with the finished fraction.
+        plan: bits or exemption by layer name.
+        jitter: of the grids' scales. progress: called with the finished fraction.
 
     Raises:
         QuantizationError: weights that are not finite.
@@ -53,7 +60,7 @@ def rounded(
     for number, layer in enumerate(loaded.topology.layers, start=1):
         bits = plan[layer.name]
         if isinstance(bits, LayerBits):
-            layers[layer.name] = _rounded_layer(loaded, layer, bits.wbits)
+            layers[layer.name] = _rounded_layer(loaded, layer, bits.wbits, jitter)
         progress(number / len(loaded.topology.layers))
     exempt, half = exemptions(plan)
     return QuantizedState(
@@ -106,10 +113,13 @@ def _grid(name: str, module: WeightedLayer, bits: int) -> tuple[torch.Tensor, to
         raise QuantizationError(f"weight of layer '{name}': {error}") from error
 
 
-def _rounded_layer(loaded: LoadedModel, layer: Layer, bits: int) -> QuantizedLayer:
+def _rounded_layer(
+    loaded: LoadedModel, layer: Layer, bits: int, jitter: ScaleJitter
+) -> QuantizedLayer:
     module = find_layer(loaded.network, layer.name)
     weight = module.weight.detach().float()
     scale, zero_point = _grid(layer.name, module, bits)
+    scale = scale * jitter.factors(layer.name, len(scale)).to(scale.device)
     codes = quantize(weight, per_channel(scale, weight), per_channel(zero_point, weight), bits)
     return QuantizedLayer(
         name=layer.name,
