@@ -326,7 +326,7 @@ def test_a_real_run_says_what_its_numbers_are_made_of(tiny_suite, call, tmp_path
         setting = f"calibration.images={images}"
         assert 0 == main(["run", suite, "--set", setting, "--run", run, "--no-report"])
         assert 0 == call("add", run)[0]
-    (series,) = HistoryFile(tmp_path / "history.sqlite").series(Chosen(metric="psnr*"))
+    (series,) = HistoryFile(tmp_path / "history.sqlite").series(Chosen(metric="psnr"))
     before, after = series.points
     assert len(before.measured.metric.replicates) > 1
     assert {"tfq-bench", "quantizer 'rtn'"} <= {one["what"] for one in before.ingredients}
