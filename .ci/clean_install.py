@@ -117,6 +117,7 @@ def suite(folder: Path, command: Path) -> None:
     faulty = output(command, "plugins", "list", "--broken", "--json", cwd=work)
     if faulty != "[]":
         raise SystemExit(f"expected every plugin to be ok, found {faulty}")
+    run(command, "plugins", "new", "metric", "of-my-own", cwd=work)  # its templates are no code
     run(command, "plan", "quickstart", cwd=work)
     run(command, "plan", "peers", cwd=work)  # none of its tools is here: sentences, no traceback
     run(command, "run", "installed.toml", cwd=work)

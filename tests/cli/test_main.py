@@ -27,7 +27,7 @@ def failing(plugin_host, monkeypatch):
     ("argv", "message"),
     [
         (["plugin"], "unknown command 'plugin'; did you mean 'plugins' or 'plan'?"),
-        (["plugins", "list", "--jsn"], "unknown option '--jsn'; did you mean '--json'?"),
+        (["plugins", "list", "--jsn"], "unknown option '--jsn'; did you mean '--json' or '--into'"),
         (["--blok", "x", "plugins"], "unknown option '--blok'; did you mean '--block'"),
         (["plugins", "list", "extra"], "unexpected argument 'extra'"),
         (["plugins"], "See 'tfq-bench plugins --help'"),

@@ -11,7 +11,7 @@ Here: one command a file: its arguments, and what it prints; in `__init__` the p
 Not here: what commands have in common to say (`output`), and anything that a script would want
     without a command line.
 Imports: assets, errors, executors, foreign, host, host.discovery, output, pipeline, pipeline.guard,
-    plan, provenance, providers, stats, store, types, version.
+    plan, provenance, providers, stats, store, templates, types, version.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["VERBS", "Parser", "main"]
 
 VERBS = {
     "doctor": "say what this machine can run, and what is missing",
-    "plugins": "list what is installed, and what is wrong with it",
+    "plugins": "list what is installed, and what is wrong with it; begin one of your own",
     "suites": "list or print the packaged suites",
     "init": "write a suite of your own, with comments",
     "plan": "show the cells of a suite without running any",

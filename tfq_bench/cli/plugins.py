@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from tfq_bench.cli import new_plugin
 from tfq_bench.errors import UsageError, nearest
 from tfq_bench.foreign.text import printable
 from tfq_bench.host.inspection import PluginInfo
@@ -16,14 +17,14 @@ from tfq_bench.providers import Provider
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
 NAME = "plugins"
-HELP = "List what is installed, and what is wrong with it."
+HELP = "List what is installed, and what is wrong with it; or write a plugin of your own."
 
 _COLUMNS = ("kind", "name", "provided by", "API", "status")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `list [--json] [--broken]` and `check [--json] [NAME ...]`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|check")
+    """Adds `list [--json] [--broken]`, `check [--json] [NAME ...]` and `new KIND NAME`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|check|new")
     listing = actions.add_parser("list", help="one line per provider")
     listing.add_argument("--json", action="store_true", help="print JSON for scripts")
     listing.add_argument("--broken", action="store_true", help="only plugins that are not ok")
@@ -36,10 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="provider, plugin or distribution (default: all)"
     )
     check.add_argument("--json", action="store_true", help="print JSON for scripts")
+    new = actions.add_parser("new", help="write a distribution with a plugin that works as it is")
+    new_plugin.add_arguments(new)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Carries out the action; 0, or 1 when `check` finds a fault."""
+    if args.action == "new":
+        return new_plugin.execute(args)
     return _check(args) if args.action == "check" else _list(args)
 
 
