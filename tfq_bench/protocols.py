@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from tfq_bench.quant.state.quantized_state import QuantizedState
-    from tfq_bench.stats.drift import Trend
-    from tfq_bench.stats.history import Series
+    from tfq_bench.trends.drift import Trend
+    from tfq_bench.trends.series import Series
     from tfq_bench.types import CalibrationData, CalibrationNeeds, MetricValue
     from tfq_bench.types.networks import LoadedModel, Lowered
     from tfq_bench.types.tasks import Done, Progress, Start, Task, Work
@@ -239,4 +239,4 @@ class HistoryRenderer(Protocol):
     """Draws numbers over time; its provider says `renders="history"`."""
 
     def render(self, series: Sequence[tuple[Series, Trend]], target: Path) -> None:
-        """Writes `target`: every series, see `stats.history`, with its verdict."""
+        """Writes `target`: every series, see `trends`, with its verdict."""

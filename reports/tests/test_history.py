@@ -6,9 +6,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tfq_bench.api import Interval, MetricDefinition, MetricValue
-from tfq_bench.stats.drift import Trend
-from tfq_bench.stats.history import HistoryRun, Point, Series
 from tfq_bench.stats.results import Measured
+from tfq_bench.trends import HistoryRun, Point, Series, Trend
 from tfq_bench_reports.history import HistoryPage
 
 

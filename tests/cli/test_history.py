@@ -11,10 +11,10 @@ import pytest
 
 from tfq_bench.cli import main
 from tfq_bench.keys import definition_id
-from tfq_bench.stats.causes import evidence
 from tfq_bench.store.history import Chosen, HistoryFile
 from tfq_bench.store.records import append
 from tfq_bench.store.run import RunFolder
+from tfq_bench.trends.causes import evidence
 from tfq_bench.types import Interval, MetricDefinition, MetricValue, Record
 
 CELL = "tiny / rtn W4A8 / cpu"

@@ -1,6 +1,6 @@
 """Series of a history made by hand."""
 
-from tfq_bench.stats.history import HistoryRun, Point, Series
+from tfq_bench.trends.series import HistoryRun, Point, Series
 
 from .small_gate import measured
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfq_bench.stats.causes import changes, search
+from tfq_bench.trends.causes import changes, search
 
 from .small_history import CODE, MACHINE, point, series
 

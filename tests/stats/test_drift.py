@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfq_bench.stats.drift import FALSE_ALARMS, FEWEST, trend
 from tfq_bench.stats.rules import BUILT_IN, Rule
+from tfq_bench.trends.drift import FALSE_ALARMS, FEWEST, trend
 
 from .small_history import of, point, series
 

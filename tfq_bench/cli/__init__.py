@@ -11,7 +11,7 @@ Here: one command a file: its arguments, and what it prints; in `__init__` the p
 Not here: what commands have in common to say (`output`), and anything that a script would want
     without a command line.
 Imports: assets, errors, executors, foreign, host, host.discovery, output, pipeline, pipeline.guard,
-    plan, provenance, providers, stats, store, templates, types, version.
+    plan, provenance, providers, stats, store, templates, trends, types, version.
 """
 
 from __future__ import annotations

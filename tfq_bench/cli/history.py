@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tfq_bench.provenance.commits import Commit
-    from tfq_bench.stats.causes import Search
-    from tfq_bench.stats.drift import Trend
-    from tfq_bench.stats.history import Point, Series
     from tfq_bench.store.history import Chosen, HistoryFile
+    from tfq_bench.trends.causes import Search
+    from tfq_bench.trends.drift import Trend
+    from tfq_bench.trends.series import Point, Series
 
 __all__ = ["HELP", "NAME", "add_arguments", "execute"]
 
@@ -141,7 +141,7 @@ def _commit(args: argparse.Namespace) -> Commit | None:
 
 def _show(file: HistoryFile, args: argparse.Namespace) -> int:
     from tfq_bench.output import history, terminal
-    from tfq_bench.stats.drift import FALSE_ALARMS, FEWEST
+    from tfq_bench.trends.drift import FALSE_ALARMS, FEWEST
 
     counts: dict[str, int] = {}
     told: list[dict[str, Any]] = []
@@ -190,8 +190,8 @@ def _plot(file: HistoryFile, args: argparse.Namespace) -> int:
 
 def _judged(file: HistoryFile, args: argparse.Namespace) -> Iterator[tuple[Series, Trend]]:
     """The chosen series with their verdicts; NothingToDo when there is none."""
-    from tfq_bench.stats.drift import trend
     from tfq_bench.stats.rules import load_rules
+    from tfq_bench.trends.drift import trend
 
     rules = load_rules(args.rules)
     chosen = _chosen(file, args)
@@ -248,7 +248,7 @@ def _chosen(file: HistoryFile, args: argparse.Namespace) -> Chosen:
 
 def _bisect(file: HistoryFile, args: argparse.Namespace) -> int:
     from tfq_bench.output import history
-    from tfq_bench.stats.causes import search
+    from tfq_bench.trends.causes import search
 
     if (args.repo is None) != (args.command is None):
         raise UsageError("--repo and --command need each other.")

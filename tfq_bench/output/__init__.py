@@ -2,5 +2,5 @@
 
 Here: what commands print and CI reads: tables, progress, Markdown, JUnit, annotations.
 Not here: HTML (the distribution in `reports/`), and verdicts themselves (`stats`).
-Imports: errors, foreign, host, stats, store.
+Imports: errors, foreign, host, stats, store, trends.
 """

@@ -7,11 +7,11 @@ from typing import Any
 
 from tfq_bench.foreign.text import printable
 from tfq_bench.output.terminal import number, table
-from tfq_bench.stats.causes import Change, Search, changes
 from tfq_bench.stats.compare import Delta
-from tfq_bench.stats.drift import Trend
-from tfq_bench.stats.history import Point, Series
 from tfq_bench.store.records import json_number
+from tfq_bench.trends.causes import Change, Search, changes
+from tfq_bench.trends.drift import Trend
+from tfq_bench.trends.series import Point, Series
 
 __all__ = [
     "OVERVIEW",

@@ -1,8 +1,6 @@
 """Intervals, comparisons and gates over numbers; knows numpy, not torch.
 
-Here: arithmetic on numbers that are there: intervals, differences, rules, gates, and over many
-    runs drifts and causes of changes (`history`, `drift`, `causes`: doors of their own, because all
-    that is imported here counts as code that results are made of).
+Here: arithmetic on numbers that are there: intervals, differences, rules, gates.
 Not here: metrics (`metrics`) and words about verdicts (`output`).
 Imports: errors, foreign, keys, provenance, types.
 """

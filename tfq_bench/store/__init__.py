@@ -3,7 +3,7 @@
 Here: everything on disk: run folders, artefacts by content, records, baselines, histories, and
     the pandas view.
 Not here: what the numbers mean (`stats`) and tensors' formats (`quant.state`).
-Imports: errors, foreign, keys, plan, provenance, stats, types.
+Imports: errors, foreign, keys, plan, provenance, stats, trends, types.
 """
 
 from tfq_bench.store.baseline import run_facts

@@ -1,15 +1,11 @@
 """`history.sqlite`: the numbers of many runs in one file, in the order in which they were added.
 
-Three tables: `runs`, `numbers` (a row for each metric of each cell of a run) and `facts` (JSON by
-its digest: definitions, environments, ingredients), so that what runs share is stored once. Each
-row of `numbers` carries a checksum over itself, and each run one over its rows: a number that was
-changed, lost or added by hand is refused. The file's `application_id` says whose it is, its
-`user_version` is the schema number.
+Each row of `numbers` carries a checksum over itself, and each run one over its rows: a number that
+was changed, lost or added by hand is refused. `history_database` has the tables.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,36 +14,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tfq_bench.errors import NothingToDo, StoreError
-from tfq_bench.foreign.text import parse_json, printable
+from tfq_bench.errors import NothingToDo
+from tfq_bench.foreign.text import parse_json
 from tfq_bench.keys import digest
 from tfq_bench.provenance.commits import Commit
-from tfq_bench.stats.history import HistoryRun, Point, Series
 from tfq_bench.stats.rules import fits
+from tfq_bench.store.history_database import opened
 from tfq_bench.store.history_rows import COLUMNS, Row, point_of, rows_of, whole
 from tfq_bench.store.run import RunFolder
+from tfq_bench.trends.series import HistoryRun, Point, Series
 
-__all__ = ["SCHEMA", "Added", "Chosen", "HistoryFile"]
-
-SCHEMA = 1
-APPLICATION = 0x54465148
-"""`TFQH`, in the header of every history."""
-
-_TABLES = """
-CREATE TABLE runs (
-    number INTEGER PRIMARY KEY, suite TEXT NOT NULL, plan TEXT NOT NULL, commit_id TEXT,
-    edited INTEGER NOT NULL, added TEXT NOT NULL, content TEXT NOT NULL
-);
-CREATE TABLE numbers (
-    run INTEGER NOT NULL REFERENCES runs, label TEXT NOT NULL, axes TEXT NOT NULL,
-    cell TEXT NOT NULL, metric TEXT NOT NULL, definition TEXT NOT NULL, defined TEXT NOT NULL,
-    value REAL NOT NULL, n INTEGER NOT NULL, low REAL, high REAL, level REAL, method TEXT,
-    pairing TEXT, replicates BLOB NOT NULL, environment TEXT NOT NULL, plugins TEXT NOT NULL,
-    ingredients TEXT NOT NULL, checked TEXT NOT NULL,
-    PRIMARY KEY (run, axes, metric)
-);
-CREATE TABLE facts (id TEXT PRIMARY KEY, content TEXT NOT NULL);
-"""
+__all__ = ["Added", "Chosen", "HistoryFile"]
 
 _PLACE = ("suite", "axes", "metric")
 _RUN = "number, suite, plan, commit_id, edited, added"
@@ -112,7 +89,7 @@ class HistoryFile:
             raise NothingToDo(f"the run at '{folder.path}' has no numbers to add.")
         checks = {row["checked"] for row in rows}
         plan = folder.plan()
-        with self._opened(write=True) as database:
+        with opened(self.path, write=True) as database:
             number = _same_run(database, plan["id"], checks, commit)
             if number is None:
                 number = _new_run(database, plan, commit)
@@ -148,7 +125,7 @@ class HistoryFile:
         Raises:
             StoreError: there is no such file, it is no history, or it was changed by hand.
         """
-        with self._opened() as database:
+        with opened(self.path) as database:
             for number, content in database.execute("SELECT number, content FROM runs"):
                 if _seal(_checks(database, number)) != content:
                     raise ValueError(f"numbers of run {number} were changed, lost or added")
@@ -165,7 +142,7 @@ class HistoryFile:
             StoreError: as `runs`.
         """
         runs = {run.number: run for run in self.runs()}
-        with self._opened() as database:
+        with opened(self.path) as database:
             facts = _Facts(database)
             rows = database.execute(
                 f"SELECT suite, run, {', '.join(COLUMNS)}, checked {_from(database, chosen)} "
@@ -179,59 +156,19 @@ class HistoryFile:
 
     def count(self, chosen: Chosen) -> int:
         """How many metrics of cells are chosen, each once whatever its definitions."""
-        with self._opened() as database:
+        with opened(self.path) as database:
             places = f"SELECT DISTINCT {', '.join(_PLACE)} {_from(database, chosen)}"
             (number,) = database.execute(f"SELECT COUNT(*) FROM ({places})").fetchone()
             return int(number)
 
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The labels of cells and the names of metrics, sorted."""
-        with self._opened() as database:
+        with opened(self.path) as database:
             labels, metrics = (
                 database.execute(f"SELECT DISTINCT {column} FROM numbers ORDER BY {column}")
                 for column in ("label", "metric")
             )
             return tuple(name for (name,) in labels), tuple(name for (name,) in metrics)
-
-    @contextlib.contextmanager
-    def _opened(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """The database, in one transaction; StoreError for whatever is wrong with it."""
-        if not write and not self.path.is_file():
-            found = "a folder" if self.path.is_dir() else "no such file"
-            raise StoreError(
-                f"expected a history at '{self.path}', found {found}. "
-                "'tfq-bench history add RUN --file FILE' makes one.",
-                file=self.path,
-                expected="a history",
-                found=found,
-            )
-        mode = "rwc" if write else "ro"
-        try:
-            with contextlib.closing(
-                sqlite3.connect(
-                    f"{self.path.absolute().as_uri()}?mode={mode}",
-                    uri=True,
-                    isolation_level=None,
-                    timeout=30,
-                )
-            ) as database:
-                database.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                _refuse_foreign(database, write=write)
-                yield database
-                database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"cannot {'write' if write else 'read'} the history '{self.path}': "
-                f"{printable(error, 200)}. See that its folder is there and can be written and "
-                "that nobody else holds it, then repeat the command.",
-                file=self.path,
-            ) from None
-        except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(
-                f"'{self.path}' is no history that can be used: {printable(error, 300)}. Take it "
-                "from a backup, or name another file and add the runs again.",
-                file=self.path,
-            ) from None
 
 
 def _from(database: sqlite3.Connection, chosen: Chosen) -> str:
@@ -247,25 +184,6 @@ def _from(database: sqlite3.Connection, chosen: Chosen) -> str:
         "FROM numbers JOIN runs ON run = number "
         f"WHERE run >= {chosen.since:d} AND chosen(suite, label, metric)"
     )
-
-
-def _refuse_foreign(database: sqlite3.Connection, *, write: bool) -> None:
-    """Makes the tables of a new file; ValueError for one that is not ours."""
-    (owner,) = database.execute("PRAGMA application_id").fetchone()
-    (schema,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    if write and not (owner or schema or tables):
-        for statement in filter(str.strip, _TABLES.split(";")):
-            database.execute(statement)
-        database.execute(f"PRAGMA application_id = {APPLICATION}")
-        database.execute(f"PRAGMA user_version = {SCHEMA}")
-    elif owner != APPLICATION:
-        raise ValueError("it is an SQLite file of another program")
-    elif schema != SCHEMA:
-        raise ValueError(
-            f"expected a history of schema {SCHEMA}, found {schema}; use the version of tfq-bench "
-            "that wrote it"
-        )
 
 
 def _seal(checks: Iterable[str]) -> str:

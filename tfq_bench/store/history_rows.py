@@ -12,11 +12,11 @@ from tfq_bench.errors import SuiteError
 from tfq_bench.foreign.text import parse_json
 from tfq_bench.keys import canonical, digest
 from tfq_bench.provenance.environment import hardware_fingerprint, stated_arithmetic
-from tfq_bench.stats.history import HistoryRun, Point
 from tfq_bench.stats.results import Measured, by_identity, flaw
 from tfq_bench.store.baseline import run_facts
 from tfq_bench.store.record_json import DEFINITION, METRIC
 from tfq_bench.store.run import RunFolder
+from tfq_bench.trends.series import HistoryRun, Point
 
 __all__ = ["COLUMNS", "Row", "point_of", "rows_of", "whole"]
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from tfq_bench.stats.causes import changes
-from tfq_bench.stats.drift import Trend
-from tfq_bench.stats.history import Series
 from tfq_bench.store import write_atomically
+from tfq_bench.trends import Series, Trend, changes
 from tfq_bench_reports import formatting
 from tfq_bench_reports.charts.over_time import Mark, over_time
 from tfq_bench_reports.renderer import environment, static

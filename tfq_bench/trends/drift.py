@@ -21,11 +21,11 @@ from typing import Literal
 
 from tfq_bench.errors import NotComparable
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.history import Point, Series
 from tfq_bench.stats.limits import check_hardware, held, worst_allowed
 from tfq_bench.stats.results import Measured
 from tfq_bench.stats.rules import Rule
-from tfq_bench.stats.steps import FEWEST_STEPS, widened
+from tfq_bench.trends.series import Point, Series
+from tfq_bench.trends.steps import FEWEST_STEPS, widened
 
 __all__ = ["FALSE_ALARMS", "FEWEST", "Trend", "TrendOutcome", "trend"]
 

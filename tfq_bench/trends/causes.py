@@ -25,8 +25,8 @@ from typing import Any, Literal
 from tfq_bench.errors import NotComparable
 from tfq_bench.provenance.ingredients import Moved, moved, shown
 from tfq_bench.stats.compare import Delta, delta
-from tfq_bench.stats.history import Point
-from tfq_bench.stats.steps import widened
+from tfq_bench.trends.series import Point
+from tfq_bench.trends.steps import widened
 
 __all__ = ["Cause", "Change", "Search", "changes", "evidence", "search"]
 
