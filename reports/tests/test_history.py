@@ -38,11 +38,9 @@ def point(number, value, *, code="a"):
     )
 
 
-def drawn(target):
-    """The page of a series that jumps at run 4."""
-    values = [(1, 100.0, "a"), (2, 100.5, "a"), (3, 100.2, "a"), (4, 130.0, "b"), (5, 130.1, "b")]
-    points = tuple(point(number, value, code=code) for number, value, code in values)
-    series = Series(
+def series_of(points):
+    """One series of the metric `fd`."""
+    return Series(
         suite="s",
         label="tiny / <b>rtn</b> W4A8 / cpu",
         axes={"seed": "0"},
@@ -50,6 +48,13 @@ def drawn(target):
         definition="fd@0",
         points=points,
     )
+
+
+def drawn(target):
+    """The page of a series that jumps at run 4."""
+    values = [(1, 100.0, "a"), (2, 100.5, "a"), (3, 100.2, "a"), (4, 130.0, "b"), (5, 130.1, "b")]
+    points = tuple(point(number, value, code=code) for number, value, code in values)
+    series = series_of(points)
     trend = Trend(
         outcome="drift", message="expected less", reference=points[1], limit=102.0, rule="r"
     )
@@ -99,3 +104,13 @@ def test_every_run_is_a_row(page):
 def test_the_same_history_gives_the_same_bytes(page, tmp_path):
     """Nothing of the clock is in it."""
     assert page == drawn(tmp_path / "again.html")
+
+
+def test_what_nobody_could_judge_is_no_all_clear(tmp_path):
+    """One run has drifted nowhere and stayed nowhere."""
+    trend = Trend(outcome="too few runs", message="1 comparable run")
+    HistoryPage().render([(series_of((point(1, 100.0),)), trend)], tmp_path / "one.html")
+    page = (tmp_path / "one.html").read_text("utf-8")
+    assert "Nothing judged yet" in page
+    assert "No drift found" not in page
+    assert "<h1>1 run, 1 cell</h1>" in page

@@ -125,7 +125,7 @@ def _cache_share(inputs: EvaluationInputs) -> tuple[MetricValue, ...]:
                 },
             ),
             value=float(looked_up.mean()),
-            n=len(timesteps),
+            n=1,  # counted in the state, without an error of sampling
             series={
                 "timestep": timesteps,
                 "cache_share": tuple(looked_up.mean(dim=1).tolist()),

@@ -90,6 +90,8 @@ class HistoryPage:
                     for (one, figure), (_, trend) in zip(numbered, series, strict=True)
                     if trend.outcome == "drift"
                 ],
+                total=len(series),
+                judged=sum(trend.outcome in WORDS for _, trend in series),
                 css=static("report.css"),
             )
         )
